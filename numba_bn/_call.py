@@ -1,0 +1,125 @@
+"""What every public norm does between its checks and its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import (
+    Array,
+    as_array,
+    can_hold,
+    empty_like_view,
+    five_axes,
+    parameter_dtype,
+    result_dtype,
+)
+from numba_bn._dispatch import backend
+from numba_bn._view import View
+
+
+class Gradients(NamedTuple):
+    """Gradients of a norm: into x, gamma and beta, and into the residual where there was one."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array | None
+    dresidual: Array | None = None
+
+
+class Output:
+    """The array a norm writes: the caller's ``out``, or a new one in the view's memory order."""
+
+    def __init__(
+        self, call: str, out: object, x: Array, view: View, inputs: Sequence[object] = ()
+    ) -> None:
+        dtype = result_dtype(call, "x", x.dtype)
+        self.array = None if out is None else check.output(call, out, x, dtype, (x, *inputs))
+        if self.array is not None and can_hold(self.array, view):
+            self._written = self.array
+        else:
+            self._written = empty_like_view(x.shape, dtype, view)
+        self.five_axes = five_axes(self._written, view)
+
+    def done(self, out: object) -> Any:
+        """Return the result as the caller knows it: ``out`` itself, if it was given."""
+        if self.array is None:
+            return self._written
+        if self._written is not self.array:
+            self.array[...] = self._written
+        return out
+
+
+def per_channel(vector: Array, view: View) -> Array:
+    """Return a vector in the kernels' channel order as an array over x's channel axes."""
+    if len(view.channels) == 1:
+        return vector
+    inverse = sorted(range(len(view.channels)), key=view.channel_axes.__getitem__)
+    stored = vector.reshape([view.channels[a] for a in view.channel_axes])
+    return np.ascontiguousarray(stored.transpose(inverse))
+
+
+def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Array:
+    """Return dgamma or dbeta in gamma's dtype, or in that of parameters for x."""
+    if gamma is None:
+        dtype = parameter_dtype(result_dtype("", "x", x.dtype))
+    else:
+        dtype = parameter_dtype(result_dtype("", "gamma", np.asarray(gamma).dtype))
+    return per_channel(vector, view).astype(dtype, copy=False)
+
+
+def own_forward(
+    call: str,
+    x: Array,
+    view: View,
+    gamma: object,
+    beta: object,
+    eps: float,
+    out: object,
+    centred: bool = True,
+) -> Any:
+    """Normalize x by its own statistics: the whole of instance, group, layer and RMS norm."""
+    eps = check.epsilon(call, eps)
+    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
+    b = check.parameter(call, "beta", beta, view, x.shape, 0.0)
+    y = Output(call, out, x, view, (gamma, beta))
+    if x.size:
+        backend().forward(five_axes(x, view), g, b, eps, y.five_axes, centred=centred)
+    return y.done(out)
+
+
+def own_backward(
+    call: str,
+    dy: object,
+    x: Array,
+    view: View,
+    gamma: object,
+    eps: float,
+    out: object,
+    centred: bool = True,
+) -> Gradients:
+    """Return the gradients of ``own_forward``; no saved state is needed."""
+    eps = check.epsilon(call, eps)
+    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
+    d = check.like(call, "dy", dy, x)
+    dx = Output(call, out, x, view, (d, gamma))
+    dgamma, dbeta = (np.zeros(g.size), np.zeros(g.size))
+    if x.size:
+        dgamma, dbeta = backend().backward(
+            five_axes(d, view), five_axes(x, view), g, eps, dx.five_axes, centred=centred
+        )
+    return Gradients(
+        dx.done(out),
+        parameter_gradient(dgamma, gamma, x, view),
+        parameter_gradient(dbeta, gamma, x, view) if centred else None,
+    )
+
+
+def real_array(call: str, x: object) -> Array:
+    """Return x as an array of a dtype that has a norm."""
+    array = as_array(call, "x", x)
+    result_dtype(call, "x", array.dtype)
+    return array

@@ -1,0 +1,168 @@
+"""The backend functions in plain NumPy and float64: oracle, baseline, specification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Moments = tuple[Array, Array, Array]
+REDUCED = (1, 3, 4)
+
+
+def _stat(v: Array) -> Array:
+    """(batch, groups) → broadcasts over five axes."""
+    return v[:, None, :, None, None]
+
+
+def _param(p: Array, x5: Array) -> Array:
+    """(channels,) → broadcasts over five axes."""
+    return p.reshape(1, 1, *x5.shape[2:4], 1)
+
+
+def moments(x5: Array, where5: Array | None = None) -> Moments:
+    """x (five axes) → count, mean, m2 (batch, groups)."""
+    keep = np.ones(x5.shape, bool) if where5 is None else where5
+    x = np.where(keep, x5.astype(np.float64), 0.0)
+    count = keep.sum(REDUCED).astype(np.float64)
+    mean = np.full(count.shape, np.nan)
+    np.divide(x.sum(REDUCED), count, out=mean, where=count > 0)
+    # a second look at the mean removes the rounding of the first sum
+    mean += np.where(keep, x - _stat(mean), 0.0).sum(REDUCED) / np.maximum(count, 1.0)
+    m2 = (np.where(keep, x - _stat(mean), 0.0) ** 2).sum(REDUCED)
+    mean[np.isnan(m2)] = np.nan
+    return count, mean, m2
+
+
+def _rstd(var: Array, eps: float) -> Array:
+    """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
+    v = np.asarray(var + eps)
+    return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0.0)
+
+
+def _raw(m: Moments, centred: bool) -> tuple[Array, Array]:
+    """Mean and variance to normalize with; RMS norm holds the mean at zero."""
+    count, mean, m2 = m
+    var = m2 / count
+    return (mean, var) if centred else (np.zeros_like(mean), var + mean**2)
+
+
+def normalize(
+    x5: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    y5: Array,
+    residual5: Array | None = None,
+    relu: bool = False,
+) -> None:
+    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
+    rstd = _rstd(var, eps)
+    y = (x5.astype(np.float64) - _stat(mean)) * _stat(rstd) * _param(gamma, x5) + _param(beta, x5)
+    if residual5 is not None:
+        y += residual5.astype(np.float64)
+    y5[...] = np.where(y < 0.0, 0.0, y) if relu else y
+
+
+def forward(
+    x5: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    y5: Array,
+    where5: Array | None = None,
+    residual5: Array | None = None,
+    relu: bool = False,
+    centred: bool = True,
+) -> Moments:
+    """x → y5 by its own statistics, which are returned."""
+    result = moments(x5, where5)
+    mean, var = _raw(result, centred)
+    normalize(x5, mean, var, gamma, beta, eps, y5, residual5, relu)
+    return result
+
+
+def _terms(dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None) -> Any:
+    """dy and x̂; what is excluded counts only where it is finite."""
+    dy = dy5.astype(np.float64)
+    xhat = (x5.astype(np.float64) - _stat(mean)) * _stat(_rstd(var, eps))
+    if where5 is not None:
+        usable = where5 | np.isfinite(dy * xhat)
+        dy, xhat = np.where(usable, dy, 0.0), np.where(usable, xhat, 0.0)
+    return dy, xhat
+
+
+def gradient_sums(
+    dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None = None
+) -> tuple[Array, Array]:
+    """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
+    dy, xhat = _terms(dy5, x5, mean, var, eps, where5)
+    return dy.sum((0, 1, 4)).ravel(), (dy * xhat).sum((0, 1, 4)).ravel()
+
+
+def input_gradient(
+    dy5: Array,
+    x5: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    sums: tuple[Array, Array] | None,
+    count: Array,
+    eps: float,
+    dx5: Array,
+    where5: Array | None = None,
+) -> None:
+    """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
+    rstd = _stat(_rstd(var, eps))
+    dx = dy5.astype(np.float64) * _param(gamma, x5) * rstd
+    if sums is not None:
+        xhat = (x5.astype(np.float64) - _stat(mean)) * rstd
+        share = (_param(sums[0], x5) + xhat * _param(sums[1], x5)) / _stat(count)
+        share = share * _param(gamma, x5) * rstd
+        dx -= share if where5 is None else np.where(where5, share, 0.0)
+    dx5[...] = dx
+
+
+def backward(
+    dy5: Array,
+    x5: Array,
+    gamma: Array,
+    eps: float,
+    dx5: Array,
+    given: tuple[Array, Array, Array | None] | None = None,
+    where5: Array | None = None,
+    centred: bool = True,
+) -> tuple[Array, Array]:
+    """dy, x → dx5, and dgamma, dbeta (channels,).
+
+    ``given`` is (mean, var, count); a count of None means constant statistics, no ``given`` at all
+    the statistics of x itself.
+    """
+    if given is None:
+        own = moments(x5)
+        mean, var = _raw(own, centred)
+        count: Array | None = own[0]
+    else:
+        mean, var, count = given
+    dy, xhat = _terms(dy5, x5, mean, var, eps, where5)
+    dgamma, dbeta = (dy * xhat).sum((0, 1, 4)).ravel(), dy.sum((0, 1, 4)).ravel()
+    if given is not None:
+        sums = None if count is None else (dbeta, dgamma)
+        n = np.ones_like(mean) if count is None else count
+        input_gradient(dy5, x5, mean, var, gamma, sums, n, eps, dx5, where5)
+        return dgamma, dbeta
+    assert count is not None
+    weighted = dy * _param(gamma, x5)
+    first = weighted.sum(REDUCED) if centred else np.zeros_like(mean)
+    second = (weighted * xhat).sum(REDUCED)
+    rstd = _rstd(var, eps)
+    dx5[...] = _stat(rstd) * (weighted - (_stat(first) + xhat * _stat(second)) / _stat(count))
+    return dgamma, dbeta
+
+
+def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:
+    """dy, y → dy where the ReLU let y through, else 0."""
+    out5[...] = np.where(y5 <= 0.0, 0.0, dy5.astype(np.float64))

@@ -1,0 +1,228 @@
+"""The rules for what goes in, each once; errors name function, argument, expected, got, shape.
+
+All of these run before anything is compiled or changed.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, SupportsFloat
+
+import numpy as np
+
+from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._view import Axes, View
+
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def number(call: str, name: str, value: SupportsFloat) -> float:
+    """Return ``value`` as a float, or raise: it must be a real number and not NaN."""
+    if not isinstance(value, float | int | np.floating | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{call}: {name} must be a real number, got {value!r}")
+    result = float(value)
+    if math.isnan(result):
+        raise ValueError(f"{call}: {name} must not be NaN")
+    return result
+
+
+def epsilon(call: str, eps: SupportsFloat) -> float:
+    """Return ``eps`` as a float; it must be finite and not negative."""
+    if type(eps) is float and 0.0 <= eps < math.inf:
+        return eps
+    result = number(call, "eps", eps)
+    if not 0.0 <= result < math.inf:
+        raise ValueError(f"{call}: eps must be finite and >= 0, got {eps!r}")
+    return result
+
+
+def momentum(call: str, value: SupportsFloat | None) -> float | None:
+    """Return ``momentum`` as a float in [0, 1], or None."""
+    if value is None:
+        return None
+    result = number(call, "momentum", value)
+    if not 0.0 <= result <= 1.0:
+        raise ValueError(f"{call}: momentum must lie in [0, 1] or be None, got {value!r}")
+    return result
+
+
+def positive_int(call: str, name: str, value: object) -> int:
+    """Return ``value`` as an int of at least one."""
+    result = _index(call, name, value)
+    if result < 1:
+        raise ValueError(f"{call}: {name} must be at least 1, got {result}")
+    return result
+
+
+def _index(call: str, name: str, value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{call}: {name} must be an integer, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{call}: {name} must be an integer, got {value!r}") from None
+
+
+def axis_tuple(call: str, name: str, axis: int | Sequence[int], shape: Axes) -> Axes:
+    """Return ``axis`` as ascending non-negative ints, checked against ``shape``."""
+    ndim = len(shape)
+    if type(axis) is int and 0 <= axis < ndim:
+        return (axis,)
+    given = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
+    axes = []
+    for value in given:
+        a = _index(call, name, value)
+        if not -ndim <= a < ndim:
+            raise np.exceptions.AxisError(
+                f"{call}: {name} must lie in [{-ndim}, {ndim}), got {a} for x of shape {shape}"
+            )
+        axes.append(a % ndim)
+    if not axes or len(set(axes)) < len(axes):
+        raise ValueError(
+            f"{call}: {name} must name distinct axes, got {axis!r} for x of shape {shape}"
+        )
+    return tuple(sorted(axes))
+
+
+def trailing_axes(call: str, axis: int | Sequence[int], shape: Axes) -> Axes:
+    """Return the axes of a layer norm: the trailing ones, without a gap."""
+    axes = axis_tuple(call, "axis", axis, shape)
+    if axes != tuple(range(len(shape) - len(axes), len(shape))):
+        raise ValueError(
+            f"{call}: axis must name the trailing axes, got {axis!r} for x of shape {shape}; "
+            "an int means that axis alone"
+        )
+    return axes
+
+
+@lru_cache(maxsize=256)
+def _constant(value: float, size: int) -> Vector:
+    vector = np.full(size, value)
+    vector.flags.writeable = False
+    return vector
+
+
+def parameter(
+    call: str, name: str, value: object, view: View, shape: Axes, default: float = math.nan
+) -> Vector:
+    """Return a per-channel parameter as a float64 vector in the kernels' channel order."""
+    if value is None:
+        return _constant(default, math.prod(view.channels))
+    p = as_array(call, name, value)
+    if p.shape != view.channels:
+        raise ValueError(
+            f"{call}: {name} must have shape {view.channels}, got {p.shape} for x of shape {shape}"
+            + _fitting_axis(p.shape, shape)
+        )
+    result_dtype(call, name, p.dtype)
+    if len(view.channels) > 1:
+        p = p.transpose(view.channel_axes)
+    return np.ascontiguousarray(p, np.float64).reshape(-1)
+
+
+def _fitting_axis(got: Axes, shape: Axes) -> str:
+    """Name the axis whose length a parameter fits: channels-last data under the default."""
+    if len(got) == 1:
+        for axis in (-1, *range(len(shape) - 1)):
+            if shape[axis] == got[0]:
+                return f"; axis {axis} has length {got[0]}: channel_axis={axis}?"
+    return ""
+
+
+def like(call: str, name: str, value: object, x: Array) -> Array:
+    """Return an array argument that must have x's shape (dy, y, residual)."""
+    a = as_array(call, name, value)
+    if a.shape != x.shape:
+        raise ValueError(f"{call}: {name} must have the shape of x, {x.shape}, got {a.shape}")
+    result_dtype(call, name, a.dtype)
+    return a
+
+
+def mask(call: str, where: object, x: Array) -> Array | None:
+    """Return ``where`` broadcast to x's shape."""
+    if where is None:
+        return None
+    m = as_array(call, "where", where)
+    if m.dtype != np.bool_:
+        raise TypeError(f"{call}: where must have dtype bool, got {m.dtype}")
+    try:
+        full = np.broadcast_to(m, x.shape)
+    except ValueError:
+        raise ValueError(
+            f"{call}: where must broadcast to the shape of x, {x.shape}, got {m.shape}"
+        ) from None
+    return full
+
+
+def some_values(call: str, x: Array, where: Array | None, channel_axes: Axes) -> None:
+    """Raise unless every channel has a value to take statistics of."""
+    others = tuple(a for a in range(x.ndim) if a not in channel_axes)
+    if math.prod(x.shape[a] for a in channel_axes) == 0:
+        return
+    if math.prod(x.shape[a] for a in others) == 0:
+        raise ValueError(f"{call}: no values to take statistics of in x of shape {x.shape}")
+    if where is not None:
+        empty = np.flatnonzero(~where.any(axis=others))
+        if empty.size:
+            raise ValueError(
+                f"{call}: where leaves no values in channel {empty[0]} of x of shape {x.shape}"
+            )
+
+
+def activation(call: str, value: str | None) -> bool:
+    """Tell whether the activation is ReLU."""
+    if value is None or value == "relu":
+        return value is not None
+    raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
+
+
+def output(
+    call: str, out: object, x: Array, dtype: np.dtype[Any], inputs: Sequence[object]
+) -> Array:
+    """Check ``out``: shape, dtype, writable, and no overlap but with exactly the same array."""
+    if type(out) is not np.ndarray and not isinstance(out, np.memmap):
+        raise TypeError(f"{call}: out must be a NumPy array, got {type(out).__name__}")
+    y: Array = out.view(np.ndarray)
+    if y.shape != x.shape:
+        raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
+    if y.dtype != dtype:
+        raise TypeError(
+            f"{call}: out must have dtype {dtype}, got {y.dtype} for x of dtype {x.dtype}"
+        )
+    if not y.dtype.isnative:
+        raise ValueError(f"{call}: out must be in native byte order, got {y.dtype.str}")
+    if not y.flags.writeable:
+        raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
+    if any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
+        raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
+    for other in inputs:
+        if isinstance(other, np.ndarray) and not _same(y, other) and _overlap(y, other):
+            raise ValueError(
+                f"{call}: out of shape {y.shape} partly overlaps an input of shape {other.shape}; "
+                "it may be that very array or share nothing with it"
+            )
+    return y
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Tell whether two arrays are the same elements in the same places."""
+    return (
+        a.ctypes.data == b.ctypes.data
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.dtype == b.dtype
+    )
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    """Tell whether two arrays share memory; where that is too hard to say, take it for yes."""
+    if not np.may_share_memory(a, b):
+        return False
+    effort: Any = 10_000
+    try:
+        return bool(np.shares_memory(a, b, max_work=effort))
+    except np.exceptions.TooHardError:
+        return True

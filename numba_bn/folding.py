@@ -1,0 +1,91 @@
+"""Batch norm at test time is linear: fold it into the layer before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._view import batch_view
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def fold_batch_norm(
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    gamma: ArrayLike | None,
+    beta: ArrayLike | None,
+    mean: ArrayLike,
+    var: ArrayLike,
+    *,
+    eps: float = 1e-5,
+    output_axis: int = 0,
+) -> tuple[Array, Array]:
+    """Return weight and bias of a linear layer or convolution with its batch norm absorbed.
+
+    ``weight * a`` and ``(bias - mean) * a + beta`` with ``a = gamma / sqrt(var + eps)`` along
+    `output_axis`: the folded layer gives what the layer and the batch norm at test time gave.
+
+    Parameters
+    ----------
+    weight : array_like, any shape
+        Weight of the linear layer or convolution.
+    bias : array_like, shape (C,), or None
+        Its bias; None means 0.
+    gamma, beta : array_like, shape (C,), or None
+        Of the batch norm; None means 1 and 0.
+    mean, var : array_like, shape (C,)
+        Running statistics of the batch norm.
+    eps : float, default 1e-5
+        Of the batch norm.
+    output_axis : int, default 0
+        The axis of `weight` with the C output channels: 0 for weights (out, in, ...), as PyTorch
+        keeps them, -1 for (..., in, out), as Keras does.
+
+    Returns
+    -------
+    weight : ndarray, shape of weight
+        In the weight's dtype.
+    bias : ndarray, shape (C,)
+        In the weight's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError, AxisError
+        If an argument does not fit.
+
+    References
+    ----------
+    B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numba_bn as nbn
+    >>> nbn.fold_batch_norm(np.array([[2.0, 4.0]]), None, None, None, [3.0], [4.0], eps=0.0)
+    (array([[1., 2.]]), array([-1.5]))
+    """
+    call = "fold_batch_norm"
+    w = as_array(call, "weight", weight)
+    dtype = result_dtype(call, "weight", w.dtype)
+    axes = check.axis_tuple(call, "output_axis", output_axis, w.shape)
+    eps = check.epsilon(call, eps)
+    view = batch_view(w.shape, tuple(range(w.ndim)), axes)
+    given = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "var": var}
+    defaults = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
+    for name in ("mean", "var"):
+        if given[name] is None:
+            raise TypeError(f"{call}: {name} must be an array of shape {view.channels}, got None")
+    b, g, shift, m, v = (
+        check.parameter(call, name, value, view, w.shape, defaults.get(name, 0.0))
+        for name, value in given.items()
+    )
+    scale = g / np.sqrt(v + eps)
+    along = scale.reshape([-1 if a in axes else 1 for a in range(w.ndim)])
+    folded = (w.astype(np.float64) * along).astype(dtype)
+    return folded, ((b - m) * scale + shift).astype(dtype)

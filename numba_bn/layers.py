@@ -1,0 +1,271 @@
+"""Batch norm as a layer: parameters, running statistics, and what the backward needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array, parameter_dtype, result_dtype
+from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
+from numba_bn.stats import ChannelStats, RunningStats
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+
+class _Step(NamedTuple):
+    """What a forward leaves for its backward."""
+
+    x: Any
+    where: Any
+    statistics: dict[str, Any]
+
+
+class BatchNorm:
+    """Batch norm with learnable scale and shift and running statistics.
+
+    Training normalizes by the batch's mean and biased variance and updates
+    ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance; test
+    time normalizes by the running statistics. ``y = (x - mean) / sqrt(var + eps) * gamma + beta``.
+
+    Parameters
+    ----------
+    num_channels : int
+        Length of x's channel axis.
+    momentum : float or None, default 0.1
+        Weight of the new value; None keeps the exact statistics of all that was seen.
+    eps : float, default 1e-5
+        Added to the variance.
+    affine : bool, default True
+        Have `gamma` and `beta`.
+    track_running_stats : bool, default True
+        False: no running statistics, the batch's own in training and at test time.
+    channel_axis : int, default 1
+        The axis of x that holds the channels.
+    dtype : dtype, default float32
+        Of `gamma` and `beta`.
+
+    Attributes
+    ----------
+    gamma, beta : ndarray, shape (num_channels,), or None
+        Parameters, 1 and 0 at first; update them in place or assign new ones.
+    dgamma, dbeta : ndarray or None
+        Gradients of the last `backward`.
+    running_mean, running_var : ndarray of float64, or None
+        0 and 1 at first.
+    num_batches_tracked : int
+        Number of training batches seen.
+    training : bool
+        True at first; see `train` and `eval`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; on a call, also if training has one value per channel. On an
+        error the layer is as before.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch Normalization", ICML 2015; conventions are PyTorch's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numba_bn as nbn
+    >>> layer = nbn.BatchNorm(2)
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]], np.float32)
+    >>> layer(x).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> layer.running_mean
+    array([0.2, 2. ])
+    >>> layer.eval()(x).shape
+    (2, 2)
+    """
+
+    _dims: tuple[int, ...] = ()
+    """Numbers of dimensions x may have; empty: any."""
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        channel_axis: int = 1,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        call = type(self).__name__
+        self.num_channels = check.positive_int(call, "num_channels", num_channels)
+        self.momentum = check.momentum(call, momentum)
+        self.eps = check.epsilon(call, eps)
+        self.channel_axis = channel_axis
+        kind = parameter_dtype(result_dtype(call, "dtype", np.dtype(dtype)))
+        self.gamma = np.ones(num_channels, kind) if affine else None
+        self.beta = np.zeros(num_channels, kind) if affine else None
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+        self.running = (
+            RunningStats(num_channels, momentum=momentum) if track_running_stats else None
+        )
+        self.training = True
+        self._step: _Step | None = None
+
+    @property
+    def running_mean(self) -> Array | None:
+        """Running mean, or None without tracking."""
+        return None if self.running is None else self.running.running_mean
+
+    @property
+    def running_var(self) -> Array | None:
+        """Running unbiased variance, or None without tracking."""
+        return None if self.running is None else self.running.running_var
+
+    @property
+    def num_batches_tracked(self) -> int:
+        """Number of training batches seen."""
+        return 0 if self.running is None else self.running.num_batches_tracked
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or with False to test time; returns self."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch to test time; returns self."""
+        return self.train(False)
+
+    def __call__(
+        self, x: ArrayLike, *, where: ArrayLike | None = None, out: Array | None = None
+    ) -> Any:
+        """Normalize x; in training, also update the running statistics."""
+        self._check(x)
+        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
+        # the backward needs x as it was: in place, that is a copy
+        kept = np.array(x) if out is not None and np.may_share_memory(out, np.asarray(x)) else x
+        if self.training or self.running is None:
+            y, stats = batch_norm_train(x, self.gamma, self.beta, where=where, out=out, **options)
+            if self.training and self.running is not None:
+                self.running.update(stats)
+            self._step = _Step(kept, where, {"stats": stats})
+        else:
+            mean, var = self.running.running_mean, self.running.running_var
+            statistics: dict[str, Any] = {"mean": mean, "var": var}
+            y = batch_norm(x, self.gamma, self.beta, where=where, out=out, **statistics, **options)
+            self._step = _Step(kept, where, statistics)
+        return y
+
+    def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
+        if self._step is None:
+            raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
+        x, where, statistics = self._step
+        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
+        gradients = batch_norm_backward(
+            dy, x, self.gamma, where=where, out=out, **statistics, **options
+        )
+        if self.gamma is not None:
+            self.dgamma, self.dbeta = gradients.dgamma, gradients.dbeta
+        return gradients.dx
+
+    def parameters(self) -> list[Array]:
+        """Return [gamma, beta], or nothing without them."""
+        return [] if self.gamma is None or self.beta is None else [self.gamma, self.beta]
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of parameters and running statistics, by PyTorch's names.
+
+        With ``momentum=None`` there is one more, ``running_count``, so that training can go on
+        exactly where it was.
+        """
+        state: dict[str, Any] = {"weight": self.gamma, "bias": self.beta}
+        if self.running is not None:
+            state["running_mean"] = self.running.running_mean
+            state["running_var"] = self.running.running_var
+            state["num_batches_tracked"] = self.running.num_batches_tracked
+            if self.momentum is None and self.running.seen is not None:
+                state["running_count"] = self.running.seen.count
+        return {name: np.array(value) for name, value in state.items() if value is not None}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
+        call = f"{type(self).__name__}.load_state_dict"
+        own = self.state_dict()
+        optional = {"running_count", "num_batches_tracked"}
+        missing = sorted(own.keys() - state.keys() - optional)
+        unexpected = sorted(state.keys() - own.keys() - optional)
+        if missing or unexpected:
+            raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
+        new = {}
+        for name, value in state.items():
+            array = np.array(value)
+            expected = () if name == "num_batches_tracked" else (self.num_channels,)
+            if array.shape != expected:
+                raise ValueError(f"{call}: {name} must have shape {expected}, got {array.shape}")
+            result_dtype(call, name, array.dtype)
+            new[name] = array
+        if self.gamma is not None and self.beta is not None:
+            self.gamma = new["weight"].astype(self.gamma.dtype)
+            self.beta = new["bias"].astype(self.beta.dtype)
+        if self.running is not None:
+            self.running = _resumed(self.running, new)
+
+    def _check(self, x: Any) -> None:
+        """Raise unless x has the right number of dimensions and something to train on."""
+        call = type(self).__name__
+        shape = np.shape(x)
+        if self._dims and len(shape) not in self._dims:
+            wanted = " or ".join(f"{n}-D" for n in self._dims)
+            raise ValueError(f"{call}: expected {wanted} x, got {len(shape)}-D of shape {shape}")
+        axes = check.axis_tuple(call, "channel_axis", self.channel_axis, shape)
+        if (got := shape[axes[0]]) != self.num_channels:
+            raise ValueError(
+                f"{call}: expected {self.num_channels} channels along axis {self.channel_axis}, "
+                f"got {got} for x of shape {shape}"
+            )
+        if (self.training or self.running is None) and int(np.prod(shape)) == self.num_channels:
+            raise ValueError(
+                f"{call}: expected more than 1 value per channel in training, "
+                f"got x of shape {shape}"
+            )
+
+
+def _resumed(running: RunningStats, state: Mapping[str, Array]) -> RunningStats:
+    """Return running statistics that go on from a state."""
+    mean, var = (np.asarray(state[k], np.float64) for k in ("running_mean", "running_var"))
+    new = RunningStats(mean.size, momentum=running.momentum, correction=running.correction)
+    new.running_mean, new.running_var = mean.copy(), var.copy()
+    new.num_batches_tracked = int(state.get("num_batches_tracked", np.array(0)))
+    if "running_count" in state:
+        count = np.asarray(state["running_count"], np.float64)
+        m2 = np.where(count > running.correction, var * (count - running.correction), 0.0)
+        new.seen = ChannelStats(count, mean, m2)
+    elif new.num_batches_tracked:
+        new.seen = None
+    return new
+
+
+class BatchNorm1d(BatchNorm):
+    """`BatchNorm` for x of shape (N, C) or (N, C, L)."""
+
+    _dims = (2, 3)
+
+
+class BatchNorm2d(BatchNorm):
+    """`BatchNorm` for x of shape (N, C, H, W)."""
+
+    _dims = (4,)
+
+
+class BatchNorm3d(BatchNorm):
+    """`BatchNorm` for x of shape (N, C, D, H, W)."""
+
+    _dims = (5,)
+
+
+__all__: Sequence[str] = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
