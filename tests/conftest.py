@@ -1,0 +1,46 @@
+"""What all tests share: the choice of backend, the --slow option, Hypothesis' settings."""
+
+import importlib
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from numba_bn import _dispatch
+
+BACKENDS = ("reference", "cpu")
+
+settings.register_profile(
+    "numba_bn",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("numba_bn")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    """Let the public functions compute through one backend; gives its module."""
+    name = f"numba_bn._kernels.{request.param}"
+    module = importlib.import_module(name)
+    if not hasattr(module, "backward"):
+        pytest.skip(f"{name} is not there yet")
+    monkeypatch.setitem(_dispatch._BACKENDS, "numpy", name)
+    _dispatch.backend.cache_clear()
+    yield module
+    _dispatch.backend.cache_clear()

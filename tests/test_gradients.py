@@ -1,0 +1,107 @@
+"""Every backward against the numerical derivative of its forward."""
+
+import numpy as np
+import pytest
+from table import LAYOUTS, SMALL, backward, data, forward, name, some_mask
+
+import numba_bn as nbn
+
+STEP = 1e-3
+KINK = 0.02
+"""No output may come so near to the ReLU's kink that a step could cross it."""
+
+pytestmark = pytest.mark.usefixtures("backend")
+TINY = {(3, 4, 5, 6): (2, 4, 3, 2), (3, 5, 6, 4): (2, 3, 2, 4), (9, 5): (7, 3)}
+CASES = [case._replace(shape=TINY[case.shape]) for case in SMALL]
+BATCH = [case for case in CASES if case.norm in ("batch", "frozen")]
+
+
+def numerical(f, a):
+    """Differentiate f() by every element of a: five-point central differences."""
+    gradient = np.empty(a.shape)
+    for i in np.ndindex(a.shape):
+        here, values = a[i], []
+        for step in (-2, -1, 1, 2):
+            a[i] = here + step * STEP
+            values.append(f())
+        a[i] = here
+        gradient[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * STEP)
+    return gradient
+
+
+def check(case, d, residual=None, gamma=True, **options):
+    """Compare all gradients of sum(dy * y) with numerical ones."""
+    given = {} if residual is None else {"residual": residual}
+    used = d if gamma else d._replace(gamma=None)
+
+    def loss():
+        return np.vdot(d.dy, forward(case, used, **options, **given))
+
+    needs = {"y": forward(case, used, **options, **given)} if "activation" in options else {}
+    got = backward(case, used, **options, **needs)
+    np.testing.assert_allclose(got.dx, numerical(loss, d.x), rtol=1e-7, atol=1e-7)
+    if gamma:
+        np.testing.assert_allclose(got.dgamma, numerical(loss, d.gamma), rtol=1e-8, atol=1e-8)
+    if case.norm != "rms":
+        np.testing.assert_allclose(got.dbeta, numerical(loss, d.beta), rtol=1e-8, atol=1e-8)
+    if residual is not None:
+        into = got.dresidual if "activation" in options else d.dy
+        np.testing.assert_allclose(into, numerical(loss, residual), rtol=1e-8, atol=1e-8)
+
+
+def drawn(case, layout="C", seed=0):
+    d = data(case, np.float64, layout, seed)
+    return d._replace(gamma=d.gamma.copy(), beta=d.beta.copy())
+
+
+def away_from_the_kink(case, layout, **options):
+    """Return data and a residual whose outputs all keep their distance from zero."""
+    for seed in range(100):
+        d = drawn(case, layout, seed)
+        residual = LAYOUTS[layout](data(case, seed=seed + 1000).dy * 2)
+        residual += np.sign(forward(case, d, residual=residual, **options)) * KINK
+        if np.abs(forward(case, d, residual=residual, **options)).min() >= KINK:
+            return d, residual
+    raise AssertionError("no such data")
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved", "strided"])
+def test_gradients(case, layout):
+    check(case, drawn(case, layout))
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_gradients_without_gamma(case):
+    check(case, drawn(case), gamma=False)
+
+
+@pytest.mark.parametrize("case", BATCH, ids=name)
+@pytest.mark.parametrize("layout", ["C", "F", "transposed", "strided"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_gradients_with_options(case, layout, masked, added):
+    options = {"where": some_mask(case)} if masked else {}
+    d = drawn(case, layout)
+    residual = LAYOUTS[layout](data(case, seed=2).dy.copy()) if added else None
+    check(case, d, residual, **options)
+    d, residual = away_from_the_kink(case, layout, **options)
+    check(case, d, residual, activation="relu", **options)
+
+
+@pytest.mark.parametrize("case", BATCH, ids=name)
+def test_gradients_of_relu_alone(case):
+    seeds = (drawn(case, seed=seed) for seed in range(2000))
+    d = next(d for d in seeds if np.abs(forward(case, d)).min() > KINK)
+    assert (forward(case, d) < 0).any()
+    check(case, d, activation="relu")
+
+
+def test_relu_at_the_kink_lets_nothing_through():
+    x, one = np.array([[0.0], [1.0], [-1.0]]), np.ones(1)
+    dy = np.array([[5.0], [7.0], [9.0]])
+    given = {"mean": 0 * one, "var": one, "eps": 0.0, "activation": "relu"}
+    y = nbn.batch_norm(x, **given)
+    got = nbn.batch_norm_backward(dy, x, y=y, **given)
+    assert got.dresidual.tolist() == got.dx.tolist() == [[0.0], [7.0], [0.0]]
+    assert got.dbeta.tolist() == [7.0]
