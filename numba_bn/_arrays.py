@@ -13,12 +13,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _FLOATS = frozenset("efd")
 _RESULT_OF_INTEGER = {1: np.dtype(np.float32), 2: np.dtype(np.float32)}
 _STRANGERS = {
-    "MaskedArray": "pass x.filled(...) and where=~x.mask",
-    "matrix": "pass np.asarray(x)",
-    "DataFrame": "pass x.to_numpy()",
-    "Series": "pass x.to_numpy()",
-    "DataArray": "pass x.data",
-    "Tensor": "pass x.detach().numpy()",
+    "MaskedArray": "pass {0}.filled(...); where=~x.mask leaves values of x out",
+    "matrix": "pass np.asarray({0})",
+    "DataFrame": "pass {0}.to_numpy()",
+    "Series": "pass {0}.to_numpy()",
+    "DataArray": "pass {0}.data",
+    "Tensor": "pass {0}.detach().numpy()",
 }
 
 
@@ -29,10 +29,13 @@ def as_array(call: str, name: str, value: object) -> Array:
     elif isinstance(value, np.memmap):
         x = value.view(np.ndarray)
     elif isinstance(value, list | tuple | int | float | np.generic):
-        x = np.asarray(value)
+        try:
+            x = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{call}: {name} must be an array of numbers: {error}") from None
     else:
         kind = type(value).__name__
-        hint = _STRANGERS.get(kind, "convert it with np.asarray first")
+        hint = _STRANGERS.get(kind, "convert it with np.asarray first").format(name)
         raise TypeError(f"{call}: {name} must be a NumPy array, got {kind}; {hint}")
     if not (x.dtype.isnative and x.flags.aligned):
         x = x.astype(x.dtype.newbyteorder("="))
@@ -44,16 +47,23 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Tell whether ``dtype`` is one of the floating-point dtypes that norms compute in."""
+    return dtype.char in _FLOATS or is_bfloat16(dtype)
+
+
 def result_dtype(call: str, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of a result computed from an array of ``dtype``; refuse what has none."""
-    if dtype.char in _FLOATS or is_bfloat16(dtype):
+    if is_float(dtype):
         return dtype
     if dtype.kind in "iu":
         return _RESULT_OF_INTEGER.get(dtype.itemsize, np.dtype(np.float64))
-    cast = "np.uint8" if dtype.kind == "b" else "np.float64"
+    if dtype.names:
+        hint = f"take one of its fields, {name}[{dtype.names[0]!r}]"
+    else:
+        hint = f"convert it with {name}.astype({'np.uint8' if dtype.kind == 'b' else 'np.float64'})"
     raise TypeError(
-        f"{call}: {name} must have a real floating-point or integer dtype, got {dtype}; "
-        f"convert it with {name}.astype({cast})"
+        f"{call}: {name} must have a real floating-point or integer dtype, got {dtype}; {hint}"
     )
 
 
@@ -74,7 +84,8 @@ def five_axes(x: Array, view: View) -> Array:
 
 def can_hold(x: Array, view: View) -> bool:
     """Tell whether ``five_axes(x, view)`` is a view of ``x`` that can be written through."""
-    return x.transpose(view.axes).flags.c_contiguous
+    flags = x.transpose(view.axes).flags
+    return flags.c_contiguous and flags.aligned
 
 
 def empty_like_view(shape: Axes, dtype: np.dtype[Any], view: View) -> Array:

@@ -22,7 +22,26 @@ from numba_bn._view import View
 
 
 class Gradients(NamedTuple):
-    """Gradients of a norm: into x, gamma and beta, and into the residual where there was one."""
+    """Gradients of a norm: into x, gamma and beta, and into the residual where there was one.
+
+    Attributes
+    ----------
+    dx : ndarray, shape of x
+        In the dtype of the forward's result.
+    dgamma, dbeta : ndarray, shape of gamma
+        In gamma's dtype, at least float32; ``dbeta`` of RMS norm is None.
+    dresidual : ndarray, shape of x, or None
+        Of batch norm with an activation only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numba_bn as nbn
+    >>> x = np.array([[1.0, 3.0]])
+    >>> dx, dgamma, dbeta, _ = nbn.layer_norm_backward(np.array([[2.0, 0.0]]), x, eps=0.0)
+    >>> dgamma, dbeta
+    (array([-2.,  0.]), array([2., 0.]))
+    """
 
     dx: Array
     dgamma: Array
@@ -67,7 +86,7 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
     if gamma is None:
         dtype = parameter_dtype(result_dtype("", "x", x.dtype))
     else:
-        dtype = parameter_dtype(result_dtype("", "gamma", np.asarray(gamma).dtype))
+        dtype = parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
     return per_channel(vector, view).astype(dtype, copy=False)
 
 
@@ -80,11 +99,12 @@ def own_forward(
     eps: float,
     out: object,
     centred: bool = True,
+    axis: str = "channel_axis",
 ) -> Any:
     """Normalize x by its own statistics: the whole of instance, group, layer and RMS norm."""
     eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
-    b = check.parameter(call, "beta", beta, view, x.shape, 0.0)
+    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0, axis)
+    b = check.parameter(call, "beta", beta, view, x.shape, 0.0, axis)
     y = Output(call, out, x, view, (gamma, beta))
     if x.size:
         backend().forward(five_axes(x, view), g, b, eps, y.five_axes, centred=centred)
@@ -100,10 +120,11 @@ def own_backward(
     eps: float,
     out: object,
     centred: bool = True,
+    axis: str = "channel_axis",
 ) -> Gradients:
     """Return the gradients of ``own_forward``; no saved state is needed."""
     eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
+    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0, axis)
     d = check.like(call, "dy", dy, x)
     dx = Output(call, out, x, view, (d, gamma))
     dgamma, dbeta = (np.zeros(g.size), np.zeros(g.size))

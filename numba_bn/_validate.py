@@ -51,13 +51,14 @@ def momentum(call: str, value: SupportsFloat | None) -> float | None:
 
 def positive_int(call: str, name: str, value: object) -> int:
     """Return ``value`` as an int of at least one."""
-    result = _index(call, name, value)
+    result = integer(call, name, value)
     if result < 1:
         raise ValueError(f"{call}: {name} must be at least 1, got {result}")
     return result
 
 
-def _index(call: str, name: str, value: Any) -> int:
+def integer(call: str, name: str, value: Any) -> int:
+    """Return ``value`` as an int, or raise."""
     if isinstance(value, bool):
         raise TypeError(f"{call}: {name} must be an integer, got {value!r}")
     try:
@@ -66,7 +67,7 @@ def _index(call: str, name: str, value: Any) -> int:
         raise TypeError(f"{call}: {name} must be an integer, got {value!r}") from None
 
 
-def axis_tuple(call: str, name: str, axis: int | Sequence[int], shape: Axes) -> Axes:
+def axis_tuple(call: str, name: str, axis: int | Sequence[int], shape: Axes, of: str = "x") -> Axes:
     """Return ``axis`` as ascending non-negative ints, checked against ``shape``."""
     ndim = len(shape)
     if type(axis) is int and 0 <= axis < ndim:
@@ -74,10 +75,10 @@ def axis_tuple(call: str, name: str, axis: int | Sequence[int], shape: Axes) -> 
     given = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
     axes = []
     for value in given:
-        a = _index(call, name, value)
+        a = integer(call, name, value)
         if not -ndim <= a < ndim:
             raise np.exceptions.AxisError(
-                f"{call}: {name} must lie in [{-ndim}, {ndim}), got {a} for x of shape {shape}"
+                f"{call}: {name} must lie in [{-ndim}, {ndim}), got {a} for {of} of shape {shape}"
             )
         axes.append(a % ndim)
     if not axes or len(set(axes)) < len(axes):
@@ -99,23 +100,38 @@ def trailing_axes(call: str, axis: int | Sequence[int], shape: Axes) -> Axes:
 
 
 @lru_cache(maxsize=256)
-def _constant(value: float, size: int) -> Vector:
+def _small_constant(value: float, size: int) -> Vector:
     vector = np.full(size, value)
     vector.flags.writeable = False
     return vector
 
 
+def _constant(value: float, size: int) -> Vector:
+    """Return a vector of one value; small ones are kept, as making them takes a microsecond."""
+    return _small_constant(value, size) if size <= 4096 else np.full(size, value)
+
+
 def parameter(
-    call: str, name: str, value: object, view: View, shape: Axes, default: float = math.nan
+    call: str,
+    name: str,
+    value: object,
+    view: View,
+    shape: Axes,
+    default: float = math.nan,
+    axis: str = "channel_axis",
 ) -> Vector:
-    """Return a per-channel parameter as a float64 vector in the kernels' channel order."""
+    """Return a per-channel parameter as a float64 vector in the kernels' channel order.
+
+    ``axis`` is the caller's name of the argument that says where the channels are, for the hint.
+    """
     if value is None:
         return _constant(default, math.prod(view.channels))
     p = as_array(call, name, value)
     if p.shape != view.channels:
+        of = "weight" if axis == "output_axis" else "x"
         raise ValueError(
-            f"{call}: {name} must have shape {view.channels}, got {p.shape} for x of shape {shape}"
-            + _fitting_axis(p.shape, shape)
+            f"{call}: {name} must have shape {view.channels}, got {p.shape} "
+            f"for {of} of shape {shape}{fitting_axis(p.shape, shape, axis, view.shape[0] > 1)}"
         )
     result_dtype(call, name, p.dtype)
     if len(view.channels) > 1:
@@ -123,12 +139,15 @@ def parameter(
     return np.ascontiguousarray(p, np.float64).reshape(-1)
 
 
-def _fitting_axis(got: Axes, shape: Axes) -> str:
-    """Name the axis whose length a parameter fits: channels-last data under the default."""
-    if len(got) == 1:
-        for axis in (-1, *range(len(shape) - 1)):
+def fitting_axis(got: Axes, shape: Axes, argument: str, samples: bool = False) -> str:
+    """Name the axis whose length a parameter fits: channels-last data under the default.
+
+    With ``samples``, axis 0 is theirs and never the channels'.
+    """
+    if len(got) == 1 and argument != "axis":
+        for axis in (-1, *range(samples, len(shape) - 1)):
             if shape[axis] == got[0]:
-                return f"; axis {axis} has length {got[0]}: channel_axis={axis}?"
+                return f"; axis {axis} has length {got[0]}: {argument}={axis}?"
     return ""
 
 
@@ -188,12 +207,12 @@ def output(
     y: Array = out.view(np.ndarray)
     if y.shape != x.shape:
         raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
+    if not y.dtype.isnative:
+        raise ValueError(f"{call}: out must be in native byte order, got {y.dtype.str}")
     if y.dtype != dtype:
         raise TypeError(
             f"{call}: out must have dtype {dtype}, got {y.dtype} for x of dtype {x.dtype}"
         )
-    if not y.dtype.isnative:
-        raise ValueError(f"{call}: out must be in native byte order, got {y.dtype.str}")
     if not y.flags.writeable:
         raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
     if any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):

@@ -73,7 +73,9 @@ def fold_batch_norm(
     call = "fold_batch_norm"
     w = as_array(call, "weight", weight)
     dtype = result_dtype(call, "weight", w.dtype)
-    axes = check.axis_tuple(call, "output_axis", output_axis, w.shape)
+    axes = check.axis_tuple(
+        call, "output_axis", check.integer(call, "output_axis", output_axis), w.shape, "weight"
+    )
     eps = check.epsilon(call, eps)
     view = batch_view(w.shape, tuple(range(w.ndim)), axes)
     given = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "var": var}
@@ -82,10 +84,12 @@ def fold_batch_norm(
         if given[name] is None:
             raise TypeError(f"{call}: {name} must be an array of shape {view.channels}, got None")
     b, g, shift, m, v = (
-        check.parameter(call, name, value, view, w.shape, defaults.get(name, 0.0))
+        check.parameter(call, name, value, view, w.shape, defaults.get(name, 0.0), "output_axis")
         for name, value in given.items()
     )
-    scale = g / np.sqrt(v + eps)
+    root = np.sqrt(v + eps)
+    # as at test time: a channel without spread is mapped to beta
+    scale = np.divide(g, root, out=np.zeros_like(root), where=root != 0.0)
     along = scale.reshape([-1 if a in axes else 1 for a in range(w.ndim)])
     folded = (w.astype(np.float64) * along).astype(dtype)
     return folded, ((b - m) * scale + shift).astype(dtype)

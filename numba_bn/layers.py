@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, parameter_dtype, result_dtype
+from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class _Step(NamedTuple):
     """What a forward leaves for its backward."""
 
-    x: Any
+    x: Array
     where: Any
     statistics: dict[str, Any]
 
@@ -46,7 +46,7 @@ class BatchNorm:
     channel_axis : int, default 1
         The axis of x that holds the channels.
     dtype : dtype, default float32
-        Of `gamma` and `beta`.
+        Of `gamma` and `beta`; at least float32.
 
     Attributes
     ----------
@@ -102,10 +102,13 @@ class BatchNorm:
     ) -> None:
         call = type(self).__name__
         self.num_channels = check.positive_int(call, "num_channels", num_channels)
-        self.momentum = check.momentum(call, momentum)
+        self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
-        self.channel_axis = channel_axis
-        kind = parameter_dtype(result_dtype(call, "dtype", np.dtype(dtype)))
+        self.channel_axis = check.integer(call, "channel_axis", channel_axis)
+        kind = np.dtype(dtype)
+        if not is_float(kind):
+            raise TypeError(f"{call}: dtype must be a real floating-point dtype, got {kind}")
+        kind = parameter_dtype(kind)
         self.gamma = np.ones(num_channels, kind) if affine else None
         self.beta = np.zeros(num_channels, kind) if affine else None
         self.dgamma: Array | None = None
@@ -115,6 +118,11 @@ class BatchNorm:
         )
         self.training = True
         self._step: _Step | None = None
+
+    @property
+    def momentum(self) -> float | None:
+        """Weight of the new value, or None: exact statistics of all that was seen."""
+        return self._momentum
 
     @property
     def running_mean(self) -> Array | None:
@@ -143,20 +151,24 @@ class BatchNorm:
     def __call__(
         self, x: ArrayLike, *, where: ArrayLike | None = None, out: Array | None = None
     ) -> Any:
-        """Normalize x; in training, also update the running statistics."""
-        self._check(x)
+        """Normalize x; in training, also update the running statistics.
+
+        The backward looks at x again: leave it unchanged until then. (In place is fine.)
+        """
+        a = as_array(type(self).__name__, "x", x)
+        self._check(a, where)
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
-        # the backward needs x as it was: in place, that is a copy
-        kept = np.array(x) if out is not None and np.may_share_memory(out, np.asarray(x)) else x
+        in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
+        kept = a.copy("K") if in_place else a
         if self.training or self.running is None:
-            y, stats = batch_norm_train(x, self.gamma, self.beta, where=where, out=out, **options)
+            y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
             if self.training and self.running is not None:
                 self.running.update(stats)
             self._step = _Step(kept, where, {"stats": stats})
         else:
             mean, var = self.running.running_mean, self.running.running_var
             statistics: dict[str, Any] = {"mean": mean, "var": var}
-            y = batch_norm(x, self.gamma, self.beta, where=where, out=out, **statistics, **options)
+            y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **statistics, **options)
             self._step = _Step(kept, where, statistics)
         return y
 
@@ -195,43 +207,59 @@ class BatchNorm:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
         call = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{call}: state must be a mapping, got {type(state).__name__}")
         own = self.state_dict()
         optional = {"running_count", "num_batches_tracked"}
         missing = sorted(own.keys() - state.keys() - optional)
         unexpected = sorted(state.keys() - own.keys() - optional)
         if missing or unexpected:
             raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
-        new = {}
-        for name, value in state.items():
-            array = np.array(value)
-            expected = () if name == "num_batches_tracked" else (self.num_channels,)
-            if array.shape != expected:
-                raise ValueError(f"{call}: {name} must have shape {expected}, got {array.shape}")
-            result_dtype(call, name, array.dtype)
-            new[name] = array
+        new = {name: self._loaded(call, name, value) for name, value in state.items()}
         if self.gamma is not None and self.beta is not None:
             self.gamma = new["weight"].astype(self.gamma.dtype)
             self.beta = new["bias"].astype(self.beta.dtype)
         if self.running is not None:
             self.running = _resumed(self.running, new)
 
-    def _check(self, x: Any) -> None:
-        """Raise unless x has the right number of dimensions and something to train on."""
-        call = type(self).__name__
-        shape = np.shape(x)
+    def _loaded(self, call: str, name: str, value: object) -> Array:
+        """Return one array of a state, if it fits."""
+        array = as_array(call, name, value)
+        scalar = name == "num_batches_tracked"
+        expected = () if scalar else (self.num_channels,)
+        if array.shape != expected:
+            raise ValueError(f"{call}: {name} must have shape {expected}, got {array.shape}")
+        result_dtype(call, name, array.dtype)
+        if scalar and array.dtype.kind not in "iu":
+            raise TypeError(f"{call}: {name} must be an integer, got {array}")
+        return array
+
+    def _check(self, x: Array, where: object) -> None:
+        """Raise unless x has the right dimensions and enough to train on."""
+        call, shape = type(self).__name__, x.shape
         if self._dims and len(shape) not in self._dims:
             wanted = " or ".join(f"{n}-D" for n in self._dims)
             raise ValueError(f"{call}: expected {wanted} x, got {len(shape)}-D of shape {shape}")
-        axes = check.axis_tuple(call, "channel_axis", self.channel_axis, shape)
-        if (got := shape[axes[0]]) != self.num_channels:
+        (axis,) = check.axis_tuple(call, "channel_axis", self.channel_axis, shape)
+        channels = self.num_channels
+        if shape[axis] != channels:
             raise ValueError(
-                f"{call}: expected {self.num_channels} channels along axis {self.channel_axis}, "
-                f"got {got} for x of shape {shape}"
+                f"{call}: expected {channels} channels along axis {self.channel_axis}, got "
+                f"{shape[axis]} for x of shape {shape}"
+                + check.fitting_axis((channels,), shape, "channel_axis")
             )
-        if (self.training or self.running is None) and int(np.prod(shape)) == self.num_channels:
+        if not self.training and self.running is not None:
+            return
+        if self.running is not None:
+            self.running._require_count(call)
+        mask = check.mask(call, where, x)
+        others = tuple(a for a in range(x.ndim) if a != axis)
+        values = x.size // channels if mask is None else np.count_nonzero(mask, axis=others)
+        if np.any(np.equal(values, 1)):
+            masked = "" if mask is None else " with this where"
             raise ValueError(
                 f"{call}: expected more than 1 value per channel in training, "
-                f"got x of shape {shape}"
+                f"got x of shape {shape}{masked}"
             )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, five_axes, order_of
+from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
 from numba_bn._view import batch_view
@@ -62,7 +61,8 @@ class ChannelStats:
     m2: Array
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
-        arrays = [np.array(v, np.float64) for v in (count, mean, m2)]
+        named = zip(_FIELDS, (count, mean, m2), strict=True)
+        arrays = [_float64("ChannelStats", name, value) for name, value in named]
         if len({a.shape for a in arrays}) > 1:
             shapes = ", ".join(str(a.shape) for a in arrays)
             raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
@@ -113,35 +113,29 @@ class ChannelStats:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.fspath(path)
-        handle, aside = tempfile.mkstemp(dir=os.path.dirname(path) or ".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
+        path = os.fsdecode(path)
+        aside = f"{path}.{secrets.token_hex(4)}.tmp"
+        with open(aside, "xb") as file:  # not tempfile: it would keep others from reading
+            try:
                 np.savez(file, **{name: getattr(self, name) for name in _FIELDS})
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+                file.close()
+                os.replace(aside, path)
+            except BaseException:
+                os.unlink(aside)
+                raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
         """Read what `save` wrote; never executes what it reads."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(*(file[name] for name in _FIELDS))
-        except FileNotFoundError:
-            raise
-        except (
-            KeyError,
-            ValueError,
-            EOFError,
-            OSError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise ValueError(
-                f"ChannelStats.load: {os.fspath(path)} is not a file of ChannelStats ({error})"
-            ) from error
+        with open(path, "rb") as handle:
+            try:
+                with np.load(handle, allow_pickle=False) as file:
+                    return cls(*(file[name] for name in _FIELDS))
+            except Exception as error:  # a damaged file can raise nearly anything
+                raise ValueError(
+                    f"ChannelStats.load: {os.fsdecode(path)} is not a file of ChannelStats "
+                    f"({error})"
+                ) from error
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChannelStats):
@@ -158,6 +152,13 @@ class ChannelStats:
             for name in _FIELDS
         )
         return f"ChannelStats({fields})"
+
+
+def _float64(call: str, name: str, value: object) -> Array:
+    """Return a copy of an array argument as float64."""
+    array = as_array(call, name, value)
+    result_dtype(call, name, array.dtype)
+    return array.astype(np.float64)
 
 
 def channel_stats(
@@ -299,13 +300,8 @@ class RunningStats:
                 f"{call}: expected more than {self.correction:g} values per channel in training, "
                 f"got {stats.count[few][0]:g}"
             )
-        seen = self.seen
+        seen = self._require_count(call)
         if self.momentum is None:
-            if seen is None:
-                raise ValueError(
-                    f"{call}: momentum=None needs the number of values seen so far, "
-                    "which the loaded state does not have"
-                )
             seen = seen.merge(stats)
             mean, var, kept = seen.mean, seen.var(self.correction), seen.count > 0
         else:
@@ -320,6 +316,17 @@ class RunningStats:
             running_var=var,
             num_batches_tracked=self.num_batches_tracked + 1,
         )
+
+    def _require_count(self, call: str) -> ChannelStats:
+        """Return what was seen so far, of which ``momentum=None`` must know the count."""
+        if self.seen is not None:
+            return self.seen
+        if self.momentum is None:
+            raise ValueError(
+                f"{call}: momentum=None needs the number of values seen so far, "
+                "which the loaded state does not have"
+            )
+        return ChannelStats(*np.zeros((3, self.running_mean.size)))
 
     def __repr__(self) -> str:
         return (

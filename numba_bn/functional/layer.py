@@ -64,7 +64,7 @@ def layer_norm(
     """
     call = "layer_norm"
     a, view = _row_call(call, x, axis)
-    return own_forward(call, a, view, gamma, beta, eps, out)
+    return own_forward(call, a, view, gamma, beta, eps, out, axis="axis")
 
 
 def layer_norm_backward(
@@ -114,7 +114,7 @@ def layer_norm_backward(
     """
     call = "layer_norm_backward"
     a, view = _row_call(call, x, axis)
-    return own_backward(call, dy, a, view, gamma, eps, out)
+    return own_backward(call, dy, a, view, gamma, eps, out, axis="axis")
 
 
 def rms_norm(
@@ -159,7 +159,7 @@ def rms_norm(
     """
     call = "rms_norm"
     a, view = _row_call(call, x, axis)
-    return own_forward(call, a, view, gamma, None, eps, out, centred=False)
+    return own_forward(call, a, view, gamma, None, eps, out, centred=False, axis="axis")
 
 
 def rms_norm_backward(
@@ -205,7 +205,7 @@ def rms_norm_backward(
     """
     call = "rms_norm_backward"
     a, view = _row_call(call, x, axis)
-    return own_backward(call, dy, a, view, gamma, eps, out, centred=False)
+    return own_backward(call, dy, a, view, gamma, eps, out, centred=False, axis="axis")
 
 
 def _row_call(call: str, x: object, axis: int | Sequence[int]) -> tuple[Array, View]:

@@ -1,0 +1,134 @@
+"""Norms over runs with a scale and a shift per run: channels-first data, planes of some size.
+
+x is flat, (batch, outer, groups, length); a run of ``length`` holds ``size`` channels of equal
+length; channel (g, k) has parameters number (g % period)·size + k.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels.cpu.lanes import fill
+from numba_bn._kernels.cpu.loops import run_apply
+from numba_bn._kernels.cpu.moments import BLOCK, conclude, slab_moments
+from numba_bn._kernels.cpu.state import STATE, rsqrt
+
+
+@block
+def apply_run(
+    x: Any, y: Any, residual: Any, at: int, e0: int, e1: int, first: int, inner: int,
+    mean: float, low: float, r: float, gamma: Any, beta: Any, relu: bool, stream: bool,
+) -> None:
+    """Values [e0, e1) of the run at x[at], whose first channel is ``first`` → y."""
+    while e0 < e1:
+        k = e0 // inner
+        stop = min((k + 1) * inner, e1)
+        a = gamma[first + k] * r
+        # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
+        b = beta[first + k] - low * a
+        run_apply(
+            x, y, residual, at + e0, stop - e0, fill(mean), fill(a), fill(b), relu, stream
+        )
+        e0 = stop
+
+
+@block
+def variance(centred: bool, n: float, mean: float, m2: float) -> float:
+    """Moments → variance, or the raw second moment of an RMS norm."""
+    return m2 / n if centred else m2 / n + mean * mean
+
+
+@block
+def _forward_unit(
+    u: int, x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float,
+    relu: bool, stream: bool, result: Any,
+    outer: int, groups: int, length: int, size: int, period: int, slab: int,
+) -> None:
+    """Unit (batch, slab of groups): its moments, then its y while x is still in cache."""
+    slabs = (groups + slab - 1) // slab
+    b, g = u // slabs, (u % slabs) * slab
+    wide = min(slab, groups - g)
+    stride = groups * length
+    at = b * outer * stride + g * length
+    states = np.empty((wide, STATE))
+    slab_moments(x, where, at, stride, outer, length, wide, states)
+    rs = np.empty(wide)
+    for j in range(wide):
+        t = b * groups + g + j
+        conclude(states, j, result, t)
+        rs[j] = rsqrt(result[3, t] / result[0, t], eps)
+    for back in range(outer):
+        o = outer - 1 - back
+        for j in range(wide):
+            t = b * groups + g + j
+            apply_run(
+                x, y, residual, at + o * stride + j * length, 0, length,
+                ((g + j) % period) * size, length // size,
+                result[1, t], result[2, t], rs[j], gamma, beta, relu, stream,
+            )
+
+
+@Kernel
+def forward(
+    x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float,
+    relu: bool, stream: bool, result: Any,
+    batch: int, outer: int, groups: int, length: int, size: int, period: int, slab: int,
+) -> None:
+    """x → y by its own statistics, which go to result (4, batch·groups)."""
+    for u in prange(batch * ((groups + slab - 1) // slab)):
+        _forward_unit(
+            u, x, y, where, residual, gamma, beta, eps, relu, stream, result,
+            outer, groups, length, size, period, slab,
+        )
+
+
+@block
+def pieces_of(runs: int, length: int) -> Any:
+    """Runs of a length → units of about a block: number, runs in a unit, pieces of a run."""
+    if length >= BLOCK:
+        pieces = (length + BLOCK - 1) // BLOCK
+        return runs * pieces, 1, pieces
+    together = BLOCK // max(length, 1)
+    return (runs + together - 1) // together, together, 1
+
+
+@block
+def _normalize_unit(
+    u: int, x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, rs: Any,
+    relu: bool, stream: bool, runs: int, outer: int, groups: int, length: int, size: int,
+    period: int,
+) -> None:
+    together, pieces = pieces_of(runs, length)[1:]
+    first = u // pieces * together
+    e0 = u % pieces * BLOCK if pieces > 1 else 0
+    e1 = min(e0 + BLOCK, length) if pieces > 1 else length
+    for run in range(first, min(first + together, runs)):
+        g = run % groups
+        t = run // (outer * groups) * groups + g
+        apply_run(
+            x, y, residual, run * length, e0, e1, (g % period) * size, length // size,
+            mean[t], low[t], rs[t], gamma, beta, relu, stream,
+        )
+
+
+@Kernel
+def normalize(
+    x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float,
+    relu: bool, stream: bool, batch: int, outer: int, groups: int, length: int, size: int,
+    period: int,
+) -> None:
+    """x, and per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
+    rs = np.empty(var.size)
+    for t in range(var.size):
+        rs[t] = rsqrt(var[t], eps)
+    runs = batch * outer * groups
+    units = pieces_of(runs, length)[0]
+    for u in prange(units):
+        _normalize_unit(
+            units - 1 - u, x, y, residual, gamma, beta, mean, low, rs, relu, stream,
+            runs, outer, groups, length, size, period,
+        )

@@ -1,0 +1,89 @@
+"""Statistics on their way: a state is (count, pivot, Σ(x - pivot), Σ(x - mean)²).
+
+Blocks of values are summed about a pivot, one of their own values, and merge by Chan's formula in
+a fixed order. Sums stay relative to a pivot all the way, so that a large mean costs no digits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numba_bn._kernels._launch import block
+from numba_bn._kernels.cpu.lanes import remainder
+
+STATE = 4
+_DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
+
+
+@block
+def is_far(n: float, s: float, q: float) -> bool:
+    """Σ(x-p), Σ(x-p)² → whether p was too far from the mean for a good Σ(x-mean)²."""
+    return s * s > _DIGITS * n * (q - s * (s / n))
+
+
+@block
+def merge(states: Any, at: int, n: float, p: float, s: float, m2: float) -> None:
+    """Take (n, p, s, m2) into states[at], (…, 4)."""
+    n0, p0, s0, m0 = states[at, 0], states[at, 1], states[at, 2], states[at, 3]
+    if n == 0.0:
+        return
+    if n0 == 0.0:
+        states[at, 0], states[at, 1], states[at, 2], states[at, 3] = n, p, s, m2
+        return
+    s += n * (p - p0)
+    apart = s / n - s0 / n0
+    states[at, 0] = n0 + n
+    states[at, 2] = s0 + s
+    states[at, 3] = m0 + m2 + apart * apart * (n0 * n / (n0 + n))
+
+
+@block
+def spread(n: float, s: float, q: float) -> float:
+    """Σ(x-p), Σ(x-p)² → Σ(x-mean)², never negative, infinite where only the squares overflow."""
+    m2 = q - s * (s / n)
+    if m2 != m2 and s - s == 0.0 and q == q:
+        return math.inf
+    return 0.0 if m2 < 0.0 else m2
+
+
+@block
+def take(states: Any, at: int, n: float, p: float, s: float, q: float) -> None:
+    """Take the sums of a block about p into states[at]."""
+    if n > 0.0:
+        merge(states, at, n, p, s, spread(n, s, q))
+
+
+@block
+def finish(states: Any, at: int) -> Any:
+    """states[at] → count, mean, what the mean lost to rounding, Σ(x - mean)²."""
+    n, p, s, m2 = states[at, 0], states[at, 1], states[at, 2], states[at, 3]
+    if n == 0.0 or m2 != m2:
+        return n, math.nan, 0.0, (0.0 if n == 0.0 else m2)
+    step = s / n
+    rest = remainder(s, step, n) / n
+    high = p + step
+    back = high - p
+    low = (p - (high - back)) + (step - back) + rest
+    mean = high + low
+    if mean - mean != 0.0:
+        return n, mean, 0.0, m2
+    return n, mean, (high - mean) + low, m2
+
+
+@block
+def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
+    """Merge parts[at : at + count], in order, into states[into], which is empty."""
+    for i in range(STATE):
+        states[into, i] = 0.0
+    for i in range(at, at + count):
+        merge(states, into, parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3])
+
+
+@block
+def rsqrt(var: float, eps: float) -> float:
+    """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
+    v = var + eps
+    return 0.0 if v == 0.0 else 1.0 / np.sqrt(v)

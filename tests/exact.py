@@ -1,0 +1,55 @@
+"""Statistics in rational arithmetic of the values as they are stored. No tests."""
+
+from fractions import Fraction
+
+import numpy as np
+from table import Case
+
+
+def exact_moments(values):
+    """Return the mean and the sum of squared deviations as fractions."""
+    ratios = [float(v).as_integer_ratio() for v in values.ravel()]
+    scale, n = max(d for _, d in ratios), len(ratios)
+    whole = [p * (scale // d) for p, d in ratios]
+    first, second = sum(whole), sum(v * v for v in whole)
+    return Fraction(first, n * scale), Fraction(n * second - first * first, n * scale * scale)
+
+
+def channel_moments(x, axis):
+    """Return the exact mean and m2 of every channel."""
+    return zip(*(exact_moments(channel) for channel in np.moveaxis(x, axis, 0)), strict=True)
+
+
+def relative_error(got, want):
+    """Return the largest relative error of floats against fractions."""
+    pairs = zip(np.ravel(got), want, strict=True)
+    return max(float(abs(Fraction(float(g)) - w) / abs(w)) for g, w in pairs)
+
+
+def labels(case: Case):
+    """Number the sets that share their statistics, and give each value the number of its own."""
+    index = np.indices(case.shape)
+    if case.norm in ("layer", "rms"):
+        return np.ravel_multi_index(index[:-1], case.shape[:-1])
+    (axis,) = case.own
+    channels = case.shape[axis]
+    if case.norm in ("batch", "frozen"):
+        return index[axis]
+    groups = case.groups or channels
+    return index[0] * groups + index[axis] * groups // channels
+
+
+def exact_norm(case: Case, x, eps):
+    """Return the mean and variance of each value's set, and y, each rounded once or twice."""
+    belongs, eps = labels(case), Fraction(eps)
+    mean, var, y = np.empty((3, *x.shape))
+    for label in np.unique(belongs):
+        at = belongs == label
+        center, m2 = exact_moments(x[at])
+        spread = m2 / int(at.sum())
+        if case.norm == "rms":
+            center, spread = Fraction(0), spread + center**2
+        scale = float(spread + eps) ** 0.5
+        y[at] = [float(Fraction(float(v)) - center) / scale for v in x[at]]
+        mean[at], var[at] = float(center), float(spread)
+    return mean, var, y

@@ -1,0 +1,303 @@
+"""The backend functions one by one, over five axes: every backend against the reference."""
+
+import importlib
+import inspect
+from types import FunctionType
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numba_bn._kernels import reference
+
+EPS = 1e-3
+FUNCTIONS = [
+    "moments",
+    "normalize",
+    "forward",
+    "gradient_sums",
+    "input_gradient",
+    "backward",
+    "relu_gradient",
+]
+SHAPES = [
+    (1, 1, 3, 1, 1),
+    (1, 5, 3, 1, 1),
+    (1, 2, 37, 1, 49),
+    (1, 2, 3, 1, 1023),
+    (1, 3, 2, 1, 20_011),
+    (1, 30_011, 5, 1, 1),
+    (1, 33, 130, 1, 9),
+    (1, 1, 1, 1, 70_001),
+    (4, 1, 3, 1, 49),
+    (3, 1, 2, 1, 9001),
+    (3, 49, 5, 1, 1),
+    (2, 9001, 3, 1, 1),
+    (3, 1, 2, 4, 9),
+    (2, 1, 3, 2, 5003),
+    (2, 1, 1, 300, 3),
+    (3, 49, 2, 4, 1),
+    (2, 5003, 2, 3, 1),
+    (2, 7, 3, 2, 5),
+    (7, 1, 1, 1, 1),
+    (900, 1, 1, 7, 1),
+    (5, 1, 1, 128, 1),
+    (3, 1, 1, 20_011, 1),
+]
+BATCHES = [s for s in SHAPES if s[0] == s[3] == 1]
+DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.uint8, np.int32]
+over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+over_batches = pytest.mark.parametrize("shape", BATCHES, ids=str)
+over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: np.dtype(t).name)
+over_masks = pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+shapes = st.tuples(*(st.integers(1, n) for n in (4, 9, 5, 6, 40)))
+
+
+class Problem:
+    """Arrays over five axes, of one shape and dtype."""
+
+    def __init__(self, shape, dtype, masked=False, seed=0):
+        rng = np.random.default_rng([seed, *shape])
+        self.dtype = np.dtype(dtype)
+        integer = self.dtype.kind in "iu"
+        self.result = np.dtype({1: "f4", 4: "f8"}[self.dtype.itemsize]) if integer else self.dtype
+        x = rng.normal(3, 2, shape)
+        self.x = (np.rint(20 * x + 60).clip(0, 200) if integer else x).astype(dtype)
+        self.dy = rng.normal(size=shape).astype(self.result)
+        self.residual = rng.normal(size=shape).astype(self.result)
+        self.where = rng.random(shape) < 0.7 if masked else None
+        if masked:
+            self.where[:, :1] = True
+        channels = shape[2] * shape[3]
+        self.gamma, self.beta = rng.normal(size=(2, channels))
+        self.mean = rng.normal(self.x.astype(float).mean(), 1, (shape[0], shape[2]))
+        self.var = rng.uniform(2, 6, (shape[0], shape[2]))
+
+    def empty(self, module):
+        """An output: of the result's dtype, but unrounded from the reference."""
+        dtype = np.float64 if module is reference else self.result
+        return np.full(self.x.shape, np.nan, dtype)
+
+    def near(self, got, want, rounded=True):
+        """Compare with the reference, within the precision the arithmetic is done in."""
+        working = 2.0**-52 if self.result == np.float64 else 2.0**-23
+        half = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(self.result.name, 0.0)
+        rtol = 4 * working + half * 1.01 * rounded
+        scale = max(1.0, np.nanmax(np.abs(want), initial=0))
+        room = (200 if self.result == np.float64 else 8) * working
+        got = np.asarray(got).astype(np.float64)
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=room * scale)
+
+
+@pytest.fixture(params=["cpu"])
+def module(request):
+    return importlib.import_module(f"numba_bn._kernels.{request.param}")
+
+
+@pytest.fixture
+def compare(module):
+    """Run a call on a backend and on the reference; returns both results."""
+    return lambda call: (call(module), call(reference))
+
+
+def arguments(function):
+    parameters = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default) for p in parameters]
+
+
+def test_backends_are_twins(module):
+    own = [n for n, f in vars(reference).items() if isinstance(f, FunctionType) and n[0] != "_"]
+    assert own == FUNCTIONS
+    for name in FUNCTIONS:
+        assert arguments(getattr(module, name)) == arguments(getattr(reference, name)), name
+
+
+def assert_moments(got, want):
+    assert [v.dtype for v in got] == [np.float64] * 3
+    assert np.array_equal(got[0], want[0])
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-13)
+    np.testing.assert_allclose(got[2], want[2], rtol=1e-12, atol=1e-25)
+
+
+@over_shapes
+@over_dtypes
+@over_masks
+def test_moments(compare, shape, dtype, masked):
+    p = Problem(shape, dtype, masked)
+    assert_moments(*compare(lambda module: module.moments(p.x, p.where)))
+
+
+@over_shapes
+def test_moments_of_nothing(compare, shape):
+    p = Problem(shape, np.float32, masked=True)
+    p.where[:, :, 0] = False
+    got, want = compare(lambda module: module.moments(p.x, p.where))
+    assert_moments(got, want)
+    assert (got[0][:, 0] == 0).all()
+    assert np.isnan(got[1][:, 0]).all()
+    assert (got[2][:, 0] == 0).all()
+
+
+@over_shapes
+@over_dtypes
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_normalize(compare, shape, dtype, added, relu):
+    p = Problem(shape, dtype)
+
+    def call(module):
+        y, residual = p.empty(module), p.residual if added else None
+        module.normalize(p.x, p.mean, p.var, p.gamma, p.beta, EPS, y, residual, relu)
+        return y
+
+    p.near(*compare(call))
+
+
+@over_shapes
+@over_dtypes
+@pytest.mark.parametrize("centred", [False, True])
+def test_forward(compare, shape, dtype, centred):
+    p = Problem(shape, dtype)
+
+    def call(module):
+        y = p.empty(module)
+        return y, module.forward(p.x, p.gamma, p.beta, EPS, y, centred=centred)
+
+    (y, moments), (expected, known) = compare(call)
+    p.near(y, expected)
+    assert_moments(moments, known)
+
+
+@over_batches
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@over_masks
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_forward_with_options(compare, shape, dtype, masked, added, relu):
+    p = Problem(shape, dtype, masked)
+    options = {"where5": p.where, "residual5": p.residual if added else None, "relu": relu}
+
+    def call(module):
+        y = p.empty(module)
+        return y, module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
+
+    (y, moments), (expected, known) = compare(call)
+    p.near(y, expected)
+    assert_moments(moments, known)
+
+
+@over_batches
+@over_dtypes
+@over_masks
+def test_gradient_sums(compare, shape, dtype, masked):
+    p = Problem(shape, dtype, masked)
+    got, want = compare(lambda m: m.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where))
+    assert [v.dtype for v in got] == [np.float64] * 2
+    for one, other in zip(got, want, strict=True):
+        count = p.x.size / shape[2]
+        p.near(one / np.sqrt(count), other / np.sqrt(count), rounded=False)
+
+
+@over_batches
+@over_dtypes
+@over_masks
+@pytest.mark.parametrize("training", [False, True])
+def test_input_gradient(compare, shape, dtype, masked, training):
+    p = Problem(shape, dtype, masked)
+    count = np.full(p.mean.shape, p.x.size / shape[2])
+    sums = reference.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where) if training else None
+
+    def call(module):
+        dx = p.empty(module)
+        given = p.mean, p.var, p.gamma, sums, count
+        module.input_gradient(p.dy, p.x, *given, EPS, dx, p.where)
+        return dx
+
+    p.near(*compare(call))
+
+
+def assert_gradients(p, results, count):
+    (dx, *sums), (expected, *known) = results
+    p.near(dx, expected)
+    assert [v.dtype for v in sums] == [np.float64] * 2
+    for got, want in zip(sums, known, strict=True):
+        p.near(got / np.sqrt(count), want / np.sqrt(count), rounded=False)
+
+
+@over_batches
+@over_dtypes
+@over_masks
+@pytest.mark.parametrize("training", [False, True])
+def test_backward_of_given_statistics(compare, shape, dtype, masked, training):
+    p = Problem(shape, dtype, masked)
+    count = np.full(p.mean.shape, p.x.size / shape[2]) if training else None
+
+    def call(module):
+        dx = p.empty(module)
+        given = p.mean, p.var, count
+        return dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, given, p.where)
+
+    assert_gradients(p, compare(call), p.x.size / shape[2])
+
+
+@over_shapes
+@over_dtypes
+@pytest.mark.parametrize("centred", [False, True])
+def test_backward_of_own_statistics(compare, shape, dtype, centred):
+    p = Problem(shape, dtype)
+
+    def call(module):
+        dx = p.empty(module)
+        return dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, centred=centred)
+
+    assert_gradients(p, compare(call), p.x.size / p.gamma.size)
+
+
+@over_shapes
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_relu_gradient(compare, shape, dtype):
+    p = Problem(shape, dtype)
+    y = p.residual.copy()
+    y.reshape(-1)[::5] = 0
+
+    def call(module):
+        out = np.full(shape, np.nan, dtype)
+        module.relu_gradient(p.dy, y, out)
+        return out
+
+    got, want = compare(call)
+    assert np.array_equal(got, want)
+
+
+@given(shapes, st.sampled_from([np.float32, np.float64]), st.booleans(), st.integers(0, 99))
+def test_any_shape(compare, shape, dtype, centred, seed):
+    p = Problem(shape, dtype, seed=seed)
+
+    def call(module):
+        y, dx = p.empty(module), p.empty(module)
+        moments = module.forward(p.x, p.gamma, p.beta, EPS, y, centred=centred)
+        return y, moments, (dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, centred=centred))
+
+    (y, moments, gradients), (expected, known, right) = compare(call)
+    p.near(y, expected)
+    assert_moments(moments, known)
+    assert_gradients(p, (gradients, right), p.x.size / p.gamma.size)
+
+
+@given(shapes, st.booleans(), st.booleans(), st.integers(0, 99))
+def test_any_mask(compare, shape, added, relu, seed):
+    shape = (1, *shape[1:3], 1, shape[4])
+    p = Problem(shape, np.float32, masked=True, seed=seed)
+    options = {"where5": p.where, "residual5": p.residual if added else None, "relu": relu}
+
+    def call(module):
+        y, dx = p.empty(module), p.empty(module)
+        count, mean, m2 = module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
+        given = mean, m2 / count, count
+        return y, (dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, given, p.where))
+
+    (y, gradients), (expected, right) = compare(call)
+    p.near(y, expected)
+    assert_gradients(p, (gradients, right), p.x.size / p.gamma.size)
