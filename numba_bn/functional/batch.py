@@ -278,7 +278,7 @@ def batch_norm_backward(
         if y is None:
             raise ValueError(f"{call}: activation={activation!r} needs y, the forward's output")
         activated = check.like(call, "y", y, a)
-    dx = Output(call, out, a, view, (d, gamma, w, activated))
+    dx = Output(call, out, a, view, (d, gamma, mean, var, w, activated))
     d5 = five_axes(d, view)
     dresidual = None
     if activated is not None:

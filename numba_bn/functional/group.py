@@ -65,7 +65,7 @@ def instance_norm(
             [-1.,  1.]]])
     """
     call = "instance_norm"
-    a, view = _sample_call(call, x, channel_axis, None)
+    a, view = _sample_call(call, x, channel_axis)
     return own_forward(call, a, view, gamma, beta, eps, out)
 
 
@@ -115,7 +115,7 @@ def instance_norm_backward(
     array([2.])
     """
     call = "instance_norm_backward"
-    a, view = _sample_call(call, x, channel_axis, None)
+    a, view = _sample_call(call, x, channel_axis)
     return own_backward(call, dy, a, view, gamma, eps, out)
 
 
@@ -228,9 +228,12 @@ def group_norm_backward(
 
 
 def _sample_call(
-    call: str, x: object, channel_axis: int | Sequence[int], num_groups: int | None
+    call: str, x: object, channel_axis: int | Sequence[int], *num_groups: int
 ) -> tuple[Array, View]:
-    """Return x as an array, and its view with statistics within each sample."""
+    """Return x as an array, and its view with statistics within each sample.
+
+    Without ``num_groups`` every channel is a group of its own.
+    """
     a = real_array(call, x)
     axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
     if 0 in axes:
@@ -239,10 +242,9 @@ def _sample_call(
             f"got {channel_axis!r} for x of shape {a.shape}"
         )
     channels = math.prod(a.shape[axis] for axis in axes)
-    if num_groups is None:
-        groups = channels
-    else:
-        groups = check.positive_int(call, "num_groups", num_groups)
+    groups = channels
+    if num_groups:
+        groups = check.positive_int(call, "num_groups", *num_groups)
         if channels % groups:
             raise ValueError(
                 f"{call}: num_groups must divide the number of channels, {channels}, "
