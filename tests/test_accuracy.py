@@ -1,5 +1,6 @@
 """How exact: against rational arithmetic, on data that break the shortcuts."""
 
+import contextlib
 import functools
 
 import ml_dtypes
@@ -43,10 +44,18 @@ def problem(case, mean, scale=1.0, eps=1e-5):
     return x, *exact_norm(case, x, eps)
 
 
+def of_reference(backend):
+    """Tell the plain NumPy backend, whose sums are NumPy's: a few digits less, and warnings."""
+    return backend.__name__.endswith("reference")
+
+
+def quiet(backend):
+    return np.errstate(invalid="ignore") if of_reference(backend) else contextlib.nullcontext()
+
+
 def plain(case, x, mean, var):
     """Return the arrays of a call without gamma and beta, the statistics one per channel."""
-    own = tuple(case.own[0] if a == case.own[0] else 0 for a in range(x.ndim))
-    one = tuple(slice(None) if a in case.own else 0 for a in range(len(own)))
+    one = tuple(slice(None) if a in case.own else 0 for a in range(x.ndim))
     frozen = case.norm == "frozen"
     return Data(x, None, None, None, mean[one] if frozen else None, var[one] if frozen else None)
 
@@ -96,7 +105,7 @@ def test_statistics_of_float32(shape, axis, mean):
 
 
 def assert_statistics(x, axis, tolerance=1e-12):
-    """Compare with rational arithmetic, alone and with the output; mean as far as float64 goes."""
+    """Compare both ways to statistics with rational arithmetic; means as far as float64 goes."""
     means, squares = channel_moments(x, axis)
     for stats in (
         nbn.channel_stats(x, channel_axis=axis),
@@ -114,29 +123,32 @@ def assert_statistics(x, axis, tolerance=1e-12):
 @pytest.mark.parametrize("values", NIST.values(), ids=NIST)
 @pytest.mark.parametrize("copies", [1, 7, 60])
 @pytest.mark.parametrize("first", [False, True])
-def test_nist(values, copies, first):
+def test_nist(backend, values, copies, first):
     x = np.tile(values, (2, copies))
-    assert_statistics(x if first else np.ascontiguousarray(x.T), 0 if first else 1, 1e-13)
+    tolerance = 1e-11 if of_reference(backend) else 1e-13
+    assert_statistics(x if first else np.ascontiguousarray(x.T), 0 if first else 1, tolerance)
 
 
 def test_nist_by_merging():
+    """Means of parts are rounded to float64, 2e-9 at 1e7: that is what the variance keeps."""
     values = np.array(NIST["NumAcc4"])[:, None]
     merged = nbn.channel_stats(values[:1])
     for part in np.array_split(values[1:], 13):
         merged = merged + nbn.channel_stats(part)
     mean, m2 = exact_moments(values)
     assert relative_error(merged.mean, [mean]) <= 1e-15
-    assert relative_error(merged.m2, [m2]) <= 1e-13
+    assert relative_error(merged.m2, [m2]) <= 1e-9
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32"])
 @over_shapes
-def test_integer_sums_are_exact(dtype, shape, axis):
+def test_integer_sums_are_exact(backend, dtype, shape, axis):
     limits = np.iinfo(dtype)
     x = np.random.default_rng(8).integers(limits.min, limits.max, shape, dtype, endpoint=True)
     stats = nbn.channel_stats(x, channel_axis=axis)
     means, squares = channel_moments(x, axis)
-    assert stats.mean.tolist() == [float(m) for m in means]
+    errors = np.abs(stats.mean - [float(m) for m in means])
+    assert errors.max() <= (1e-14 * limits.max if of_reference(backend) else 0.0)
     if any(squares):
         assert relative_error(stats.m2, squares) <= 1e-13
 
@@ -166,7 +178,6 @@ def test_a_constant_has_no_variance(dtype, value, shape, axis):
 @over_shapes
 def test_an_outlier(dtype, place, shape, axis):
     x = np.random.default_rng(9).normal(size=shape).astype(dtype)
-    np.moveaxis(x, axis, 0).reshape(shape[axis], -1)
     for channel in np.moveaxis(x, axis, 0):
         channel[np.unravel_index(place % channel.size, channel.shape)] = 1e6
     assert_statistics(x, axis)
@@ -203,16 +214,18 @@ def test_half_types_do_not_overflow(shape, axis):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @over_shapes
-def test_bad_values_stay_in_their_channel(bad, dtype, shape, axis):
+def test_bad_values_stay_in_their_channel(backend, bad, dtype, shape, axis):
     x = np.random.default_rng(13).normal(size=shape).astype(dtype)
     clean, known = nbn.batch_norm_train(x, channel_axis=axis)
     channel = shape[axis] // 2
     at = [0] * x.ndim
     at[axis] = channel
     x[tuple(at)] = bad
-    y, stats = nbn.batch_norm_train(x, channel_axis=axis)
+    with quiet(backend):
+        y, stats = nbn.batch_norm_train(x, channel_axis=axis)
+        same = nbn.channel_stats(x, channel_axis=axis)
     spoilt = np.arange(shape[axis]) == channel
-    for one in (stats, nbn.channel_stats(x, channel_axis=axis)):
+    for one in (stats, same):
         assert np.array_equal(one.count, known.count)
         assert np.array_equal(one.mean, np.where(spoilt, np.nan, known.mean), equal_nan=True)
         assert np.array_equal(one.m2, np.where(spoilt, np.nan, known.m2), equal_nan=True)
@@ -223,12 +236,13 @@ def test_bad_values_stay_in_their_channel(bad, dtype, shape, axis):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.norm != "batch"], ids=name)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_values_stay_in_their_sample(case, bad):
+def test_bad_values_stay_in_their_sample(backend, case, bad):
     x = np.random.default_rng(14).normal(size=case.shape).astype(np.float32)
     d = Data(x, np.cos(x), None, None, None, None)
     clean, known = forward(case, d), backward(case, d)
     x[1, 0] = bad
-    y, got = forward(case, d), backward(case, d)
+    with quiet(backend):
+        y, got = forward(case, d), backward(case, d)
     assert np.isnan(y[1]).any()
     others = np.arange(len(x)) != 1
     assert np.array_equal(y[others], clean[others])
