@@ -93,13 +93,13 @@ def sklearn_digits() -> Samples:
 def read_npz(path: Path) -> list[Samples]:
     """Read images and labels, as training and test set (Keras' names) or as one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             keys = next((keys for keys in NPZ_KEYS if set(keys) <= set(file)), None)
             if keys is None:
                 wanted = " or ".join(", ".join(keys) for keys in NPZ_KEYS)
                 raise UserError(f"expected {wanted}; found {', '.join(sorted(file)) or 'nothing'}")
             arrays = [np.asarray(file[key]) for key in keys]
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("not a readable .npz file of arrays") from error
     return [Samples(*pair) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
 

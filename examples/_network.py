@@ -15,6 +15,7 @@ import numba_bn as nbn
 Array = NDArray[Any]
 
 KERNEL = 3
+MARGIN = KERNEL // 2
 HIDDEN_UNITS = 256
 CONV_CHANNELS = 32
 
@@ -78,14 +79,17 @@ class Conv(Weighted):
         self.dweight = np.tensordot(dy, windows(self.x), axes=((0, 2, 3), (0, 2, 3)))
         if self.bias is not None:
             self.dbias = dy.sum(axis=(0, 2, 3))
-        flipped = self.weight[:, :, ::-1, ::-1]
-        dx = np.tensordot(windows(dy), flipped, axes=((1, 4, 5), (0, 2, 3)))
-        return np.moveaxis(dx, -1, 1)
+        n, channels, height, width = self.x.shape
+        dwindows = np.tensordot(dy, self.weight, axes=(1, 0))
+        padded = np.zeros((n, height + KERNEL - 1, width + KERNEL - 1, channels), dy.dtype)
+        for i, j in np.ndindex(KERNEL, KERNEL):
+            padded[:, i : i + height, j : j + width] += dwindows[..., i, j]
+        return np.moveaxis(padded[:, MARGIN:-MARGIN, MARGIN:-MARGIN], -1, 1)
 
 
 def windows(x: Array) -> Array:
     """Return the window around each pixel of images (N, C, H, W), as (N, C, H, W, 3, 3)."""
-    margin = (KERNEL // 2, KERNEL // 2)
+    margin = (MARGIN, MARGIN)
     padded = np.pad(x, ((0, 0), (0, 0), margin, margin))
     return sliding_window_view(padded, (KERNEL, KERNEL), axis=(2, 3))
 

@@ -46,6 +46,16 @@ def bounds(k: int, outer: int, length: int) -> Any:
 
 
 @block
+def pieces_of(runs: int, length: int) -> Any:
+    """Runs of a length → units of about a block: number, runs in a unit, pieces of a run."""
+    if length >= BLOCK:
+        pieces = (length + BLOCK - 1) // BLOCK
+        return runs * pieces, 1, pieces
+    together = BLOCK // max(length, 1)
+    return (runs + together - 1) // together, together, 1
+
+
+@block
 def _sum_rows(
     x: Any, where: Any, at: int, rows: int, stride: int, n: int, slab: int, length: int,
     pivots: Any, sums: Any,

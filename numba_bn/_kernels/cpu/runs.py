@@ -14,7 +14,7 @@ from numba import prange
 from numba_bn._kernels._launch import Kernel, block
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_apply
-from numba_bn._kernels.cpu.moments import BLOCK, conclude, slab_moments
+from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
 from numba_bn._kernels.cpu.state import STATE, rsqrt
 
 
@@ -84,16 +84,6 @@ def forward(
             u, x, y, where, residual, gamma, beta, eps, relu, stream, result,
             outer, groups, length, size, period, slab,
         )
-
-
-@block
-def pieces_of(runs: int, length: int) -> Any:
-    """Runs of a length → units of about a block: number, runs in a unit, pieces of a run."""
-    if length >= BLOCK:
-        pieces = (length + BLOCK - 1) // BLOCK
-        return runs * pieces, 1, pieces
-    together = BLOCK // max(length, 1)
-    return (runs + together - 1) // together, together, 1
 
 
 @block

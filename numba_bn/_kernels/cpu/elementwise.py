@@ -1,0 +1,19 @@
+"""What needs no statistics: the gradient through a ReLU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import prange
+
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.loops import relu_gradient_run
+from numba_bn._kernels.cpu.moments import BLOCK, pieces_of
+
+
+@Kernel
+def relu_gradient(dy: Any, y: Any, out: Any) -> None:
+    """dy, y, flat → dy where y is above 0 (or NaN), else 0."""
+    for u in prange(pieces_of(1, y.size)[0]):
+        i = u * BLOCK
+        relu_gradient_run(dy, y, out, i, min(BLOCK, y.size - i))

@@ -1,0 +1,111 @@
+"""Which loops serve a five-axis shape, how work is cut for them, and what the caches suggest.
+
+Nothing here changes a bit of a result: it decides who does what in which order, not what is summed
+with what.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from numba_bn._kernels.cpu import columns, moments
+
+Shape = tuple[int, int, int, int, int]
+
+_LONG_RUN = 512  # values from which a run earns a loop of its own
+_LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
+_WIDE = 512  # columns of a tile
+_MIN_UNITS = 16  # units of work from which there is no need to split inside a group
+
+
+@cache
+def l2_bytes() -> int:
+    """Return the size of a core's own cache."""
+    try:
+        size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    return size if size > 0 else 1 << 20
+
+
+class Plan(NamedTuple):
+    """How a five-axis shape is walked."""
+
+    kind: str
+    """"runs", "rows" or "columns"."""
+    batch: int
+    outer: int
+    """Runs: rows of x. Columns: wide rows."""
+    groups: int
+    length: int
+    """Values of a group in one row of x."""
+    size: int
+    """Channels in a group."""
+    inner: int
+    """Neighbouring values of one channel."""
+    period: int
+    """Runs: groups after which parameters repeat. Columns: columns after which channels do."""
+    stride: int = 0
+    """Columns: width of a wide row."""
+    tail: int = 0
+    """Columns: columns of the last, unfinished wide row."""
+    tile: int = 0
+    """Columns: columns of a tile of whole groups."""
+
+
+@lru_cache(maxsize=1024)
+def plan_of(shape: Shape) -> Plan:
+    """Return the plan for a five-axis shape without a zero."""
+    batch, outer, groups, size, inner = shape
+    length = size * inner
+    if outer == 1 and (batch > 1 or size > 1) and inner < _LONG_INNER:
+        return Plan("rows", batch, 1, groups, length, size, inner, groups)
+    if outer == 1 or (length >= _LONG_RUN and inner >= _LONG_INNER):
+        return Plan("runs", batch, outer, groups, length, size, inner, groups)
+    width = groups * length
+    unit = 16 // math.gcd(width, 16)
+    fold = min(-(-_WIDE // (width * unit)) * unit, outer) if width < _WIDE else 1
+    stride = width * fold
+    tile = stride if fold > 1 else min(max(_WIDE // length, 1) * length, width)
+    tail = outer % fold * width
+    return Plan(
+        "columns", batch, outer // fold, groups, length, size, inner, width, stride, tail, tile
+    )
+
+
+def tiles(plan: Plan) -> int:
+    """Return the number of tiles in a wide row."""
+    return -(-plan.stride // plan.tile)
+
+
+def chunks(plan: Plan) -> int:
+    """Return the number of parts a group's moments are taken in."""
+    if plan.kind == "columns":
+        return int(columns.cut_rows.py_func(plan.outer)[0])
+    return int(moments.cut.py_func(plan.outer, plan.length)[0])
+
+
+def slab(plan: Plan, itemsize: int) -> int:
+    """Return how many neighbouring groups a unit takes: as many as share a core's cache well."""
+    group = plan.outer * plan.length * itemsize
+    fits = max(l2_bytes() // 2 // group, 1)
+    return int(max(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)), 1))
+
+
+def one_go(plan: Plan, itemsize: int) -> bool:
+    """Tell whether units of whole groups are enough units, or small enough not to matter."""
+    if plan.kind == "columns":
+        units, values = plan.batch * tiles(plan), plan.outer * plan.tile
+    else:
+        units, values = plan.batch * plan.groups, plan.outer * plan.length
+    fits = values * itemsize <= l2_bytes()
+    return (units >= _MIN_UNITS and fits) or units * values * itemsize <= l2_bytes()
+
+
+def batch_chunks(plan: Plan) -> int:
+    """Return how many partial sums of parameter gradients are kept: bounded, and by shape alone."""
+    channels = plan.groups * plan.length if plan.kind == "rows" else plan.groups * plan.size
+    return max(min(plan.batch, moments.MAX_CHUNKS, (1 << 20) // (16 * channels)), 1)

@@ -1,0 +1,251 @@
+"""Gradients over runs: the backward of ``runs``.
+
+A run here is the ``inner`` values of one channel, so x is flat, (batch, outer, channels, inner);
+channel c belongs to group c // size. Sums are cut into chunks as the moments are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels.cpu.lanes import fill, load, store, total
+from numba_bn._kernels.cpu.loops import run_gradients, run_input_gradient
+from numba_bn._kernels.cpu.moments import (
+    BLOCK,
+    LANES,
+    bounds,
+    conclude,
+    cut,
+    pieces_of,
+    slab_moments,
+)
+from numba_bn._kernels.cpu.state import STATE, rsqrt
+
+
+@block
+def slab_chunk_sums(
+    dy: Any, x: Any, where: Any, at: int, stride: int, outer: int, inner: int, first: int,
+    last: int, slab: int, mean: Any, t: int, size: int, sums: Any, out: Any,
+) -> None:
+    """Blocks [first, last) of ``slab`` channels from x[at] on → out (slab, 2): Σdy, Σdy·(x-mean)."""
+    for j in range(slab):
+        out[j, 0] = 0.0
+        out[j, 1] = 0.0
+    for k in range(first, last):
+        o0, o1, e0, e1 = bounds(k, outer, inner)
+        for j in range(slab * 2):
+            store(sums, j * LANES, fill(0.0), False)
+        for o in range(o0, o1):
+            for j in range(slab):
+                i = at + o * stride + j * inner + e0
+                h = j * 2 * LANES
+                s, q = load(sums, h), load(sums, h + LANES)
+                s, q = run_gradients(dy, x, where, i, e1 - e0, fill(mean[t + j // size]), s, q)
+                store(sums, h, s, False)
+                store(sums, h + LANES, q, False)
+        for j in range(slab):
+            out[j, 0] += total(load(sums, j * 2 * LANES))
+            out[j, 1] += total(load(sums, j * 2 * LANES + LANES))
+
+
+@block
+def slab_sums(
+    dy: Any, x: Any, where: Any, at: int, stride: int, outer: int, inner: int, slab: int, mean: Any,
+    t: int, size: int, out: Any,
+) -> None:
+    """``slab`` channels from x[at] on → out (slab, 2), chunk by chunk in order."""
+    chunks, per_chunk, blocks = cut(outer, inner)
+    sums, part = np.empty(slab * 2 * LANES), np.empty((slab, 2))
+    for j in range(slab):
+        out[j, 0] = 0.0
+        out[j, 1] = 0.0
+    for c in range(chunks):
+        slab_chunk_sums(
+            dy, x, where, at, stride, outer, inner, c * per_chunk,
+            min((c + 1) * per_chunk, blocks), slab, mean, t, size, sums, part,
+        )
+        for j in range(slab):
+            out[j, 0] += part[j, 0]
+            out[j, 1] += part[j, 1]
+
+
+@block
+def _sums_unit(
+    u: int, dy: Any, x: Any, where: Any, mean: Any, parts: Any, outer: int, channels: int,
+    inner: int, slab: int,
+) -> None:
+    chunks, per_chunk, blocks = cut(outer, inner)
+    c, first = u % chunks, u // chunks * slab
+    wide = min(slab, channels - first)
+    sums, out = np.empty(wide * 2 * LANES), np.empty((wide, 2))
+    slab_chunk_sums(
+        dy, x, where, first * inner, channels * inner, outer, inner, c * per_chunk,
+        min((c + 1) * per_chunk, blocks), wide, mean, first, 1, sums, out,
+    )
+    for j in range(wide):
+        parts[(first + j) * chunks + c, 0] = out[j, 0]
+        parts[(first + j) * chunks + c, 1] = out[j, 1]
+
+
+@Kernel
+def gradient_sums(
+    dy: Any, x: Any, where: Any, mean: Any, result: Any, parts: Any, outer: int, channels: int,
+    inner: int, slab: int,
+) -> None:
+    """dy, x (outer, channels, inner) → result (2, channels): Σdy, Σdy·(x-mean)."""
+    chunks = cut(outer, inner)[0]
+    for u in prange((channels + slab - 1) // slab * chunks):
+        _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, slab)
+    for c in range(channels):
+        result[0, c] = 0.0
+        result[1, c] = 0.0
+        for k in range(c * chunks, (c + 1) * chunks):
+            result[0, c] += parts[k, 0]
+            result[1, c] += parts[k, 1]
+
+
+@block
+def _input_gradient_unit(
+    u: int, dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
+    runs: int, channels: int, inner: int,
+) -> None:
+    together, pieces = pieces_of(runs, inner)[1:]
+    first = u // pieces * together
+    e0 = u % pieces * BLOCK if pieces > 1 else 0
+    n = min(BLOCK, inner - e0) if pieces > 1 else inner
+    for run in range(first, min(first + together, runs)):
+        k = run % channels
+        run_input_gradient(
+            dy, x, where, dx, run * inner + e0, n, fill(mean[k]), fill(a[k]), fill(b[k]),
+            fill(c[k]), stream,
+        )
+
+
+@Kernel
+def input_gradient(
+    dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
+    outer: int, channels: int, inner: int,
+) -> None:
+    """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
+    runs = outer * channels
+    units = pieces_of(runs, inner)[0]
+    for u in prange(units):
+        _input_gradient_unit(
+            units - 1 - u, dy, x, where, dx, mean, a, b, c, stream, runs, channels, inner
+        )
+
+
+@block
+def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
+    """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
+    a = gamma * r
+    return a, -a * r * r * t / n, -a * s / n
+
+
+@block
+def _shared_unit(
+    u: int, dy: Any, x: Any, where: Any, dx: Any, mean: Any, rs: Any, gamma: Any, count: Any,
+    result: Any, stream: bool, outer: int, channels: int, inner: int, slab: int,
+) -> None:
+    first = u * slab
+    wide = min(slab, channels - first)
+    stride = channels * inner
+    out = np.empty((wide, 2))
+    slab_sums(
+        dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out
+    )
+    for j in range(wide):
+        result[0, first + j] = out[j, 0]
+        result[1, first + j] = out[j, 1]
+    for back in range(outer):
+        at = (outer - 1 - back) * stride + first * inner
+        for j in range(wide):
+            k = first + j
+            a, b, c = coefficients(gamma[k], rs[k], count[k], out[j, 0], out[j, 1])
+            run_input_gradient(
+                dy, x, where, dx, at + j * inner, inner, fill(mean[k]), fill(a), fill(b), fill(c),
+                stream,
+            )
+
+
+@Kernel
+def backward_shared(
+    dy: Any, x: Any, where: Any, dx: Any, mean: Any, rs: Any, gamma: Any, count: Any, result: Any,
+    stream: bool, outer: int, channels: int, inner: int, slab: int,
+) -> None:
+    """dy, x (outer, channels, inner) → dx, result (2, channels): sums and dx of a slab in one go."""
+    for u in prange((channels + slab - 1) // slab):
+        _shared_unit(
+            u, dy, x, where, dx, mean, rs, gamma, count, result, stream,
+            outer, channels, inner, slab,
+        )
+
+
+@block
+def _own_unit(
+    u: int, dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool,
+    batch: int, outer: int, groups: int, size: int, inner: int, chunks: int, slab: int,
+) -> None:
+    """Unit (chunk of the batch, slab of groups) → dx, and its share of sums (2, chunks·channels)."""
+    slabs = (groups + slab - 1) // slab
+    chunk, g = u // slabs, (u % slabs) * slab
+    wide = min(slab, groups - g)
+    length, channels = size * inner, groups * size
+    stride = groups * length
+    states, result = np.empty((wide, STATE)), np.empty((STATE, wide))
+    out = np.empty((wide * size, 2))
+    for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
+        at = b * outer * stride + g * length
+        slab_moments(x, None, at, stride, outer, length, wide, states)
+        for j in range(wide):
+            conclude(states, j, result, j)
+        slab_sums(
+            dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out
+        )
+        for j in range(wide):
+            _own_group(
+                dy, x, dx, gamma, eps, sums, stream, at + j * length, stride, outer, size, inner,
+                result, j, out, chunk * channels + (g + j) * size, (g + j) * size,
+            )
+
+
+@block
+def _own_group(
+    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool, at: int,
+    stride: int, outer: int, size: int, inner: int, result: Any, j: int, out: Any, into: int,
+    channel: int,
+) -> None:
+    """One group of one sample, its moments and channel sums known → its dx and sums."""
+    n, mean = result[0, j], result[1, j]
+    r = rsqrt(result[3, j] / n, eps)
+    s, t = 0.0, 0.0
+    for k in range(size):
+        h = j * size + k
+        s += gamma[channel + k] * out[h, 0]
+        t += gamma[channel + k] * out[h, 1]
+        sums[0, into + k] += out[h, 0]
+        sums[1, into + k] += out[h, 1] * r
+    b, c = coefficients(1.0, r, n, s, t)[1:]
+    for o in range(outer):
+        for k in range(size):
+            run_input_gradient(
+                dy, x, None, dx, at + o * stride + k * inner, inner, fill(mean),
+                fill(gamma[channel + k] * r), fill(b), fill(c), stream,
+            )
+
+
+@Kernel
+def backward_own(
+    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool,
+    batch: int, outer: int, groups: int, size: int, inner: int, chunks: int, slab: int,
+) -> None:
+    """dy, x (batch, outer, groups, size, inner) → dx; sums (2, chunks·channels), zero before."""
+    for u in prange(chunks * ((groups + slab - 1) // slab)):
+        _own_unit(
+            u, dy, x, dx, gamma, eps, sums, stream,
+            batch, outer, groups, size, inner, chunks, slab,
+        )

@@ -1,0 +1,158 @@
+"""The innermost loops over columns: eight rows at a time, sixteen columns of each.
+
+A tile is ``width`` neighbouring columns; what belongs to a column lies in vectors padded to
+sixteen. Sums of a column are its own, so how wide a tile is changes no bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels._launch import block
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    both,
+    either,
+    fill,
+    finite,
+    flags,
+    flags_if,
+    fma,
+    head,
+    load,
+    load_if,
+    mul,
+    prefetch,
+    select,
+    store,
+    store_if,
+    sub,
+)
+from numba_bn._kernels.cpu.loops import rectify
+
+_ROWS = 8  # rows whose columns share one load of the column's vectors
+
+
+@block
+def tile_sums(
+    x: Any, where: Any, at: int, stride: int, rows: int, width: int, p: Any, s: Any, q: Any, n: Any
+) -> None:
+    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count."""
+    for r in range(0, rows, _ROWS):
+        some = min(_ROWS, rows - r)
+        for j in range(0, width, 16):
+            pj, sj, qj, nj = load(p, j), load(s, j), load(q, j), load(n, j)
+            i = at + r * stride + j
+            part = head(width - j)
+            for _ in range(some):
+                if j + 16 <= width:
+                    prefetch(x, i)
+                    d = sub(load(x, i), pj)
+                    if where is not None:
+                        keep = flags(where, i)
+                        d = select(keep, d, fill(0.0))
+                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
+                else:
+                    d = sub(load_if(x, i, part), pj)
+                    if where is not None:
+                        keep = flags_if(where, i, part)
+                        d = select(keep, d, fill(0.0))
+                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
+                sj = add(sj, d)
+                qj = fma(d, d, qj)
+                i += stride
+            store(s, j, sj, False)
+            store(q, j, qj, False)
+            if where is not None:
+                store(n, j, nj, False)
+
+
+@block
+def tile_apply(
+    x: Any, y: Any, residual: Any, at: int, stride: int, rows: int, width: int, m: Any, a: Any,
+    b: Any, relu_too: bool, stream: bool,
+) -> None:
+    """Rows of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,)."""
+    for r in range(0, rows, _ROWS):
+        some = min(_ROWS, rows - r)
+        for j in range(0, width, 16):
+            mj, aj, bj = load(m, j), load(a, j), load(b, j)
+            i = at + r * stride + j
+            part = head(width - j)
+            for _ in range(some):
+                if j + 16 <= width:
+                    prefetch(x, i)
+                    v = fma(sub(load(x, i), mj), aj, bj)
+                    if residual is not None:
+                        v = add(v, load(residual, i))
+                    store(y, i, rectify(v, relu_too), stream)
+                else:
+                    v = fma(sub(load_if(x, i, part), mj), aj, bj)
+                    if residual is not None:
+                        v = add(v, load_if(residual, i, part))
+                    store_if(y, i, rectify(v, relu_too), part)
+                i += stride
+
+
+@block
+def tile_gradients(
+    dy: Any, x: Any, where: Any, at: int, stride: int, rows: int, width: int, m: Any, s: Any, t: Any
+) -> None:
+    """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
+    for r in range(0, rows, _ROWS):
+        some = min(_ROWS, rows - r)
+        for j in range(0, width, 16):
+            mj, sj, tj = load(m, j), load(s, j), load(t, j)
+            i = at + r * stride + j
+            part = head(width - j)
+            for _ in range(some):
+                if j + 16 <= width:
+                    prefetch(x, i)
+                    prefetch(dy, i)
+                    d = load(dy, i)
+                    u = mul(d, sub(load(x, i), mj))
+                    if where is not None:
+                        usable = either(flags(where, i), finite(u))
+                        d = select(usable, d, fill(0.0))
+                        u = select(usable, u, fill(0.0))
+                else:
+                    d = load_if(dy, i, part)
+                    u = mul(d, sub(load_if(x, i, part), mj))
+                    usable = part
+                    if where is not None:
+                        usable = both(part, either(flags_if(where, i, part), finite(u)))
+                    d = select(usable, d, fill(0.0))
+                    u = select(usable, u, fill(0.0))
+                sj = add(sj, d)
+                tj = add(tj, u)
+                i += stride
+            store(s, j, sj, False)
+            store(t, j, tj, False)
+
+
+@block
+def tile_input_gradient(
+    dy: Any, x: Any, where: Any, dx: Any, at: int, stride: int, rows: int, width: int, m: Any,
+    a: Any, b: Any, c: Any, stream: bool,
+) -> None:
+    """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
+    for r in range(0, rows, _ROWS):
+        some = min(_ROWS, rows - r)
+        for j in range(0, width, 16):
+            mj, aj, bj, cj = load(m, j), load(a, j), load(b, j), load(c, j)
+            i = at + r * stride + j
+            part = head(width - j)
+            for _ in range(some):
+                if j + 16 <= width:
+                    prefetch(x, i)
+                    prefetch(dy, i)
+                    share = fma(sub(load(x, i), mj), bj, cj)
+                    if where is not None:
+                        share = select(flags(where, i), share, fill(0.0))
+                    store(dx, i, fma(load(dy, i), aj, share), stream)
+                else:
+                    share = fma(sub(load_if(x, i, part), mj), bj, cj)
+                    if where is not None:
+                        share = select(flags_if(where, i, part), share, fill(0.0))
+                    store_if(dx, i, fma(load_if(dy, i, part), aj, share), part)
+                i += stride
