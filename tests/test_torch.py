@@ -126,7 +126,7 @@ def test_instance_norm(shape, affine, dtype):
 
 @pytest.mark.parametrize("call", [nbn.layer_norm, nbn.batch_norm, nbn.instance_norm])
 def test_the_negative_eps_of_pytorchs_cases_is_refused(call):
-    with pytest.raises(ValueError, match="eps must be finite and >= 0, got -0.5"):
+    with pytest.raises(ValueError, match=r"eps must be finite and >= 0, got -0\.5"):
         call(np.ones((2, 2, 3)), eps=-0.5)
 
 
