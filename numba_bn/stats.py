@@ -297,7 +297,7 @@ class RunningStats:
         few = (stats.count > 0) & (stats.count <= self.correction)
         if few.any():
             raise ValueError(
-                f"{call}: expected more than {self.correction:g} values per channel in training, "
+                f"{call}: expected more than {self.correction:g} value per channel in training, "
                 f"got {stats.count[few][0]:g}"
             )
         seen = self._require_count(call)

@@ -1,0 +1,298 @@
+"""Statistics per channel: of an array, of parts, on disk, of a training run."""
+
+import contextlib
+import copy
+import math
+import os
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import numba_bn as nbn
+
+DATA = np.random.default_rng(0).normal(5.0, 3.0, (30, 4))
+
+
+def stats(*rows):
+    """Statistics of rows of values, one column a channel."""
+    return nbn.channel_stats(np.array(rows, float))
+
+
+# ---- ChannelStats ----
+
+
+@pytest.mark.parametrize("correction", [0, 1, 2.5])
+def test_var_and_std(correction):
+    found = nbn.channel_stats(DATA)
+    expected = ((DATA - DATA.mean(0)) ** 2).sum(0) / (30 - correction)
+    np.testing.assert_allclose(found.var(correction), expected, rtol=1e-14)
+    np.testing.assert_allclose(found.std(correction), np.sqrt(expected), rtol=1e-14)
+    np.testing.assert_allclose(found.var(correction=0), DATA.var(0), rtol=1e-14)
+
+
+def test_var_of_too_few_values_is_nan():
+    found = nbn.ChannelStats([0, 1, 2], [np.nan, 5, 5], [0, 0, 8])
+    np.testing.assert_array_equal(found.var(), [np.nan, 0, 4])
+    np.testing.assert_array_equal(found.var(1), [np.nan, np.nan, 8])
+    np.testing.assert_array_equal(found.std(2), [np.nan, np.nan, np.nan])
+
+
+def test_vectors_are_float64_and_its_own():
+    count = np.array([1, 2])
+    found = nbn.ChannelStats(count, [1, 2], (3, 4))
+    count[0] = 7
+    assert found.count.tolist() == [1, 2]
+    assert {a.dtype for a in (found.count, found.mean, found.m2)} == {np.dtype(np.float64)}
+
+
+def test_merging_parts_gives_the_whole():
+    whole = nbn.channel_stats(DATA)
+    parts = [nbn.channel_stats(p) for p in np.split(DATA, [1, 2, 17])]
+    merged = parts[0] + parts[1] + parts[2] + parts[3]
+    np.testing.assert_array_equal(merged.count, whole.count)
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-15)
+    np.testing.assert_allclose(merged.m2, whole.m2, rtol=1e-14)
+    assert parts[0].merge(parts[1]) == parts[0] + parts[1]
+
+
+counts = st.integers(0, 20)
+values = st.integers(-1000, 1000)
+
+
+@given(st.lists(st.lists(values, min_size=0, max_size=8), min_size=1, max_size=6))
+def test_merging_is_exact_for_uneven_and_empty_parts(parts):
+    merged = nbn.ChannelStats([0], [np.nan], [0])
+    for part in parts:
+        merged += nbn.channel_stats(np.array(part, float).reshape(-1, 1))
+    flat = [Fraction(v) for part in parts for v in part]
+    assert merged.count.item() == len(flat)
+    if flat:
+        mean = sum(flat) / len(flat)
+        assert merged.mean.item() == pytest.approx(float(mean), rel=1e-13, abs=1e-11)
+        m2 = float(sum((v - mean) ** 2 for v in flat))
+        assert merged.m2.item() == pytest.approx(m2, rel=1e-12, abs=1e-9)
+
+
+def test_merging_at_a_large_mean_keeps_the_variance():
+    data = DATA + 1e9
+    merged = sum((nbn.channel_stats(p) for p in data[5:].reshape(5, 5, 4)), stats(*data[:5]))
+    np.testing.assert_allclose(merged.var(), (data - 1e9).var(0), rtol=1e-7)
+
+
+def test_merging_changes_neither():
+    a, b = stats([1.0], [2.0]), stats([6.0])
+    before = copy.deepcopy((a, b))
+    a.merge(b)
+    assert (a, b) == before
+
+
+def test_nan_stays_in_its_channel():
+    merged = stats([1.0, 2.0]) + stats([np.nan, 4.0])
+    np.testing.assert_array_equal(merged.mean, [np.nan, 3.0])
+    np.testing.assert_array_equal(merged.m2, [np.nan, 2.0])
+
+
+def test_update_takes_in_values():
+    found = stats([1.0, 10.0])
+    assert found.update([[3.0, 30.0]]) is found
+    assert found == stats([1.0, 10.0], [3.0, 30.0])
+    found.update([[[9.0, 5.0], [7.0, 0.0]]], channel_axis=-1, where=[[[True], [False]]])
+    assert found == stats([1.0, 10.0], [3.0, 30.0]) + stats([9.0, 5.0])
+
+
+def test_update_that_fails_changes_nothing():
+    found = stats([1.0, 10.0])
+    with pytest.raises(ValueError, match=r"ChannelStats.merge: other must have channels of shape"):
+        found.update([[1.0, 2.0, 3.0]])
+    assert found == stats([1.0, 10.0])
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles(protocol):
+    found = nbn.channel_stats(DATA)
+    assert pickle.loads(pickle.dumps(found, protocol)) == found
+
+
+def test_compares():
+    a = nbn.ChannelStats([0, 1], [np.nan, 2], [0, 0])
+    assert a == nbn.ChannelStats([0, 1], [np.nan, 2], [0, 0])
+    assert a != nbn.ChannelStats([0, 1], [np.nan, 3], [0, 0])
+    assert a != nbn.ChannelStats([1, 1], [np.nan, 2], [0, 0])
+    assert a != nbn.ChannelStats([0, 1], [np.nan, 2], [0, 1])
+    assert a != nbn.ChannelStats([0], [np.nan], [0])
+    assert a != "statistics"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(a)
+
+
+def test_prints():
+    assert repr(stats([1.5, 2.0])) == "ChannelStats(count=[1. 1.], mean=[1.5 2. ], m2=[0. 0.])"
+    assert len(repr(nbn.channel_stats(np.ones((2, 1000))))) < 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (
+            ([1], [1, 2], [1]),
+            ValueError,
+            "ChannelStats: count, mean and m2 must have one shape, got (1,), (2,), (1,)",
+        ),
+        (
+            ([1], np.ma.masked_array([1.0]), [1]),
+            TypeError,
+            "ChannelStats: mean must be a NumPy array, got MaskedArray; "
+            "pass mean.filled(...); where=~x.mask leaves values of x out",
+        ),
+        (
+            ([1], [1], [1j]),
+            TypeError,
+            "ChannelStats: m2 must have a real floating-point or integer dtype, got complex128; "
+            "convert it with m2.astype(np.float64)",
+        ),
+    ],
+)
+def test_vectors_that_do_not_fit(arguments, error, text):
+    with pytest.raises(error) as caught:
+        nbn.ChannelStats(*arguments)
+    assert str(caught.value) == text
+
+
+def test_what_does_not_merge():
+    a = stats([1.0, 2.0])
+    with pytest.raises(TypeError) as caught:
+        a.merge(([1], [1], [1]))
+    assert str(caught.value) == "ChannelStats.merge: other must be a ChannelStats, got tuple"
+    with pytest.raises(ValueError, match="merge") as caught:
+        a.merge(stats([1.0]))
+    text = "ChannelStats.merge: other must have channels of shape (2,), got (1,)"
+    assert str(caught.value) == text
+    with pytest.raises(TypeError, match="unsupported operand"):
+        a + 1
+    with pytest.raises(ValueError, match=r"^ChannelStats.var: correction must not be NaN$"):
+        a.var(math.nan)
+    with pytest.raises(TypeError, match=r"^ChannelStats.var: correction must be a real number"):
+        a.std("1")
+
+
+# ---- on disk ----
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, lambda p: p])
+def test_saves_and_loads(tmp_path, kind):
+    found = nbn.ChannelStats([0, 3], [np.nan, 1 / 3], [0, 1e-300])
+    path = kind(tmp_path / "statistics")
+    found.save(path)
+    assert nbn.ChannelStats.load(path) == found
+    assert os.listdir(tmp_path) == ["statistics"]
+
+
+def test_the_file_is_an_npz_others_can_read(tmp_path):
+    path = tmp_path / "statistics.npz"
+    mask = os.umask(0o022)
+    try:
+        nbn.channel_stats(DATA).save(path)
+    finally:
+        os.umask(mask)
+    with np.load(path, allow_pickle=False) as file:
+        assert sorted(file) == ["count", "m2", "mean"]
+        np.testing.assert_array_equal(file["count"], [30.0] * 4)
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "statistics.npz"
+    old = stats([1.0])
+    old.save(path)
+
+    def full(file, **_):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        stats([2.0]).save(path)
+    assert nbn.ChannelStats.load(path) == old
+    assert os.listdir(tmp_path) == ["statistics.npz"]
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        nbn.ChannelStats.load(tmp_path / "none.npz")
+    with pytest.raises(FileNotFoundError):
+        stats([1.0]).save(tmp_path / "none" / "statistics.npz")
+
+
+class NotAFileError(Exception):
+    """The error with the right words."""
+
+
+def load(path):
+    """Load, and see that an error is the one that is promised."""
+    try:
+        return nbn.ChannelStats.load(path)
+    except ValueError as error:
+        if str(error).startswith(f"ChannelStats.load: {path} is not a file of ChannelStats ("):
+            raise NotAFileError from error
+        raise
+
+
+def refused(path):
+    with pytest.raises(NotAFileError):
+        load(path)
+
+
+def test_a_damaged_file(tmp_path):
+    path = tmp_path / "statistics.npz"
+    found = nbn.channel_stats(DATA)
+    found.save(path)
+    whole = path.read_bytes()
+    for size in (0, 1, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        refused(path)
+    harmless = 0  # bytes that say nothing, such as a date
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with contextlib.suppress(NotAFileError):
+            assert load(path) == found
+            harmless += 1
+    assert harmless < len(whole) / 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"count": [1.0], "mean": [1.0]},
+        {"count": [1.0], "mean": [1.0], "m2": [1.0, 2.0]},
+        {"count": ["one"], "mean": [1.0], "m2": [1.0]},
+    ],
+)
+def test_a_file_of_something_else(tmp_path, content):
+    path = tmp_path / "other.npz"
+    np.savez(path, **content)
+    refused(path)
+    np.save(tmp_path / "other.npy", [1.0])
+    refused(tmp_path / "other.npy")
+
+
+class Bomb:
+    """A pickle that does harm when it is opened."""
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_loading_executes_nothing(tmp_path):
+    bomb = Bomb()
+    bomb.path = str(tmp_path / "harm")
+    path = tmp_path / "bomb.npz"
+    path.write_bytes(pickle.dumps(bomb))
+    refused(path)
+    np.savez(path, count=np.array([bomb], object), mean=[1.0], m2=[1.0])
+    refused(path)
+    assert not (tmp_path / "harm").exists()
