@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_BACKENDS = {"numpy": "numba_bn._kernels.reference"}
+_BACKENDS = {"numpy": "numba_bn._kernels.cpu"}
 
 
 @cache

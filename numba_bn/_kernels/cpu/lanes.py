@@ -288,6 +288,7 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = builder.bitcast(at, ir.PointerType(_I8))
         at = builder.gep(at, [_I64(_AHEAD)], source_etype=_I8)
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), at, _I32(0), _I32(3), _I32(1))
         return context.get_dummy_value()
