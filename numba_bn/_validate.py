@@ -215,7 +215,7 @@ def output(
         )
     if not y.flags.writeable:
         raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
-    if any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
+    if y.size and any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
         if isinstance(other, np.ndarray) and not _same(y, other) and _overlap(y, other):

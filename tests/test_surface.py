@@ -1,0 +1,162 @@
+"""The public surface: its names, what they say of themselves, and backends that are alike."""
+
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import numba_bn as nbn
+
+NAMES = [
+    "batch_norm",
+    "batch_norm_train",
+    "batch_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "Gradients",
+    "channel_stats",
+    "ChannelStats",
+    "RunningStats",
+    "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "fold_batch_norm",
+]
+FUNCTIONS = [name for name in NAMES if name.islower()]
+FACES = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+CLASSES = [name for name in NAMES if name not in (*FUNCTIONS, *FACES)]
+MODULES = [
+    "_call",
+    "folding",
+    "functional.batch",
+    "functional.group",
+    "functional.layer",
+    "layers",
+    "stats",
+]
+PACKAGE = Path(nbn.__file__).parent
+
+
+def sections(text):
+    """The titles of a numpydoc docstring, in order."""
+    return re.findall(r"^(\w+)\n-{3,}$", inspect.cleandoc(text), re.MULTILINE)
+
+
+def documented(text):
+    """The names under Parameters."""
+    cleaned = inspect.cleandoc(text)
+    body = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-{3,}$|\Z)", cleaned, re.M | re.S)[1]
+    lines = re.findall(r"^(?! )(.+?)(?: : .*)?$", body, re.MULTILINE)
+    return [name for line in lines for name in line.split(", ")]
+
+
+def test_the_names_are_these():
+    assert sorted(nbn.__all__) == sorted(NAMES)
+    assert len(set(nbn.__all__)) == len(nbn.__all__)
+    for name in NAMES:
+        assert getattr(nbn, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_document_themselves(name):
+    function = getattr(nbn, name)
+    assert sections(function.__doc__) == [
+        "Parameters",
+        "Returns",
+        "Raises",
+        "References",
+        "Examples",
+    ]
+    assert sorted(documented(function.__doc__)) == sorted(inspect.signature(function).parameters)
+    assert len(function.__doc__.splitlines()[0]) < 100
+    assert f"nbn.{name}(" in function.__doc__.split("Examples")[1]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_document_themselves(name):
+    kind = getattr(nbn, name)
+    if name == "Gradients":
+        assert sections(kind.__doc__) == ["Attributes", "Examples"]
+        assert all(field in kind.__doc__ for field in kind._fields)
+        return
+    found = sections(kind.__doc__)
+    assert [s for s in found if s != "Attributes"] == [
+        "Parameters",
+        "Raises",
+        "References",
+        "Examples",
+    ]
+    assert sorted(documented(kind.__doc__)) == sorted(inspect.signature(kind).parameters)
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *FACES])
+def test_methods_document_themselves(name):
+    kind = getattr(nbn, name)
+    assert inspect.getdoc(kind)
+    for member, value in vars(kind).items():
+        if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+            assert value.__doc__, f"{name}.{member}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arrays_are_positional_and_options_are_keywords(name):
+    parameters = inspect.signature(getattr(nbn, name)).parameters
+    options = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    arrays = [n for n in parameters if n not in options]
+    assert set(options) <= {
+        *("axis", "channel_axis", "output_axis", "eps", "where", "residual", "activation"),
+        *("out", "mean", "var", "stats", "y", "nan_policy"),
+    }
+    order = ["dy", "x", "num_groups", "weight", "bias", "gamma", "beta", "mean", "var"]
+    assert arrays == [n for n in order if n in arrays]
+    defaults = {n: parameters[n].default for n in options}
+    assert defaults.get("eps", 1e-5) == 1e-5
+    assert defaults.get("channel_axis", 1) == 1
+    assert defaults.get("axis", -1) == -1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_are_true(module):
+    found = doctest.testmod(importlib.import_module(f"numba_bn.{module}"))
+    assert found.attempted
+    assert not found.failed
+
+
+def test_all_examples_are_run():
+    with_examples = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if ">>> " in path.read_text(encoding="utf-8")
+    }
+    assert with_examples == set(MODULES)
+
+
+def test_backends_have_equal_functions():
+    reference, cpu = (
+        importlib.import_module(f"numba_bn._kernels.{name}") for name in ("reference", "cpu")
+    )
+    names = [
+        n
+        for n, f in vars(reference).items()
+        if inspect.isfunction(f) and not n.startswith("_") and f.__module__ == reference.__name__
+    ]
+    assert names[:3] == ["moments", "normalize", "forward"]
+    for name in names:
+        ours, theirs = (inspect.signature(getattr(m, name)) for m in (reference, cpu))
+        assert [(p.name, p.default, p.kind) for p in ours.parameters.values()] == [
+            (p.name, p.default, p.kind) for p in theirs.parameters.values()
+        ], name
+
+
+def test_the_package_is_typed():
+    assert (PACKAGE / "py.typed").exists()
