@@ -125,6 +125,24 @@ def test_the_same_memory_in_another_order_is_an_overlap():
     refuses("batch_norm", ValueError, text, x=a, out=a.transpose(0, 2, 1), **plain)
 
 
+@pytest.mark.usefixtures("no_backend")
+def test_an_overlap_too_hard_to_find_out_is_one(monkeypatch):
+    def too_hard(*_, **__):
+        raise np.exceptions.TooHardError("Exceeded max_work")
+
+    monkeypatch.setattr(np, "shares_memory", too_hard)
+    a = np.zeros((4, 4), np.float32)
+    with pytest.raises(ValueError, match="partly overlaps"):
+        CALLS["rms_norm"](x=a[:, ::2], gamma=None, out=a[:, 1::2])
+
+
+def test_interleaved_arrays_do_not_overlap():
+    a = np.arange(16, dtype=np.float32).reshape(4, 4)
+    expected = CALLS["rms_norm"](x=a[:, ::2].copy(), gamma=None)
+    CALLS["rms_norm"](x=a[:, ::2], gamma=None, out=a[:, 1::2])
+    np.testing.assert_array_equal(a[:, 1::2], expected)
+
+
 IN_PLACE = [(call, name) for call, name in OVERLAPS if name in ("x", "dy", "residual", "y")]
 
 
