@@ -7,9 +7,13 @@ Conv → BatchNorm2d → ReLU → Pool → Linear.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from itertools import product
 from pathlib import Path
+
+# read by NumPy on import: matrices this small are slower with threads than without
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from _data import Dataset, UserError, load_dataset, require
