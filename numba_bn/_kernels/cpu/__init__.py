@@ -138,7 +138,7 @@ def forward(
 ) -> Moments:
     """x → y5 by its own statistics, which are returned."""
     plan = plan_of(x5.shape)
-    if plan.kind == "rows":
+    if plan.kind == "rows" or not centred:
         return _shaped(_forward_rows(x5, gamma, beta, eps, y5, centred), x5.shape)
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, where5)
@@ -312,7 +312,7 @@ def _backward_own(
     parts = batch_chunks(plan)
     arrays = kernel_array(dy5), kernel_array(x5), kernel_array(dx5)
     nbytes = 3 * x5.nbytes
-    if plan.kind == "rows":
+    if plan.kind == "rows" or not centred:
         width = plan.groups * plan.length
         acc = np.zeros((parts, 2 * width))
         stream = False
