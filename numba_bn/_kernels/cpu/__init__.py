@@ -70,7 +70,15 @@ def _moments(x5: Array, where5: Array | None) -> Array:
         )
     else:
         run_moments.moments(
-            x5.nbytes, x, w, result, parts, plan.batch, plan.outer, plan.groups, plan.length,
+            x5.nbytes,
+            x,
+            w,
+            result,
+            parts,
+            plan.batch,
+            plan.outer,
+            plan.groups,
+            plan.length,
             slab(plan, x5.itemsize),
         )
     return result
@@ -115,13 +123,28 @@ def _normalize(
     if plan.kind == "columns":
         tile = _apply_tile(plan)
         columns.normalize(
-            x5.nbytes, *arrays, *given, _tile_streams(y5, x5, plan, tile), plan.batch,
-            *_columns(plan), plan.length, plan.inner, tile,
+            x5.nbytes,
+            *arrays,
+            *given,
+            _tile_streams(y5, x5, plan, tile),
+            plan.batch,
+            *_columns(plan),
+            plan.length,
+            plan.inner,
+            tile,
         )
     else:
         runs.normalize(
-            x5.nbytes, *arrays, *given, _streams(y5, x5), plan.batch, plan.outer, plan.groups,
-            plan.length, plan.size, plan.period,
+            x5.nbytes,
+            *arrays,
+            *given,
+            _streams(y5, x5),
+            plan.batch,
+            plan.outer,
+            plan.groups,
+            plan.length,
+            plan.size,
+            plan.period,
         )
 
 
@@ -151,14 +174,32 @@ def forward(
     if plan.kind == "columns":
         stream = _tile_streams(y5, x5, plan, plan.tile)
         columns.forward(
-            x5.nbytes, *arrays, *given, stream, result, plan.batch, *_columns(plan), plan.length,
-            plan.inner, plan.tile,
+            x5.nbytes,
+            *arrays,
+            *given,
+            stream,
+            result,
+            plan.batch,
+            *_columns(plan),
+            plan.length,
+            plan.inner,
+            plan.tile,
         )
     else:
         batch, groups = _flat(plan)
         runs.forward(
-            x5.nbytes, *arrays, *given, _streams(y5, x5), result, batch, plan.outer, groups,
-            plan.length, plan.size, plan.period, slab(plan, x5.itemsize),
+            x5.nbytes,
+            *arrays,
+            *given,
+            _streams(y5, x5),
+            result,
+            batch,
+            plan.outer,
+            groups,
+            plan.length,
+            plan.size,
+            plan.period,
+            slab(plan, x5.itemsize),
         )
     return _shaped(result, x5.shape)
 
@@ -297,8 +338,20 @@ def _backward_slabs(
     rstd, sums = _rstd(var, eps), np.empty((2, plan.groups))
     stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     runs_backward.backward_shared(
-        3 * x5.nbytes, kernel_array(dy5), kernel_array(x5), _optional(where5), kernel_array(dx5),
-        mean, rstd, gamma, count, sums, stream, plan.outer, plan.groups, plan.inner,
+        3 * x5.nbytes,
+        kernel_array(dy5),
+        kernel_array(x5),
+        _optional(where5),
+        kernel_array(dx5),
+        mean,
+        rstd,
+        gamma,
+        count,
+        sums,
+        stream,
+        plan.outer,
+        plan.groups,
+        plan.inner,
         slab(plan, 2 * x5.itemsize),
     )
     return sums[1] * rstd, sums[0]
@@ -317,22 +370,52 @@ def _backward_own(
         acc = np.zeros((parts, 2 * width))
         stream = False
         rows.backward(
-            nbytes, *arrays, _per_value(gamma, plan), eps, centred, stream, acc, plan.batch,
-            plan.groups, plan.length, parts,
+            nbytes,
+            *arrays,
+            _per_value(gamma, plan),
+            eps,
+            centred,
+            stream,
+            acc,
+            plan.batch,
+            plan.groups,
+            plan.length,
+            parts,
         )
         sums = acc.reshape(parts, 2, plan.groups * plan.size, plan.inner).sum((0, 3))
         return sums[1], sums[0]
     acc = np.zeros((2, parts * plan.groups * plan.size))
     if plan.kind == "columns":
         columns_backward.backward_own(
-            nbytes, *arrays, gamma, eps, acc, False, plan.batch, *_columns(plan), plan.length,
-            plan.inner, plan.tile, parts,
+            nbytes,
+            *arrays,
+            gamma,
+            eps,
+            acc,
+            False,
+            plan.batch,
+            *_columns(plan),
+            plan.length,
+            plan.inner,
+            plan.tile,
+            parts,
         )
     else:
         stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
         runs_backward.backward_own(
-            nbytes, *arrays, gamma, eps, acc, stream, plan.batch, plan.outer, plan.groups,
-            plan.size, plan.inner, parts, slab(plan, 2 * x5.itemsize),
+            nbytes,
+            *arrays,
+            gamma,
+            eps,
+            acc,
+            stream,
+            plan.batch,
+            plan.outer,
+            plan.groups,
+            plan.size,
+            plan.inner,
+            parts,
+            slab(plan, 2 * x5.itemsize),
         )
     sums = acc.reshape(2, parts, -1).sum(1)
     return sums[1], sums[0]

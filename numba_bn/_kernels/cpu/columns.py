@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._launch import Kernel, block, inline
 from numba_bn._kernels.cpu.lanes import nearest, scalar
 from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
 from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, rsqrt, take
@@ -25,7 +25,7 @@ ROWS = 512  # rows summed about one pivot
 APPLY_ROWS = 128  # rows of a tile that one unit normalizes
 
 
-@block
+@inline
 def cut_rows(rows: int) -> Any:
     """Rows → number of chunks, rows in a chunk (whole blocks)."""
     blocks = max((rows + ROWS - 1) // ROWS, 1)
@@ -33,7 +33,7 @@ def cut_rows(rows: int) -> Any:
     return (blocks + per_chunk - 1) // per_chunk, per_chunk * ROWS
 
 
-@block
+@inline
 def padded(width: int) -> int:
     """Columns → room for them in whole lanes."""
     return (width + 15) // 16 * 16
@@ -61,8 +61,17 @@ def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> Non
 
 @block
 def _sum_about(
-    x: Any, where: Any, at: int, stride: int, rows: int, width: int, period: int, length: int,
-    pivots: Any, columns: Any, groups: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    period: int,
+    length: int,
+    pivots: Any,
+    columns: Any,
+    groups: Any,
 ) -> None:
     """Rows of a tile about pivots (groups,) → groups (3, groups): Σ(x-p), Σ(x-p)², count."""
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
@@ -78,8 +87,18 @@ def _sum_about(
 
 @block
 def _take_rows(
-    x: Any, where: Any, at: int, stride: int, rows: int, width: int, period: int, length: int,
-    pivots: Any, columns: Any, groups: Any, states: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    period: int,
+    length: int,
+    pivots: Any,
+    columns: Any,
+    groups: Any,
+    states: Any,
 ) -> None:
     """Rows of a tile → states (groups, STATE); summed again where a pivot was far from the mean."""
     middle = at + rows // 2 * stride
@@ -105,8 +124,18 @@ def _take_rows(
 
 @block
 def tile_chunk(
-    x: Any, where: Any, at: int, stride: int, first: int, last: int, tail: int, width: int,
-    period: int, length: int, columns: Any, states: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    first: int,
+    last: int,
+    tail: int,
+    width: int,
+    period: int,
+    length: int,
+    columns: Any,
+    states: Any,
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
     count = states.shape[0]
@@ -116,20 +145,49 @@ def tile_chunk(
             states[g, i] = 0.0
     for r in range(first, last, ROWS):
         _take_rows(
-            x, where, at + r * stride, stride, min(ROWS, last - r), width, period, length,
-            pivots, columns, groups, states,
+            x,
+            where,
+            at + r * stride,
+            stride,
+            min(ROWS, last - r),
+            width,
+            period,
+            length,
+            pivots,
+            columns,
+            groups,
+            states,
         )
     if tail > 0:
         _take_rows(
-            x, where, at + last * stride, stride, 1, tail, period, length,
-            pivots, columns, groups, states,
+            x,
+            where,
+            at + last * stride,
+            stride,
+            1,
+            tail,
+            period,
+            length,
+            pivots,
+            columns,
+            groups,
+            states,
         )
 
 
 @block
 def tile_moments(
-    x: Any, where: Any, at: int, stride: int, rows: int, tail: int, width: int, period: int,
-    length: int, columns: Any, states: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    period: int,
+    length: int,
+    columns: Any,
+    states: Any,
 ) -> None:
     """All rows of a tile → states (groups, STATE), chunk by chunk in order."""
     chunks, per_chunk = cut_rows(rows)
@@ -139,14 +197,24 @@ def tile_moments(
             states[g, i] = 0.0
     for c in range(chunks):
         tile_chunk(
-            x, where, at, stride, c * per_chunk, min((c + 1) * per_chunk, rows),
-            tail if c == chunks - 1 else 0, width, period, length, columns, part,
+            x,
+            where,
+            at,
+            stride,
+            c * per_chunk,
+            min((c + 1) * per_chunk, rows),
+            tail if c == chunks - 1 else 0,
+            width,
+            period,
+            length,
+            columns,
+            part,
         )
         for g in range(states.shape[0]):
             merge(states, g, part[g, 0], part[g, 1], part[g, 2], part[g, 3])
 
 
-@block
+@inline
 def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
     """u-th tile of wide rows of ``stride`` columns → its first column, width, period within it."""
     first = u * tile
@@ -156,8 +224,16 @@ def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
 
 @block
 def _moments_unit(
-    u: int, x: Any, where: Any, parts: Any, rows: int, tail: int, stride: int, period: int,
-    length: int, tile: int,
+    u: int,
+    x: Any,
+    where: Any,
+    parts: Any,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    tile: int,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (batch · groups · chunks, STATE)."""
     chunks, per_chunk = cut_rows(rows)
@@ -168,9 +244,18 @@ def _moments_unit(
     groups = own // length
     columns, states = np.empty((4, padded(width))), np.empty((groups, STATE))
     tile_chunk(
-        x, where, b * (rows * stride + tail) + first, stride, c * per_chunk,
-        min((c + 1) * per_chunk, rows), tail if c == chunks - 1 else 0, width, own, length,
-        columns, states,
+        x,
+        where,
+        b * (rows * stride + tail) + first,
+        stride,
+        c * per_chunk,
+        min((c + 1) * per_chunk, rows),
+        tail if c == chunks - 1 else 0,
+        width,
+        own,
+        length,
+        columns,
+        states,
     )
     for g in range(groups):
         at = (b * (period // length) + first // length + g) * chunks + c
@@ -180,8 +265,17 @@ def _moments_unit(
 
 @Kernel
 def moments(
-    x: Any, where: Any, result: Any, parts: Any, batch: int, rows: int, tail: int, stride: int,
-    period: int, length: int, tile: int,
+    x: Any,
+    where: Any,
+    result: Any,
+    parts: Any,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    tile: int,
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut_rows(rows)[0]
@@ -196,8 +290,20 @@ def moments(
 
 @block
 def apply_vectors(
-    first: int, width: int, period: int, length: int, inner: int, mean: Any, low: Any, var: Any,
-    t: int, var_from: int, eps: float, gamma: Any, beta: Any, vectors: Any,
+    first: int,
+    width: int,
+    period: int,
+    length: int,
+    inner: int,
+    mean: Any,
+    low: Any,
+    var: Any,
+    t: int,
+    var_from: int,
+    eps: float,
+    gamma: Any,
+    beta: Any,
+    vectors: Any,
 ) -> None:
     """Columns from ``first`` on → vectors (3, width): mean, factor, shift; var[0] is var_from's."""
     m, a, b = vectors[0], vectors[1], vectors[2]
@@ -218,9 +324,25 @@ def apply_vectors(
 
 @block
 def _normalize_unit(
-    u: int, x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, var: Any,
-    eps: float, relu: bool, stream: bool, rows: int, tail: int, stride: int, period: int,
-    length: int, inner: int, tile: int,
+    u: int,
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    low: Any,
+    var: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
     slices = max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
@@ -228,40 +350,98 @@ def _normalize_unit(
     first, width, own = tile_of(which, tile, stride, period)
     vectors = np.empty((3, padded(width)))
     apply_vectors(
-        first, width, own, length, inner, mean, low, var, b * (period // length), 0, eps, gamma,
-        beta, vectors,
+        first,
+        width,
+        own,
+        length,
+        inner,
+        mean,
+        low,
+        var,
+        b * (period // length),
+        0,
+        eps,
+        gamma,
+        beta,
+        vectors,
     )
     m, f, s = vectors[0], vectors[1], vectors[2]
     at = b * (rows * stride + tail) + first
     r0, r1 = part * APPLY_ROWS, min((part + 1) * APPLY_ROWS, rows)
-    tile_apply(
-        x, y, residual, at + r0 * stride, stride, r1 - r0, width, m, f, s, relu, stream
-    )
+    tile_apply(x, y, residual, at + r0 * stride, stride, r1 - r0, width, m, f, s, relu, stream)
     if tail > 0 and part == slices - 1:
         tile_apply(x, y, residual, at + rows * stride, stride, 1, tail, m, f, s, relu, False)
 
 
 @Kernel
 def normalize(
-    x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float,
-    relu: bool, stream: bool, batch: int, rows: int, tail: int, stride: int, period: int,
-    length: int, inner: int, tile: int,
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    low: Any,
+    var: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """x, and per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
     tiles = (stride + tile - 1) // tile
     units = batch * tiles * max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
     for u in prange(units):
         _normalize_unit(
-            units - 1 - u, x, y, residual, gamma, beta, mean, low, var, eps, relu, stream,
-            rows, tail, stride, period, length, inner, tile,
+            units - 1 - u,
+            x,
+            y,
+            residual,
+            gamma,
+            beta,
+            mean,
+            low,
+            var,
+            eps,
+            relu,
+            stream,
+            rows,
+            tail,
+            stride,
+            period,
+            length,
+            inner,
+            tile,
         )
 
 
 @block
 def _forward_unit(
-    u: int, x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float,
-    relu: bool, stream: bool, result: Any, rows: int, tail: int, stride: int, period: int,
-    length: int, inner: int, tile: int,
+    u: int,
+    x: Any,
+    y: Any,
+    where: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """Unit (batch, tile): its moments, then its y while x is still in cache."""
     tiles = (stride + tile - 1) // tile
@@ -277,8 +457,20 @@ def _forward_unit(
         conclude(states, g, result, h)
         variances[g] = result[3, h] / result[0, h]
     apply_vectors(
-        first, width, own, length, inner, result[1], result[2], variances, t, t + first // length,
-        eps, gamma, beta, columns,
+        first,
+        width,
+        own,
+        length,
+        inner,
+        result[1],
+        result[2],
+        variances,
+        t,
+        t + first // length,
+        eps,
+        gamma,
+        beta,
+        columns,
     )
     m, f, s = columns[0], columns[1], columns[2]
     if tail > 0:
@@ -288,13 +480,44 @@ def _forward_unit(
 
 @Kernel
 def forward(
-    x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float, relu: bool,
-    stream: bool, result: Any, batch: int, rows: int, tail: int, stride: int, period: int,
-    length: int, inner: int, tile: int,
+    x: Any,
+    y: Any,
+    where: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """x → y by its own statistics, which go to result (4, batch·groups)."""
     for u in prange(batch * ((stride + tile - 1) // tile)):
         _forward_unit(
-            u, x, y, where, residual, gamma, beta, eps, relu, stream, result,
-            rows, tail, stride, period, length, inner, tile,
+            u,
+            x,
+            y,
+            where,
+            residual,
+            gamma,
+            beta,
+            eps,
+            relu,
+            stream,
+            result,
+            rows,
+            tail,
+            stride,
+            period,
+            length,
+            inner,
+            tile,
         )

@@ -37,8 +37,20 @@ def channel_vector(
 
 @block
 def tile_chunk_sums(
-    dy: Any, x: Any, where: Any, at: int, stride: int, first: int, last: int, tail: int,
-    width: int, period: int, inner: int, m: Any, columns: Any, out: Any,
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    first: int,
+    last: int,
+    tail: int,
+    width: int,
+    period: int,
+    inner: int,
+    m: Any,
+    columns: Any,
+    out: Any,
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns after → out (2, channels)."""
     s, t = columns[0], columns[1]
@@ -57,18 +69,44 @@ def tile_chunk_sums(
 
 @block
 def _sums_unit(
-    u: int, dy: Any, x: Any, where: Any, mean: Any, parts: Any, rows: int, tail: int, stride: int,
-    period: int, inner: int, tile: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    mean: Any,
+    parts: Any,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """Unit (tile, chunk) → parts (channels · chunks, 2)."""
     chunks, per_chunk = cut_rows(rows)
     c = u % chunks
     first, width, own = tile_of(u // chunks, tile, stride, period)
-    columns, m, out = np.empty((2, padded(width))), np.empty(padded(width)), np.empty((2, own // inner))
+    columns, m, out = (
+        np.empty((2, padded(width))),
+        np.empty(padded(width)),
+        np.empty((2, own // inner)),
+    )
     channel_vector(mean, 0, first, width, own, inner, m)
     tile_chunk_sums(
-        dy, x, where, first, stride, c * per_chunk, min((c + 1) * per_chunk, rows),
-        tail if c == chunks - 1 else 0, width, own, inner, m, columns, out,
+        dy,
+        x,
+        where,
+        first,
+        stride,
+        c * per_chunk,
+        min((c + 1) * per_chunk, rows),
+        tail if c == chunks - 1 else 0,
+        width,
+        own,
+        inner,
+        m,
+        columns,
+        out,
     )
     for k in range(own // inner):
         parts[(first // inner + k) * chunks + c, 0] = out[0, k]
@@ -77,8 +115,18 @@ def _sums_unit(
 
 @Kernel
 def gradient_sums(
-    dy: Any, x: Any, where: Any, mean: Any, result: Any, parts: Any, rows: int, tail: int,
-    stride: int, period: int, inner: int, tile: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    mean: Any,
+    result: Any,
+    parts: Any,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """dy, x (rows, stride) → result (2, channels): Σdy, Σdy·(x-mean)."""
     chunks = cut_rows(rows)[0]
@@ -94,8 +142,22 @@ def gradient_sums(
 
 @block
 def _input_gradient_unit(
-    u: int, dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
-    rows: int, tail: int, stride: int, period: int, inner: int, tile: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
     slices = max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
@@ -119,22 +181,59 @@ def _input_gradient_unit(
 
 @Kernel
 def input_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
-    rows: int, tail: int, stride: int, period: int, inner: int, tile: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
 ) -> None:
     """dy, x (rows, stride) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
     units = (stride + tile - 1) // tile * max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
     for u in prange(units):
         _input_gradient_unit(
-            units - 1 - u, dy, x, where, dx, mean, a, b, c, stream,
-            rows, tail, stride, period, inner, tile,
+            units - 1 - u,
+            dy,
+            x,
+            where,
+            dx,
+            mean,
+            a,
+            b,
+            c,
+            stream,
+            rows,
+            tail,
+            stride,
+            period,
+            inner,
+            tile,
         )
 
 
 @block
 def tile_sums_of(
-    dy: Any, x: Any, at: int, stride: int, rows: int, tail: int, width: int, period: int,
-    inner: int, m: Any, columns: Any, out: Any,
+    dy: Any,
+    x: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    period: int,
+    inner: int,
+    m: Any,
+    columns: Any,
+    out: Any,
 ) -> None:
     """All rows of a tile → out (2, channels), chunk by chunk in order."""
     chunks, per_chunk = cut_rows(rows)
@@ -143,8 +242,20 @@ def tile_sums_of(
         out[0, c], out[1, c] = 0.0, 0.0
     for c in range(chunks):
         tile_chunk_sums(
-            dy, x, None, at, stride, c * per_chunk, min((c + 1) * per_chunk, rows),
-            tail if c == chunks - 1 else 0, width, period, inner, m, columns, part,
+            dy,
+            x,
+            None,
+            at,
+            stride,
+            c * per_chunk,
+            min((c + 1) * per_chunk, rows),
+            tail if c == chunks - 1 else 0,
+            width,
+            period,
+            inner,
+            m,
+            columns,
+            part,
         )
         for k in range(out.shape[1]):
             out[0, k] += part[0, k]
@@ -153,7 +264,13 @@ def tile_sums_of(
 
 @block
 def _own_coefficients(
-    gamma: Any, eps: float, sums: Any, into: int, channel: int, moments: Any, out: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    into: int,
+    channel: int,
+    moments: Any,
+    out: Any,
     factors: Any,
 ) -> None:
     """Moments (4, groups) and sums out (2, channels) → factors (4, channels): mean, a, b, c."""
@@ -175,8 +292,22 @@ def _own_coefficients(
 
 @block
 def _own_unit(
-    u: int, dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool, batch: int,
-    rows: int, tail: int, stride: int, period: int, length: int, inner: int, tile: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
     chunks: int,
 ) -> None:
     """Unit (chunk of the batch, tile) → dx, and its share of sums (2, chunks · channels)."""
@@ -201,9 +332,7 @@ def _own_unit(
         for i in range(4):
             channel_vector(factors[i], 0, 0, width, own, inner, columns[i])
         va, vb, vc = columns[1], columns[2], columns[3]
-        tile_input_gradient(
-            dy, x, None, dx, at, stride, rows, width, m, va, vb, vc, stream
-        )
+        tile_input_gradient(dy, x, None, dx, at, stride, rows, width, m, va, vb, vc, stream)
         if tail > 0:
             tile_input_gradient(
                 dy, x, None, dx, at + rows * stride, stride, 1, tail, m, va, vb, vc, False
@@ -212,13 +341,41 @@ def _own_unit(
 
 @Kernel
 def backward_own(
-    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool, batch: int,
-    rows: int, tail: int, stride: int, period: int, length: int, inner: int, tile: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
     chunks: int,
 ) -> None:
     """dy, x (batch, rows, stride) → dx; sums (2, chunks · channels), zero before."""
     for u in prange(chunks * ((stride + tile - 1) // tile)):
         _own_unit(
-            u, dy, x, dx, gamma, eps, sums, stream, batch, rows, tail, stride, period, length,
-            inner, tile, chunks,
+            u,
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            stream,
+            batch,
+            rows,
+            tail,
+            stride,
+            period,
+            length,
+            inner,
+            tile,
+            chunks,
         )

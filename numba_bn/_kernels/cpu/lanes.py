@@ -259,7 +259,9 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> An
         past = context.cast(builder, args[3], sig.args[3], types.boolean)
         with builder.if_else(cgutils.as_bool_bit(builder, past)) as (then, otherwise):
             with then:
-                builder.store(v, at, align=WIDTH * _bytes(element)).set_metadata("nontemporal", hint)
+                builder.store(v, at, align=WIDTH * _bytes(element)).set_metadata(
+                    "nontemporal", hint
+                )
             with otherwise:
                 builder.store(v, at, align=_bytes(element))
         return context.get_dummy_value()

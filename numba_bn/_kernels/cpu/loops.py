@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._launch import block
+from numba_bn._kernels._launch import block, inline
 from numba_bn._kernels.cpu.lanes import (
     add,
     before_aligned,
@@ -70,7 +70,7 @@ def run_sums(x: Any, where: Any, i: int, n: int, p: Any, s: Any, q: Any) -> Any:
     return s, q
 
 
-@block
+@inline
 def rectify(v: Any, relu_too: bool) -> Any:
     """v → ReLU of v, if so asked."""
     if relu_too:
@@ -173,7 +173,17 @@ def run_gradients(dy: Any, x: Any, where: Any, i: int, n: int, m: Any, s: Any, t
 
 @block
 def run_input_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, i: int, n: int, m: Any, a: Any, b: Any, c: Any, stream: bool
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    n: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
 ) -> None:
     """dy, x [i : i + n] → dx = dy·a + (x-m)·b + c; a·dy alone where excluded."""
     end = i + n

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._launch import Kernel, block, inline
 from numba_bn._kernels.cpu.lanes import fill, load, nearest, scalar, store, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
 from numba_bn._kernels.cpu.state import STATE, finish, fold, is_far, merge, take
@@ -22,7 +22,7 @@ MAX_CHUNKS = 64  # parts a group may be split into
 LANES = 16
 
 
-@block
+@inline
 def cut(outer: int, length: int) -> Any:
     """Group of (outer, length) → number of chunks, blocks in a chunk, blocks."""
     if length <= BLOCK:
@@ -34,7 +34,7 @@ def cut(outer: int, length: int) -> Any:
     return (blocks + per_chunk - 1) // per_chunk, per_chunk, blocks
 
 
-@block
+@inline
 def bounds(k: int, outer: int, length: int) -> Any:
     """k-th block → its rows [o0, o1) and values [e0, e1) of each row."""
     if length <= BLOCK:
@@ -45,7 +45,7 @@ def bounds(k: int, outer: int, length: int) -> Any:
     return o, o + 1, e, min(e + BLOCK, length)
 
 
-@block
+@inline
 def pieces_of(runs: int, length: int) -> Any:
     """Runs of a length → units of about a block: number, runs in a unit, pieces of a run."""
     if length >= BLOCK:
@@ -57,8 +57,16 @@ def pieces_of(runs: int, length: int) -> Any:
 
 @block
 def _sum_rows(
-    x: Any, where: Any, at: int, rows: int, stride: int, n: int, slab: int, length: int,
-    pivots: Any, sums: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    rows: int,
+    stride: int,
+    n: int,
+    slab: int,
+    length: int,
+    pivots: Any,
+    sums: Any,
 ) -> None:
     """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
     for j in range(slab * 2):
@@ -75,7 +83,15 @@ def _sum_rows(
 
 @block
 def _take_block(
-    x: Any, where: Any, at: int, rows: int, stride: int, n: int, pivot: float, sums: Any, j: int,
+    x: Any,
+    where: Any,
+    at: int,
+    rows: int,
+    stride: int,
+    n: int,
+    pivot: float,
+    sums: Any,
+    j: int,
     states: Any,
 ) -> None:
     """Sums of one run's block → states[j]; summed again where the pivot was far from the mean."""
@@ -98,8 +114,18 @@ def _take_block(
 
 @block
 def slab_chunk(
-    x: Any, where: Any, at: int, stride: int, outer: int, length: int, first: int, last: int,
-    slab: int, pivots: Any, sums: Any, states: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    outer: int,
+    length: int,
+    first: int,
+    last: int,
+    slab: int,
+    pivots: Any,
+    sums: Any,
+    states: Any,
 ) -> None:
     """Blocks [first, last) of ``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
     for j in range(slab):
@@ -112,9 +138,7 @@ def slab_chunk(
         for j in range(slab):
             # a value of its own, and not an outer one: borders are where padding is
             pivots[j] = scalar(x, middle + j * length) if where is None else 0.0
-        _sum_rows(
-            x, where, start, o1 - o0, stride, e1 - e0, slab, length, pivots, sums
-        )
+        _sum_rows(x, where, start, o1 - o0, stride, e1 - e0, slab, length, pivots, sums)
         for j in range(slab):
             _take_block(
                 x, where, start + j * length, o1 - o0, stride, e1 - e0, pivots[j], sums, j, states
@@ -123,7 +147,14 @@ def slab_chunk(
 
 @block
 def slab_moments(
-    x: Any, where: Any, at: int, stride: int, outer: int, length: int, slab: int, states: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    outer: int,
+    length: int,
+    slab: int,
+    states: Any,
 ) -> None:
     """``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
     chunks, per_chunk, blocks = cut(outer, length)
@@ -134,9 +165,7 @@ def slab_moments(
             states[j, i] = 0.0
     for c in range(chunks):
         first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
-        slab_chunk(
-            x, where, at, stride, outer, length, first, last, slab, pivots, sums, part
-        )
+        slab_chunk(x, where, at, stride, outer, length, first, last, slab, pivots, sums, part)
         for j in range(slab):
             merge(states, j, part[j, 0], part[j, 1], part[j, 2], part[j, 3])
 
@@ -156,8 +185,18 @@ def _moments_unit(
     states = np.empty((wide, STATE))
     first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
     slab_chunk(
-        x, where, b * outer * stride + g * length, stride, outer, length, first, last,
-        wide, pivots, sums, states,
+        x,
+        where,
+        b * outer * stride + g * length,
+        stride,
+        outer,
+        length,
+        first,
+        last,
+        wide,
+        pivots,
+        sums,
+        states,
     )
     for j in range(wide):
         at = (b * groups + g + j) * chunks + c
@@ -165,7 +204,7 @@ def _moments_unit(
             parts[at, i] = states[j, i]
 
 
-@block
+@inline
 def conclude(states: Any, j: int, result: Any, at: int) -> None:
     """states[j] → result[:, at]: count, mean, low, m2."""
     result[0, at], result[1, at], result[2, at], result[3, at] = finish(states, j)
@@ -173,8 +212,15 @@ def conclude(states: Any, j: int, result: Any, at: int) -> None:
 
 @Kernel
 def moments(
-    x: Any, where: Any, result: Any, parts: Any,
-    batch: int, outer: int, groups: int, length: int, slab: int,
+    x: Any,
+    where: Any,
+    result: Any,
+    parts: Any,
+    batch: int,
+    outer: int,
+    groups: int,
+    length: int,
+    slab: int,
 ) -> None:
     """x (batch, outer, groups, length) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut(outer, length)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._launch import Kernel, block, inline
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import row_apply, row_gradients, row_input_gradient
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
@@ -19,7 +19,7 @@ from numba_bn._kernels.cpu.runs_backward import coefficients
 from numba_bn._kernels.cpu.state import STATE, rsqrt
 
 
-@block
+@inline
 def standard(result: Any, t: int, eps: float, centred: bool) -> Any:
     """result[:, t] → mean to subtract, 1/std; RMS norm has the mean held at zero."""
     n, mean, m2 = result[0, t], result[1, t], result[3, t]
@@ -30,8 +30,19 @@ def standard(result: Any, t: int, eps: float, centred: bool) -> Any:
 
 @block
 def _forward_unit(
-    u: int, x: Any, y: Any, gamma: Any, beta: Any, eps: float, centred: bool, stream: bool,
-    result: Any, rows: int, groups: int, length: int, together: int,
+    u: int,
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    result: Any,
+    rows: int,
+    groups: int,
+    length: int,
+    together: int,
 ) -> None:
     first = u * together
     wide = min(together, rows - first)
@@ -47,8 +58,18 @@ def _forward_unit(
 
 @Kernel
 def forward(
-    x: Any, y: Any, gamma: Any, beta: Any, eps: float, centred: bool, stream: bool, result: Any,
-    rows: int, groups: int, length: int, together: int,
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    result: Any,
+    rows: int,
+    groups: int,
+    length: int,
+    together: int,
 ) -> None:
     """x (rows, length) → y, result (4, rows), each row in one go."""
     for u in prange((rows + together - 1) // together):
@@ -59,8 +80,18 @@ def forward(
 
 @block
 def _normalize_unit(
-    u: int, x: Any, y: Any, gamma: Any, beta: Any, eps: float, centred: bool, stream: bool,
-    result: Any, rows: int, groups: int, length: int,
+    u: int,
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    result: Any,
+    rows: int,
+    groups: int,
+    length: int,
 ) -> None:
     together, pieces = pieces_of(rows, length)[1:]
     first = u // pieces * together
@@ -69,15 +100,32 @@ def _normalize_unit(
     for t in range(first, min(first + together, rows)):
         mean, r = standard(result, t, eps, centred)
         row_apply(
-            x, y, t * length + e0, n, fill(mean), fill(r), gamma, beta,
-            t % groups * length + e0, stream,
+            x,
+            y,
+            t * length + e0,
+            n,
+            fill(mean),
+            fill(r),
+            gamma,
+            beta,
+            t % groups * length + e0,
+            stream,
         )
 
 
 @Kernel
 def normalize(
-    x: Any, y: Any, gamma: Any, beta: Any, eps: float, centred: bool, stream: bool, result: Any,
-    rows: int, groups: int, length: int,
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    result: Any,
+    rows: int,
+    groups: int,
+    length: int,
 ) -> None:
     """x (rows, length), result (4, rows) → y; from the end, where x may still be cached."""
     units = pieces_of(rows, length)[0]
@@ -89,8 +137,19 @@ def normalize(
 
 @block
 def _backward_unit(
-    chunk: int, dy: Any, x: Any, dx: Any, gamma: Any, eps: float, centred: bool, stream: bool,
-    sums: Any, batch: int, groups: int, length: int, chunks: int,
+    chunk: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    sums: Any,
+    batch: int,
+    groups: int,
+    length: int,
+    chunks: int,
 ) -> None:
     states, result = np.empty((1, STATE)), np.empty((STATE, 1))
     first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks
@@ -99,20 +158,39 @@ def _backward_unit(
         slab_moments(x, None, at, length, 1, length, 1, states)
         conclude(states, 0, result, 0)
         mean, r = standard(result, 0, eps, centred)
-        sv, qv = row_gradients(
-            dy, x, gamma, at, length, j, fill(mean), fill(0.0), fill(0.0)
-        )
+        sv, qv = row_gradients(dy, x, gamma, at, length, j, fill(mean), fill(0.0), fill(0.0))
         b, c = coefficients(1.0, r, result[0, 0], total(sv), total(qv))[1:]
         row_input_gradient(
-            dy, x, gamma, dx, sums[chunk], at, length, j, fill(mean), fill(r), fill(b),
-            fill(c if centred else 0.0), stream,
+            dy,
+            x,
+            gamma,
+            dx,
+            sums[chunk],
+            at,
+            length,
+            j,
+            fill(mean),
+            fill(r),
+            fill(b),
+            fill(c if centred else 0.0),
+            stream,
         )
 
 
 @Kernel
 def backward(
-    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, centred: bool, stream: bool, sums: Any,
-    batch: int, groups: int, length: int, chunks: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    sums: Any,
+    batch: int,
+    groups: int,
+    length: int,
+    chunks: int,
 ) -> None:
     """dy, x (batch · groups, length) → dx; sums (chunks, 2·groups·length), zero before."""
     for chunk in prange(chunks):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._launch import Kernel, block, inline
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
@@ -20,8 +20,21 @@ from numba_bn._kernels.cpu.state import STATE, rsqrt
 
 @block
 def apply_run(
-    x: Any, y: Any, residual: Any, at: int, e0: int, e1: int, first: int, inner: int,
-    mean: float, low: float, r: float, gamma: Any, beta: Any, relu: bool, stream: bool,
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    e0: int,
+    e1: int,
+    first: int,
+    inner: int,
+    mean: float,
+    low: float,
+    r: float,
+    gamma: Any,
+    beta: Any,
+    relu: bool,
+    stream: bool,
 ) -> None:
     """Values [e0, e1) of the run at x[at], whose first channel is ``first`` → y."""
     while e0 < e1:
@@ -30,13 +43,11 @@ def apply_run(
         a = gamma[first + k] * r
         # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
         b = beta[first + k] - low * a
-        run_apply(
-            x, y, residual, at + e0, stop - e0, fill(mean), fill(a), fill(b), relu, stream
-        )
+        run_apply(x, y, residual, at + e0, stop - e0, fill(mean), fill(a), fill(b), relu, stream)
         e0 = stop
 
 
-@block
+@inline
 def variance(centred: bool, n: float, mean: float, m2: float) -> float:
     """Moments → variance, or the raw second moment of an RMS norm."""
     return m2 / n if centred else m2 / n + mean * mean
@@ -44,9 +55,23 @@ def variance(centred: bool, n: float, mean: float, m2: float) -> float:
 
 @block
 def _forward_unit(
-    u: int, x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float,
-    relu: bool, stream: bool, result: Any,
-    outer: int, groups: int, length: int, size: int, period: int, slab: int,
+    u: int,
+    x: Any,
+    y: Any,
+    where: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    outer: int,
+    groups: int,
+    length: int,
+    size: int,
+    period: int,
+    slab: int,
 ) -> None:
     """Unit (batch, slab of groups): its moments, then its y while x is still in cache."""
     slabs = (groups + slab - 1) // slab
@@ -66,30 +91,85 @@ def _forward_unit(
         for j in range(wide):
             t = b * groups + g + j
             apply_run(
-                x, y, residual, at + o * stride + j * length, 0, length,
-                ((g + j) % period) * size, length // size,
-                result[1, t], result[2, t], rs[j], gamma, beta, relu, stream,
+                x,
+                y,
+                residual,
+                at + o * stride + j * length,
+                0,
+                length,
+                ((g + j) % period) * size,
+                length // size,
+                result[1, t],
+                result[2, t],
+                rs[j],
+                gamma,
+                beta,
+                relu,
+                stream,
             )
 
 
 @Kernel
 def forward(
-    x: Any, y: Any, where: Any, residual: Any, gamma: Any, beta: Any, eps: float,
-    relu: bool, stream: bool, result: Any,
-    batch: int, outer: int, groups: int, length: int, size: int, period: int, slab: int,
+    x: Any,
+    y: Any,
+    where: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    batch: int,
+    outer: int,
+    groups: int,
+    length: int,
+    size: int,
+    period: int,
+    slab: int,
 ) -> None:
     """x → y by its own statistics, which go to result (4, batch·groups)."""
     for u in prange(batch * ((groups + slab - 1) // slab)):
         _forward_unit(
-            u, x, y, where, residual, gamma, beta, eps, relu, stream, result,
-            outer, groups, length, size, period, slab,
+            u,
+            x,
+            y,
+            where,
+            residual,
+            gamma,
+            beta,
+            eps,
+            relu,
+            stream,
+            result,
+            outer,
+            groups,
+            length,
+            size,
+            period,
+            slab,
         )
 
 
 @block
 def _normalize_unit(
-    u: int, x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, rs: Any,
-    relu: bool, stream: bool, runs: int, outer: int, groups: int, length: int, size: int,
+    u: int,
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    low: Any,
+    rs: Any,
+    relu: bool,
+    stream: bool,
+    runs: int,
+    outer: int,
+    groups: int,
+    length: int,
+    size: int,
     period: int,
 ) -> None:
     together, pieces = pieces_of(runs, length)[1:]
@@ -100,15 +180,42 @@ def _normalize_unit(
         g = run % groups
         t = run // (outer * groups) * groups + g
         apply_run(
-            x, y, residual, run * length, e0, e1, (g % period) * size, length // size,
-            mean[t], low[t], rs[t], gamma, beta, relu, stream,
+            x,
+            y,
+            residual,
+            run * length,
+            e0,
+            e1,
+            (g % period) * size,
+            length // size,
+            mean[t],
+            low[t],
+            rs[t],
+            gamma,
+            beta,
+            relu,
+            stream,
         )
 
 
 @Kernel
 def normalize(
-    x: Any, y: Any, residual: Any, gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float,
-    relu: bool, stream: bool, batch: int, outer: int, groups: int, length: int, size: int,
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    low: Any,
+    var: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    batch: int,
+    outer: int,
+    groups: int,
+    length: int,
+    size: int,
     period: int,
 ) -> None:
     """x, and per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
@@ -119,6 +226,21 @@ def normalize(
     units = pieces_of(runs, length)[0]
     for u in prange(units):
         _normalize_unit(
-            units - 1 - u, x, y, residual, gamma, beta, mean, low, rs, relu, stream,
-            runs, outer, groups, length, size, period,
+            units - 1 - u,
+            x,
+            y,
+            residual,
+            gamma,
+            beta,
+            mean,
+            low,
+            rs,
+            relu,
+            stream,
+            runs,
+            outer,
+            groups,
+            length,
+            size,
+            period,
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._launch import Kernel, block, inline
 from numba_bn._kernels.cpu.lanes import fill, load, store, total
 from numba_bn._kernels.cpu.loops import run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.moments import (
@@ -28,8 +28,21 @@ from numba_bn._kernels.cpu.state import STATE, rsqrt
 
 @block
 def slab_chunk_sums(
-    dy: Any, x: Any, where: Any, at: int, stride: int, outer: int, inner: int, first: int,
-    last: int, slab: int, mean: Any, t: int, size: int, sums: Any, out: Any,
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    outer: int,
+    inner: int,
+    first: int,
+    last: int,
+    slab: int,
+    mean: Any,
+    t: int,
+    size: int,
+    sums: Any,
+    out: Any,
 ) -> None:
     """Blocks [first, last) of ``slab`` channels from x[at] on → out (slab, 2): Σdy, Σdy·(x-mean)."""
     for j in range(slab):
@@ -54,8 +67,18 @@ def slab_chunk_sums(
 
 @block
 def slab_sums(
-    dy: Any, x: Any, where: Any, at: int, stride: int, outer: int, inner: int, slab: int, mean: Any,
-    t: int, size: int, out: Any,
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    outer: int,
+    inner: int,
+    slab: int,
+    mean: Any,
+    t: int,
+    size: int,
+    out: Any,
 ) -> None:
     """``slab`` channels from x[at] on → out (slab, 2), chunk by chunk in order."""
     chunks, per_chunk, blocks = cut(outer, inner)
@@ -65,8 +88,21 @@ def slab_sums(
         out[j, 1] = 0.0
     for c in range(chunks):
         slab_chunk_sums(
-            dy, x, where, at, stride, outer, inner, c * per_chunk,
-            min((c + 1) * per_chunk, blocks), slab, mean, t, size, sums, part,
+            dy,
+            x,
+            where,
+            at,
+            stride,
+            outer,
+            inner,
+            c * per_chunk,
+            min((c + 1) * per_chunk, blocks),
+            slab,
+            mean,
+            t,
+            size,
+            sums,
+            part,
         )
         for j in range(slab):
             out[j, 0] += part[j, 0]
@@ -75,16 +111,37 @@ def slab_sums(
 
 @block
 def _sums_unit(
-    u: int, dy: Any, x: Any, where: Any, mean: Any, parts: Any, outer: int, channels: int,
-    inner: int, slab: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    mean: Any,
+    parts: Any,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
 ) -> None:
     chunks, per_chunk, blocks = cut(outer, inner)
     c, first = u % chunks, u // chunks * slab
     wide = min(slab, channels - first)
     sums, out = np.empty(wide * 2 * LANES), np.empty((wide, 2))
     slab_chunk_sums(
-        dy, x, where, first * inner, channels * inner, outer, inner, c * per_chunk,
-        min((c + 1) * per_chunk, blocks), wide, mean, first, 1, sums, out,
+        dy,
+        x,
+        where,
+        first * inner,
+        channels * inner,
+        outer,
+        inner,
+        c * per_chunk,
+        min((c + 1) * per_chunk, blocks),
+        wide,
+        mean,
+        first,
+        1,
+        sums,
+        out,
     )
     for j in range(wide):
         parts[(first + j) * chunks + c, 0] = out[j, 0]
@@ -93,8 +150,16 @@ def _sums_unit(
 
 @Kernel
 def gradient_sums(
-    dy: Any, x: Any, where: Any, mean: Any, result: Any, parts: Any, outer: int, channels: int,
-    inner: int, slab: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    mean: Any,
+    result: Any,
+    parts: Any,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
 ) -> None:
     """dy, x (outer, channels, inner) → result (2, channels): Σdy, Σdy·(x-mean)."""
     chunks = cut(outer, inner)[0]
@@ -110,8 +175,19 @@ def gradient_sums(
 
 @block
 def _input_gradient_unit(
-    u: int, dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
-    runs: int, channels: int, inner: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    runs: int,
+    channels: int,
+    inner: int,
 ) -> None:
     together, pieces = pieces_of(runs, inner)[1:]
     first = u // pieces * together
@@ -120,15 +196,34 @@ def _input_gradient_unit(
     for run in range(first, min(first + together, runs)):
         k = run % channels
         run_input_gradient(
-            dy, x, where, dx, run * inner + e0, n, fill(mean[k]), fill(a[k]), fill(b[k]),
-            fill(c[k]), stream,
+            dy,
+            x,
+            where,
+            dx,
+            run * inner + e0,
+            n,
+            fill(mean[k]),
+            fill(a[k]),
+            fill(b[k]),
+            fill(c[k]),
+            stream,
         )
 
 
 @Kernel
 def input_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any, stream: bool,
-    outer: int, channels: int, inner: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    outer: int,
+    channels: int,
+    inner: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
     runs = outer * channels
@@ -139,7 +234,7 @@ def input_gradient(
         )
 
 
-@block
+@inline
 def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
     a = gamma * r
@@ -148,16 +243,27 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
 
 @block
 def _shared_unit(
-    u: int, dy: Any, x: Any, where: Any, dx: Any, mean: Any, rs: Any, gamma: Any, count: Any,
-    result: Any, stream: bool, outer: int, channels: int, inner: int, slab: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
 ) -> None:
     first = u * slab
     wide = min(slab, channels - first)
     stride = channels * inner
     out = np.empty((wide, 2))
-    slab_sums(
-        dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out
-    )
+    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
     for j in range(wide):
         result[0, first + j] = out[j, 0]
         result[1, first + j] = out[j, 1]
@@ -167,28 +273,75 @@ def _shared_unit(
             k = first + j
             a, b, c = coefficients(gamma[k], rs[k], count[k], out[j, 0], out[j, 1])
             run_input_gradient(
-                dy, x, where, dx, at + j * inner, inner, fill(mean[k]), fill(a), fill(b), fill(c),
+                dy,
+                x,
+                where,
+                dx,
+                at + j * inner,
+                inner,
+                fill(mean[k]),
+                fill(a),
+                fill(b),
+                fill(c),
                 stream,
             )
 
 
 @Kernel
 def backward_shared(
-    dy: Any, x: Any, where: Any, dx: Any, mean: Any, rs: Any, gamma: Any, count: Any, result: Any,
-    stream: bool, outer: int, channels: int, inner: int, slab: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx, result (2, channels): sums and dx of a slab in one go."""
     for u in prange((channels + slab - 1) // slab):
         _shared_unit(
-            u, dy, x, where, dx, mean, rs, gamma, count, result, stream,
-            outer, channels, inner, slab,
+            u,
+            dy,
+            x,
+            where,
+            dx,
+            mean,
+            rs,
+            gamma,
+            count,
+            result,
+            stream,
+            outer,
+            channels,
+            inner,
+            slab,
         )
 
 
 @block
 def _own_unit(
-    u: int, dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool,
-    batch: int, outer: int, groups: int, size: int, inner: int, chunks: int, slab: int,
+    u: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    outer: int,
+    groups: int,
+    size: int,
+    inner: int,
+    chunks: int,
+    slab: int,
 ) -> None:
     """Unit (chunk of the batch, slab of groups) → dx, and its share of sums (2, chunks·channels)."""
     slabs = (groups + slab - 1) // slab
@@ -203,20 +356,47 @@ def _own_unit(
         slab_moments(x, None, at, stride, outer, length, wide, states)
         for j in range(wide):
             conclude(states, j, result, j)
-        slab_sums(
-            dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out
-        )
+        slab_sums(dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out)
         for j in range(wide):
             _own_group(
-                dy, x, dx, gamma, eps, sums, stream, at + j * length, stride, outer, size, inner,
-                result, j, out, chunk * channels + (g + j) * size, (g + j) * size,
+                dy,
+                x,
+                dx,
+                gamma,
+                eps,
+                sums,
+                stream,
+                at + j * length,
+                stride,
+                outer,
+                size,
+                inner,
+                result,
+                j,
+                out,
+                chunk * channels + (g + j) * size,
+                (g + j) * size,
             )
 
 
 @block
 def _own_group(
-    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool, at: int,
-    stride: int, outer: int, size: int, inner: int, result: Any, j: int, out: Any, into: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    at: int,
+    stride: int,
+    outer: int,
+    size: int,
+    inner: int,
+    result: Any,
+    j: int,
+    out: Any,
+    into: int,
     channel: int,
 ) -> None:
     """One group of one sample, its moments and channel sums known → its dx and sums."""
@@ -233,19 +413,53 @@ def _own_group(
     for o in range(outer):
         for k in range(size):
             run_input_gradient(
-                dy, x, None, dx, at + o * stride + k * inner, inner, fill(mean),
-                fill(gamma[channel + k] * r), fill(b), fill(c), stream,
+                dy,
+                x,
+                None,
+                dx,
+                at + o * stride + k * inner,
+                inner,
+                fill(mean),
+                fill(gamma[channel + k] * r),
+                fill(b),
+                fill(c),
+                stream,
             )
 
 
 @Kernel
 def backward_own(
-    dy: Any, x: Any, dx: Any, gamma: Any, eps: float, sums: Any, stream: bool,
-    batch: int, outer: int, groups: int, size: int, inner: int, chunks: int, slab: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    outer: int,
+    groups: int,
+    size: int,
+    inner: int,
+    chunks: int,
+    slab: int,
 ) -> None:
     """dy, x (batch, outer, groups, size, inner) → dx; sums (2, chunks·channels), zero before."""
     for u in prange(chunks * ((groups + slab - 1) // slab)):
         _own_unit(
-            u, dy, x, dx, gamma, eps, sums, stream,
-            batch, outer, groups, size, inner, chunks, slab,
+            u,
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            stream,
+            batch,
+            outer,
+            groups,
+            size,
+            inner,
+            chunks,
+            slab,
         )

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._launch import block
+from numba_bn._kernels._launch import block, inline
 from numba_bn._kernels.cpu.lanes import remainder
 
 STATE = 4
 _DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
 
 
-@block
+@inline
 def is_far(n: float, s: float, q: float) -> bool:
     """Σ(x-p), Σ(x-p)² → whether p was too far from the mean for a good Σ(x-mean)²."""
     return s * s > _DIGITS * n * (q - s * (s / n))
@@ -40,7 +40,7 @@ def merge(states: Any, at: int, n: float, p: float, s: float, m2: float) -> None
     states[at, 3] = m0 + m2 + apart * apart * (n0 * n / (n0 + n))
 
 
-@block
+@inline
 def spread(n: float, s: float, q: float) -> float:
     """Σ(x-p), Σ(x-p)² → Σ(x-mean)², never negative, infinite where only the squares overflow."""
     m2 = q - s * (s / n)
@@ -49,14 +49,14 @@ def spread(n: float, s: float, q: float) -> float:
     return 0.0 if m2 < 0.0 else m2
 
 
-@block
+@inline
 def take(states: Any, at: int, n: float, p: float, s: float, q: float) -> None:
     """Take the sums of a block about p into states[at]."""
     if n > 0.0:
         merge(states, at, n, p, s, spread(n, s, q))
 
 
-@block
+@inline
 def finish(states: Any, at: int) -> Any:
     """states[at] → count, mean, what the mean lost to rounding, Σ(x - mean)²."""
     n, p, s, m2 = states[at, 0], states[at, 1], states[at, 2], states[at, 3]
@@ -82,7 +82,7 @@ def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
         merge(states, into, parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3])
 
 
-@block
+@inline
 def rsqrt(var: float, eps: float) -> float:
     """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
     v = var + eps

@@ -69,8 +69,18 @@ def tile_sums(
 
 @block
 def tile_apply(
-    x: Any, y: Any, residual: Any, at: int, stride: int, rows: int, width: int, m: Any, a: Any,
-    b: Any, relu_too: bool, stream: bool,
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    relu_too: bool,
+    stream: bool,
 ) -> None:
     """Rows of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,)."""
     for r in range(0, rows, _ROWS):
@@ -132,8 +142,19 @@ def tile_gradients(
 
 @block
 def tile_input_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, at: int, stride: int, rows: int, width: int, m: Any,
-    a: Any, b: Any, c: Any, stream: bool,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
 ) -> None:
     """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
     for r in range(0, rows, _ROWS):
