@@ -13,6 +13,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def block(function: Callable[..., Any]) -> Any:
-    """Compile a helper of kernels; it is inlined into, and cached with, the kernels that call it."""
+    """Compile a helper of kernels; it is cached with the kernels that call it."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_FLAGS)(function)
 
 
@@ -47,7 +48,7 @@ def _package_stamp() -> str:
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's on-disk cache, stamped with the whole package; its failures are never the caller's."""
+    """Numba's on-disk cache, stamped with the whole package; its failures stay its own."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -102,10 +103,8 @@ class Kernel:
             named.__qualname__ = f"{body.__qualname__}.{'parallel' if parallel else 'serial'}"
             named.__module__ = body.__module__
             compiled = numba.njit(parallel=parallel, **_FLAGS)(named)
-            try:
+            with suppress(RuntimeError):  # no directory to write to: compile in memory
                 compiled._cache = _Cache(compiled.py_func)
-            except RuntimeError:
-                pass  # no directory to write to: compile in memory
             self._twins[parallel] = compiled
         return self._twins[parallel]
 

@@ -18,7 +18,6 @@ from numba_bn._kernels.cpu.plan import (
     one_go,
     plan_of,
     slab,
-    tiles,
 )
 from numba_bn._kernels.cpu.state import STATE
 

@@ -12,7 +12,6 @@ from numba_bn._kernels.cpu.columns import (
     APPLY_ROWS,
     cut_rows,
     padded,
-    spread_out,
     tile_moments,
     tile_of,
 )

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
 WIDTH = 16
+intrinsic: Any = extending.intrinsic
 _AHEAD = 2048  # bytes to prefetch ahead: statistics from memory run 1.2 × as fast as without
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))

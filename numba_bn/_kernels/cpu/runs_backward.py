@@ -44,7 +44,7 @@ def slab_chunk_sums(
     sums: Any,
     out: Any,
 ) -> None:
-    """Blocks [first, last) of ``slab`` channels from x[at] on → out (slab, 2): Σdy, Σdy·(x-mean)."""
+    """Blocks [first, last) of ``slab`` channels → out (slab, 2): Σdy, Σdy·(x-mean)."""
     for j in range(slab):
         out[j, 0] = 0.0
         out[j, 1] = 0.0
@@ -304,7 +304,7 @@ def backward_shared(
     inner: int,
     slab: int,
 ) -> None:
-    """dy, x (outer, channels, inner) → dx, result (2, channels): sums and dx of a slab in one go."""
+    """dy, x (outer, channels, inner) → dx, result (2, channels), slab by slab."""
     for u in prange((channels + slab - 1) // slab):
         _shared_unit(
             u,
@@ -343,7 +343,7 @@ def _own_unit(
     chunks: int,
     slab: int,
 ) -> None:
-    """Unit (chunk of the batch, slab of groups) → dx, and its share of sums (2, chunks·channels)."""
+    """Unit (chunk of the batch, slab of groups) → dx, its share of sums (2, chunks·channels)."""
     slabs = (groups + slab - 1) // slab
     chunk, g = u // slabs, (u % slabs) * slab
     wide = min(slab, groups - g)
