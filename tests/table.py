@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 import numba_bn as nbn
 
@@ -118,6 +119,7 @@ _GROUP = [
     Case("group", (3, 4, 5, 6), (1, -1), groups=8),
 ]
 _ROWS = [
+    ((1,), (0,)),
     ((6,), (0,)),
     ((7, 1), (-1,)),
     ((7, 5), (-1,)),
@@ -171,6 +173,11 @@ SMALL = [
     Case("rms", (3, 4, 5, 6), (-2, -1)),
 ]
 """Small ones of every norm: crossed with all layouts, and differentiated numerically."""
+
+
+def quickly(quick: list[Any], *slow: Any) -> list[Any]:
+    """Return values to parametrize over: the quick ones always, the others with --slow."""
+    return [*quick, *(pytest.param(value, marks=pytest.mark.slow) for value in slow)]
 
 
 def name(value: Any) -> str | None:

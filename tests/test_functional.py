@@ -11,20 +11,24 @@ from table import (
     LAYOUTS,
     MEDIUM,
     SMALL,
+    Case,
     backward,
     data,
     forward,
     name,
+    quickly,
     result_dtype,
 )
 
 import numba_bn as nbn
 
-WIDTHS = [np.float32, np.float64]
+EACH = [Case("batch", (3, 5, 31, 33)), Case("layer", (7, 33), (-1,))]
+"""Few, as every dtype is compiled anew for them."""
 pytestmark = pytest.mark.usefixtures("backend")
 over_cases = pytest.mark.parametrize("case", CASES, ids=name)
 over_medium = pytest.mark.parametrize("case", MEDIUM, ids=name)
 over_small = pytest.mark.parametrize("case", SMALL, ids=name)
+over_floats = pytest.mark.parametrize("dtype", quickly([np.float32], np.float64))
 over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 over_layouts = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -40,20 +44,20 @@ def assert_gradients(case, got, want):
 
 
 @over_cases
-@pytest.mark.parametrize("dtype", WIDTHS)
+@over_floats
 def test_forward(case, dtype):
     d = data(case, dtype)
     assert_near(forward(case, d), oracle.forward(case, d))
 
 
 @over_cases
-@pytest.mark.parametrize("dtype", WIDTHS)
+@over_floats
 def test_backward(case, dtype):
     d = data(case, dtype)
     assert_gradients(case, backward(case, d), oracle.backward(case, d))
 
 
-@over_medium
+@pytest.mark.parametrize("case", quickly(EACH, *MEDIUM), ids=name)
 @over_dtypes
 def test_forward_of_every_dtype(case, dtype):
     d = data(case, dtype)
@@ -62,7 +66,7 @@ def test_forward_of_every_dtype(case, dtype):
     assert_near(y, oracle.forward(case, d))
 
 
-@over_medium
+@pytest.mark.parametrize("case", quickly(EACH[:1], *EACH[1:], *MEDIUM), ids=name)
 @over_dtypes
 def test_backward_of_every_dtype(case, dtype):
     d = data(case, dtype)
@@ -74,7 +78,7 @@ def test_backward_of_every_dtype(case, dtype):
 
 @over_small
 @over_layouts
-@pytest.mark.parametrize("dtype", WIDTHS)
+@over_floats
 def test_layouts(case, layout, dtype):
     d = data(case, dtype, layout)
     before = d.x.copy(), d.dy.copy()
@@ -135,7 +139,7 @@ def test_in_place(case, layout):
     assert_near(d.x, want.dx)
 
 
-@pytest.mark.parametrize("dtype", WIDTHS)
+@over_floats
 @pytest.mark.parametrize("case", [c for c in CASES if c.norm == "batch"], ids=name)
 def test_train_returns_the_statistics(case, dtype):
     d = data(case, dtype)

@@ -48,14 +48,14 @@ def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return flat if flat.flags.writeable else np.asarray(_Alias(flat))
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """Sixteen float64."""
 
     def __init__(self) -> None:
         super().__init__(name=f"Lanes({WIDTH})")
 
 
-class Mask(types.Type):  # type: ignore[misc]
+class Mask(types.Type):
     """Sixteen truth values."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ def _splat(builder: Any, value: Any) -> Any:
 
 def _element(array: types.Array) -> tuple[str, ir.Type]:
     """Return how an array's elements are read, and their type in memory."""
-    dtype = array.dtype
+    dtype: Any = array.dtype
     if isinstance(dtype, types.Record):
         (name,) = dtype.fields
         return name, _I16
