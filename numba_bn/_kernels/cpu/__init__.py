@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels.cpu import columns, columns_backward, rows, runs, runs_backward
+from numba_bn._kernels.cpu import (
+    columns,
+    columns_backward,
+    columns_backward_own,
+    columns_moments,
+    rows,
+    runs,
+    runs_backward,
+    runs_backward_own,
+)
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.elementwise import relu_gradient as _relu_gradient
 from numba_bn._kernels.cpu.lanes import kernel_array
@@ -64,7 +73,7 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     parts = np.empty((plan.batch * plan.groups * chunks(plan), STATE))
     x, w = kernel_array(x5), _optional(where5)
     if plan.kind == "columns":
-        columns.moments(
+        columns_moments.moments(
             x5.nbytes, x, w, result, parts, plan.batch, *_columns(plan), plan.length, plan.tile
         )
     else:
@@ -385,7 +394,7 @@ def _backward_own(
         return sums[1], sums[0]
     acc = np.zeros((2, parts * plan.groups * plan.size))
     if plan.kind == "columns":
-        columns_backward.backward_own(
+        columns_backward_own.backward_own(
             nbytes,
             *arrays,
             gamma,
@@ -401,7 +410,7 @@ def _backward_own(
         )
     else:
         stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
-        runs_backward.backward_own(
+        runs_backward_own.backward_own(
             nbytes,
             *arrays,
             gamma,

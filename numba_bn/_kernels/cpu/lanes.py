@@ -1,4 +1,4 @@
-"""Sixteen float64 at a time, as a value in Numba code: the only file that speaks LLVM.
+"""Sixteen float64 at a time, as a value in Numba code: the file that speaks LLVM.
 
 Lanes are loaded from any array the kernels accept, computed with in float64, and rounded once when
 stored. Every operation is spelled out, so the order of a sum is that of the source: the same bits
@@ -19,7 +19,15 @@ from numba import extending
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
-WIDTH = 16
+from numba_bn._kernels.cpu.halves import (
+    WIDTH,
+    half_to_single,
+    shift,
+    single_to_bfloat16,
+    single_to_half,
+    wide,
+)
+
 intrinsic: Any = extending.intrinsic
 _AHEAD = 2048  # bytes to prefetch ahead: statistics from memory run 1.2 × as fast as without
 
@@ -62,20 +70,16 @@ class Mask(types.Type):
         super().__init__(name=f"Mask({WIDTH})")
 
 
-def _wide(element: ir.Type) -> ir.VectorType:
-    return ir.VectorType(element, WIDTH)
-
-
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _wide(_F64))
+        super().__init__(dmm, fe_type, wide(_F64))
 
 
 @register_model(Mask)
 class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _wide(_I1))
+        super().__init__(dmm, fe_type, wide(_I1))
 
 
 _lanes, _mask = Lanes(), Mask()
@@ -88,9 +92,9 @@ def _call(builder: Any, name: str, result: ir.Type, *args: Any) -> Any:
 
 
 def _splat(builder: Any, value: Any) -> Any:
-    kind = _wide(value.type)
+    kind = wide(value.type)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
-    return builder.shuffle_vector(one, one, ir.Constant(_wide(_I32), [0] * WIDTH))
+    return builder.shuffle_vector(one, one, ir.Constant(wide(_I32), [0] * WIDTH))
 
 
 def _element(array: types.Array) -> tuple[str, ir.Type]:
@@ -109,81 +113,32 @@ def _element(array: types.Array) -> tuple[str, ir.Type]:
 def _widen(builder: Any, how: str, v: Any) -> Any:
     """Elements as they are in memory → float64."""
     if how == "signed":
-        return builder.sitofp(v, _wide(_F64))
+        return builder.sitofp(v, wide(_F64))
     if how == "unsigned":
-        return builder.uitofp(v, _wide(_F64))
+        return builder.uitofp(v, wide(_F64))
     if how == "bfloat16":
-        v = builder.bitcast(_shift(builder, "shl", builder.zext(v, _wide(_I32)), 16), _wide(_F32))
+        v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
     elif how == "float16":
-        v = _half_to_single(builder, v)
-    return v if v.type.element == _F64 else builder.fpext(v, _wide(_F64))
+        v = half_to_single(builder, v)
+    return v if v.type.element == _F64 else builder.fpext(v, wide(_F64))
 
 
 def _narrow(builder: Any, how: str, element: ir.Type, v: Any) -> Any:
     """float64 → elements as they are in memory, rounded to nearest even."""
     if element == _F64:
         return v
-    single = builder.fptrunc(v, _wide(_F32))
+    single = builder.fptrunc(v, wide(_F32))
     if how == "float":
         return single
-    round_to = _single_to_half if how == "float16" else _single_to_bfloat16
-    return builder.trunc(round_to(builder, builder.bitcast(single, _wide(_I32))), _wide(_I16))
-
-
-def _word(value: int) -> Any:
-    return ir.Constant(_wide(_I32), [value] * WIDTH)
-
-
-def _shift(builder: Any, direction: str, v: Any, bits: int) -> Any:
-    return getattr(builder, direction)(v, _word(bits))
-
-
-def _half_to_single(builder: Any, v: Any) -> Any:
-    """Bits of float16 → float32; LLVM's own way aborts the process on CPUs without F16C."""
-    bits = builder.zext(v, _wide(_I32))
-    size = _shift(builder, "shl", builder.and_(bits, _word(0x7FFF)), 13)
-    rebias = ir.Constant(_wide(_F32), [2.0**112] * WIDTH)
-    finite = builder.bitcast(builder.fmul(builder.bitcast(size, _wide(_F32)), rebias), _wide(_I32))
-    special = builder.icmp_unsigned(">=", size, _word(0x7C00 << 13))
-    size = builder.select(special, builder.or_(size, _word(0x7F800000)), finite)
-    sign = _shift(builder, "shl", builder.and_(bits, _word(0x8000)), 16)
-    return builder.bitcast(builder.or_(size, sign), _wide(_F32))
-
-
-def _single_to_half(builder: Any, bits: Any) -> Any:
-    """Bits of float32 → bits of float16, by three ranges: normal, subnormal, too large or NaN."""
-    sign = builder.and_(_shift(builder, "lshr", bits, 16), _word(0x8000))
-    size = builder.and_(bits, _word(0x7FFFFFFF))
-    odd = builder.and_(_shift(builder, "lshr", size, 13), _word(1))
-    normal = builder.add(builder.add(size, odd), _word(((15 - 127) << 23) + 0xFFF))
-    normal = _shift(builder, "lshr", normal, 13)
-    # adding 0.5 leaves a subnormal's bits, rounded, at the low end of the word
-    half = ir.Constant(_wide(_F32), [0.5] * WIDTH)
-    lifted = builder.fadd(builder.bitcast(size, _wide(_F32)), half)
-    subnormal = builder.sub(builder.bitcast(lifted, _wide(_I32)), _word(126 << 23))
-    nan = builder.icmp_unsigned(">", size, _word(0x7F800000))
-    special = builder.select(nan, _word(0x7E00), _word(0x7C00))
-    small = builder.icmp_unsigned("<", size, _word(113 << 23))
-    large = builder.icmp_unsigned(">=", size, _word(143 << 23))
-    result = builder.select(large, special, builder.select(small, subnormal, normal))
-    return builder.or_(result, sign)
-
-
-def _single_to_bfloat16(builder: Any, bits: Any) -> Any:
-    """Bits of float32 → bits of bfloat16."""
-    odd = builder.and_(_shift(builder, "lshr", bits, 16), _word(1))
-    rounded = builder.add(bits, builder.add(odd, _word(0x7FFF)))
-    size = builder.and_(bits, _word(0x7FFFFFFF))
-    nan = builder.icmp_unsigned(">", size, _word(0x7F800000))
-    quiet = builder.or_(bits, _word(0x400000))
-    return _shift(builder, "lshr", builder.select(nan, quiet, rounded), 16)
+    round_to = single_to_half if how == "float16" else single_to_bfloat16
+    return builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
 
 
 def _address(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     element = _element(kind)[1]
     at = builder.gep(data, [index], source_etype=element)
-    return builder.bitcast(at, ir.PointerType(_wide(element)))
+    return builder.bitcast(at, ir.PointerType(wide(element)))
 
 
 def _bytes(element: ir.Type) -> int:
@@ -201,10 +156,10 @@ def _read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     at = _address(context, builder, sig.args[0], args[0], args[1])
     if len(args) == 2:
         return builder.load(at, align=_bytes(element))
-    zeros = ir.Constant(_wide(element), None)
+    zeros = ir.Constant(wide(element), None)
     align = _I32(_bytes(element))
     name = f"llvm.masked.load.{_suffix(element)}"
-    return _call(builder, name, _wide(element), at, align, args[2], zeros)
+    return _call(builder, name, wide(element), at, align, args[2], zeros)
 
 
 @intrinsic
@@ -328,7 +283,7 @@ def head(typingctx: Any, count: Any) -> Any:
     """Return a mask that is set in the first ``count`` lanes."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        places = ir.Constant(_wide(_I64), list(range(WIDTH)))
+        places = ir.Constant(wide(_I64), list(range(WIDTH)))
         return builder.icmp_signed("<", places, _splat(builder, args[0]))
 
     return _mask(types.int64), codegen
@@ -425,7 +380,7 @@ def relu(typingctx: Any, v: Any) -> Any:
     """Return v, and 0 where it is negative; NaN stays."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        zeros = ir.Constant(_wide(_F64), None)
+        zeros = ir.Constant(wide(_F64), None)
         return builder.select(builder.fcmp_ordered("<", args[0], zeros), zeros, args[0])
 
     return _lanes(_lanes), codegen
@@ -436,7 +391,7 @@ def positive(typingctx: Any, v: Any) -> Any:
     """Return a mask that is set where v is above 0, or NaN."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fcmp_unordered(">", args[0], ir.Constant(_wide(_F64), None))
+        return builder.fcmp_unordered(">", args[0], ir.Constant(wide(_F64), None))
 
     return _mask(_lanes), codegen
 

@@ -11,7 +11,7 @@ import os
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from numba_bn._kernels.cpu import columns, moments
+from numba_bn._kernels.cpu import columns_moments, moments
 
 Shape = tuple[int, int, int, int, int]
 
@@ -84,7 +84,7 @@ def tiles(plan: Plan) -> int:
 def chunks(plan: Plan) -> int:
     """Return the number of parts a group's moments are taken in."""
     if plan.kind == "columns":
-        return int(columns.cut_rows.py_func(plan.outer)[0])
+        return int(columns_moments.cut_rows.py_func(plan.outer)[0])
     return int(moments.cut.py_func(plan.outer, plan.length)[0])
 
 

@@ -1,0 +1,177 @@
+"""Gradients of instance and group norm over columns: a sample's tile in one go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels.cpu.columns_backward import channel_vector, tile_chunk_sums
+from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, tile_moments, tile_of
+from numba_bn._kernels.cpu.moments import conclude
+from numba_bn._kernels.cpu.runs_backward import coefficients
+from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.tiles import tile_input_gradient
+
+
+@block
+def tile_sums_of(
+    dy: Any,
+    x: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    period: int,
+    inner: int,
+    m: Any,
+    columns: Any,
+    out: Any,
+) -> None:
+    """All rows of a tile → out (2, channels), chunk by chunk in order."""
+    chunks, per_chunk = cut_rows(rows)
+    part = np.empty(out.shape)
+    for c in range(out.shape[1]):
+        out[0, c], out[1, c] = 0.0, 0.0
+    for c in range(chunks):
+        tile_chunk_sums(
+            dy,
+            x,
+            None,
+            at,
+            stride,
+            c * per_chunk,
+            min((c + 1) * per_chunk, rows),
+            tail if c == chunks - 1 else 0,
+            width,
+            period,
+            inner,
+            m,
+            columns,
+            part,
+        )
+        for k in range(out.shape[1]):
+            out[0, k] += part[0, k]
+            out[1, k] += part[1, k]
+
+
+@block
+def _own_coefficients(
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    into: int,
+    channel: int,
+    moments: Any,
+    out: Any,
+    factors: Any,
+) -> None:
+    """Moments (4, groups) and sums out (2, channels) → factors (4, channels): mean, a, b, c."""
+    groups = moments.shape[1]
+    size = out.shape[1] // groups
+    for g in range(groups):
+        n, r = moments[0, g], rsqrt(moments[3, g] / moments[0, g], eps)
+        s, t = 0.0, 0.0
+        for k in range(g * size, (g + 1) * size):
+            s += gamma[channel + k] * out[0, k]
+            t += gamma[channel + k] * out[1, k]
+            sums[0, into + k] += out[0, k]
+            sums[1, into + k] += out[1, k] * r
+        b, c = coefficients(1.0, r, n, s, t)[1:]
+        for k in range(g * size, (g + 1) * size):
+            factors[0, k], factors[1, k] = moments[1, g], gamma[channel + k] * r
+            factors[2, k], factors[3, k] = b, c
+
+
+@block
+def _own_unit(
+    u: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
+    chunks: int,
+) -> None:
+    """Unit (chunk of the batch, tile) → dx, and its share of sums (2, chunks · channels)."""
+    tiles = (stride + tile - 1) // tile
+    chunk = u // tiles
+    first, width, own = tile_of(u % tiles, tile, stride, period)
+    groups, channels = own // length, own // inner
+    columns, states = np.empty((4, padded(width))), np.empty((groups, STATE))
+    moments, out, factors = np.empty((4, groups)), np.empty((2, channels)), np.empty((4, channels))
+    m = np.empty(padded(width))
+    for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
+        at = b * (rows * stride + tail) + first
+        tile_moments(x, None, at, stride, rows, tail, width, own, length, columns, states)
+        for g in range(groups):
+            conclude(states, g, moments, g)
+        channel_vector(moments[1], 0, 0, width, own, length, m)
+        tile_sums_of(dy, x, at, stride, rows, tail, width, own, inner, m, columns, out)
+        channel = first // inner
+        _own_coefficients(
+            gamma, eps, sums, chunk * (period // inner) + channel, channel, moments, out, factors
+        )
+        for i in range(4):
+            channel_vector(factors[i], 0, 0, width, own, inner, columns[i])
+        va, vb, vc = columns[1], columns[2], columns[3]
+        tile_input_gradient(dy, x, None, dx, at, stride, rows, width, m, va, vb, vc, stream)
+        if tail > 0:
+            tile_input_gradient(
+                dy, x, None, dx, at + rows * stride, stride, 1, tail, m, va, vb, vc, False
+            )
+
+
+@Kernel
+def backward_own(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
+    chunks: int,
+) -> None:
+    """dy, x (batch, rows, stride) → dx; sums (2, chunks · channels), zero before."""
+    for u in prange(chunks * ((stride + tile - 1) // tile)):
+        _own_unit(
+            u,
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            stream,
+            batch,
+            rows,
+            tail,
+            stride,
+            period,
+            length,
+            inner,
+            tile,
+            chunks,
+        )

@@ -1,0 +1,287 @@
+"""Moments of columns: channels-last data, and planes too small for a loop of their own.
+
+x is flat, (batch, rows, width) and column j belongs to group j // length and channel j // inner.
+Where rows are short, several are seen as one wide row (``fold`` of them), so that a tile of columns
+is always worth its overhead; what is left of the last wide row is a row of fewer columns.
+
+A group's values are cut into blocks of rows, blocks into chunks, by the shape alone: the same bits
+for every tile width, strategy and number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels.cpu.lanes import nearest, scalar
+from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
+from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, take
+from numba_bn._kernels.cpu.tiles import tile_sums
+
+ROWS = 512  # rows summed about one pivot
+
+
+@inline
+def cut_rows(rows: int) -> Any:
+    """Rows → number of chunks, rows in a chunk (whole blocks)."""
+    blocks = max((rows + ROWS - 1) // ROWS, 1)
+    per_chunk = (blocks + MAX_CHUNKS - 1) // MAX_CHUNKS
+    return (blocks + per_chunk - 1) // per_chunk, per_chunk * ROWS
+
+
+@inline
+def padded(width: int) -> int:
+    """Columns → room for them in whole lanes."""
+    return (width + 15) // 16 * 16
+
+
+@block
+def spread_out(values: Any, width: int, period: int, inner: int, into: Any) -> None:
+    """One value per channel of ``inner`` columns, repeating after ``period`` → one per column."""
+    for j in range(min(width, period)):
+        into[j] = values[j // inner]
+    for j in range(period, width):
+        into[j] = into[j - period]
+
+
+@block
+def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
+    """One value per column → its sum per group."""
+    for g in range(sums.size):
+        sums[g] = 0.0
+    for start in range(0, width, period):
+        stop = min(period, width - start)
+        for j in range(stop):
+            sums[j // length] += vector[start + j]
+
+
+@block
+def _sum_about(
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    period: int,
+    length: int,
+    pivots: Any,
+    columns: Any,
+    groups: Any,
+) -> None:
+    """Rows of a tile about pivots (groups,) → groups (3, groups): Σ(x-p), Σ(x-p)², count."""
+    p, s, q, n = columns[0], columns[1], columns[2], columns[3]
+    spread_out(pivots, width, period, length, p)
+    for j in range(padded(width)):
+        s[j], q[j] = 0.0, 0.0
+        n[j] = 0.0 if where is not None else float(rows)
+    tile_sums(x, where, at, stride, rows, width, p, s, q, n)
+    _gather(s, width, period, length, groups[0])
+    _gather(q, width, period, length, groups[1])
+    _gather(n, width, period, length, groups[2])
+
+
+@block
+def _take_rows(
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    width: int,
+    period: int,
+    length: int,
+    pivots: Any,
+    columns: Any,
+    groups: Any,
+    states: Any,
+) -> None:
+    """Rows of a tile → states (groups, STATE); summed again where a pivot was far from the mean."""
+    middle = at + rows // 2 * stride
+    held = min(states.shape[0], (width + length - 1) // length)
+    for g in range(pivots.size):
+        pivots[g] = 0.0
+        if where is None and g < held:
+            pivots[g] = scalar(x, middle + g * length)
+    _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
+    far = False
+    for g in range(held):
+        far = far or (groups[2, g] > 0.0 and is_far(groups[2, g], groups[0, g], groups[1, g]))
+    if far:
+        for g in range(held):
+            if groups[2, g] > 0.0:
+                better = nearest(x, pivots[g] + groups[0, g] / groups[2, g])
+                if better - better == 0.0:
+                    pivots[g] = better
+        _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
+    for g in range(held):
+        take(states, g, groups[2, g], pivots[g], groups[0, g], groups[1, g])
+
+
+@block
+def tile_chunk(
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    first: int,
+    last: int,
+    tail: int,
+    width: int,
+    period: int,
+    length: int,
+    columns: Any,
+    states: Any,
+) -> None:
+    """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
+    count = states.shape[0]
+    pivots, groups = np.empty(count), np.empty((3, count))
+    for g in range(count):
+        for i in range(STATE):
+            states[g, i] = 0.0
+    for r in range(first, last, ROWS):
+        _take_rows(
+            x,
+            where,
+            at + r * stride,
+            stride,
+            min(ROWS, last - r),
+            width,
+            period,
+            length,
+            pivots,
+            columns,
+            groups,
+            states,
+        )
+    if tail > 0:
+        _take_rows(
+            x,
+            where,
+            at + last * stride,
+            stride,
+            1,
+            tail,
+            period,
+            length,
+            pivots,
+            columns,
+            groups,
+            states,
+        )
+
+
+@block
+def tile_moments(
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    period: int,
+    length: int,
+    columns: Any,
+    states: Any,
+) -> None:
+    """All rows of a tile → states (groups, STATE), chunk by chunk in order."""
+    chunks, per_chunk = cut_rows(rows)
+    part = np.empty(states.shape)
+    for g in range(states.shape[0]):
+        for i in range(STATE):
+            states[g, i] = 0.0
+    for c in range(chunks):
+        tile_chunk(
+            x,
+            where,
+            at,
+            stride,
+            c * per_chunk,
+            min((c + 1) * per_chunk, rows),
+            tail if c == chunks - 1 else 0,
+            width,
+            period,
+            length,
+            columns,
+            part,
+        )
+        for g in range(states.shape[0]):
+            merge(states, g, part[g, 0], part[g, 1], part[g, 2], part[g, 3])
+
+
+@inline
+def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
+    """u-th tile of wide rows of ``stride`` columns → its first column, width, period within it."""
+    first = u * tile
+    width = min(tile, stride - first)
+    return first, width, min(period, width)
+
+
+@block
+def _moments_unit(
+    u: int,
+    x: Any,
+    where: Any,
+    parts: Any,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    tile: int,
+) -> None:
+    """Unit (batch, tile, chunk) → parts (batch · groups · chunks, STATE)."""
+    chunks, per_chunk = cut_rows(rows)
+    c, rest = u % chunks, u // chunks
+    tiles = (stride + tile - 1) // tile
+    b = rest // tiles
+    first, width, own = tile_of(rest % tiles, tile, stride, period)
+    groups = own // length
+    columns, states = np.empty((4, padded(width))), np.empty((groups, STATE))
+    tile_chunk(
+        x,
+        where,
+        b * (rows * stride + tail) + first,
+        stride,
+        c * per_chunk,
+        min((c + 1) * per_chunk, rows),
+        tail if c == chunks - 1 else 0,
+        width,
+        own,
+        length,
+        columns,
+        states,
+    )
+    for g in range(groups):
+        at = (b * (period // length) + first // length + g) * chunks + c
+        for i in range(STATE):
+            parts[at, i] = states[g, i]
+
+
+@Kernel
+def moments(
+    x: Any,
+    where: Any,
+    result: Any,
+    parts: Any,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    tile: int,
+) -> None:
+    """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
+    chunks = cut_rows(rows)[0]
+    tiles = (stride + tile - 1) // tile
+    for u in prange(batch * tiles * chunks):
+        _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile)
+    state = np.empty((1, STATE))
+    for t in range(batch * (period // length)):
+        fold(parts, t * chunks, chunks, state, 0)
+        conclude(state, 0, result, t)

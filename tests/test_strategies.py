@@ -1,0 +1,53 @@
+"""How the work is cut, for caches of any size, changes no bit of a result."""
+
+import numpy as np
+import oracle
+import pytest
+from oracle import assert_near
+from table import CASES, backward, data, forward, name
+
+import numba_bn as nbn
+from numba_bn._kernels import cpu
+from numba_bn._kernels.cpu import plan
+
+pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+over_cases = pytest.mark.parametrize("case", [c for c in CASES if c.norm != "frozen"], ids=name)
+over_caches = pytest.mark.parametrize("cache", [1 << 12, 1 << 40], ids=["tiny", "endless"])
+
+
+def pretend(monkeypatch, cache):
+    """Let the core's own cache have another size: large arrays become small, and small large."""
+    for module in (cpu, plan):
+        monkeypatch.setattr(module, "l2_bytes", lambda: cache)
+
+
+def results(case, d):
+    """Return every array a case computes, and its statistics."""
+    arrays = [forward(case, d), *backward(case, d)]
+    if case.norm == "batch":
+        stats = nbn.channel_stats(d.x, **case.options)
+        arrays += [stats.count, stats.mean, stats.m2]
+    return [a for a in arrays if a is not None]
+
+
+@over_cases
+@over_caches
+@pytest.mark.usefixtures("backend")
+def test_the_size_of_the_cache(case, cache, monkeypatch):
+    d = data(case, np.float32)
+    want = results(case, d)
+    pretend(monkeypatch, cache)
+    for i, (a, b) in enumerate(zip(results(case, d), want, strict=True)):
+        assert np.array_equal(a, b), f"result {i}, by {np.abs(a - b).max()}"
+
+
+@over_cases
+@over_caches
+@pytest.mark.usefixtures("backend")
+def test_every_way_is_right(case, cache, monkeypatch):
+    pretend(monkeypatch, cache)
+    d = data(case, np.float32)
+    assert_near(forward(case, d), oracle.forward(case, d))
+    got, want = backward(case, d), oracle.backward(case, d)
+    assert_near(got.dx, want.dx)
+    assert_near(got.dgamma, want.dgamma)
