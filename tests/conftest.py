@@ -1,6 +1,10 @@
 """What all tests share: the choice of backend, the --slow option, Hypothesis' settings."""
 
 import importlib
+import os
+
+# two test processes share the cores: threads that spin while they wait would steal them
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from hypothesis import HealthCheck, settings
