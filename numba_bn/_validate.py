@@ -101,9 +101,7 @@ def trailing_axes(call: str, axis: int | Sequence[int], shape: Axes) -> Axes:
 
 @lru_cache(maxsize=256)
 def _small_constant(value: float, size: int) -> Vector:
-    vector = np.full(size, value)
-    vector.flags.writeable = False
-    return vector
+    return np.full(size, value)
 
 
 def _constant(value: float, size: int) -> Vector:
@@ -122,6 +120,9 @@ def parameter(
 ) -> Vector:
     """Return a per-channel parameter as a float64 vector in the kernels' channel order.
 
+    Nobody writes to it, but it is writable: to Numba a read-only array is a type of its own, for
+    which every kernel would be compiled once more.
+
     ``axis`` is the caller's name of the argument that says where the channels are, for the hint.
     """
     if value is None:
@@ -136,7 +137,8 @@ def parameter(
     result_dtype(call, name, p.dtype)
     if len(view.channels) > 1:
         p = p.transpose(view.channel_axes)
-    return np.ascontiguousarray(p, np.float64).reshape(-1)
+    vector = np.ascontiguousarray(p, np.float64).reshape(-1)
+    return vector if vector.flags.writeable else vector.copy()
 
 
 def fitting_axis(got: Axes, shape: Axes, argument: str, samples: bool = False) -> str:
