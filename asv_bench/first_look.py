@@ -116,11 +116,10 @@ def main() -> None:
                     found.setdefault(f"{library} {what}", []).append(value)
         ms = {what: statistics.median(values) for what, values in found.items()}
         plain = ms["ours pass"]
-        row = " ".join(
-            f"{what[5:]} {ms[what] / plain:.2f}" for what in ms if what[:5] == "ours "
-        )
+        row = " ".join(f"{what[5:]} {ms[what] / plain:.2f}" for what in ms if what[:5] == "ours ")
         times = " ".join(
-            f"{what} {ms['torch ' + what] / ms['ours ' + what]:.2f}x" for what in ("forward", "backward")
+            f"{what} {ms['torch ' + what] / ms['ours ' + what]:.2f}x"
+            for what in ("forward", "backward")
         )
         print(f"{name:14s} pass {plain:8.3f} ms | x pass: {row} | faster than PyTorch: {times}")
 
