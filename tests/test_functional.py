@@ -95,6 +95,21 @@ def test_dy_in_another_layout(case, layout):
     assert_gradients(case, backward(case, d), oracle.backward(case, d))
 
 
+@pytest.mark.parametrize("case", quickly(EACH[:1], *EACH[1:], *MEDIUM), ids=name)
+@pytest.mark.parametrize("dtypes", quickly(["f4 f8"], "f8 f2", "f2 f4"))
+def test_dy_and_gamma_of_another_dtype(case, dtypes):
+    dtype, other = dtypes.split()
+    d = data(case, dtype)
+    d = d._replace(dy=d.dy.astype(other), gamma=d.gamma.astype(other))
+    assert_near(forward(case, d), oracle.forward(case, d))
+    got, want = backward(case, d), oracle.backward(case, d)
+    assert got.dx.dtype == d.x.dtype
+    assert got.dgamma.dtype == ("f8" if other == "f8" else "f4")
+    assert_near(got.dx, want.dx)
+    # float64 sums of what was computed in float32
+    assert_near(got.dgamma, want.dgamma, room=2.0**31 if other == "f8" else None)
+
+
 @over_small
 def test_byte_order(case):
     d = data(case, np.float32)
