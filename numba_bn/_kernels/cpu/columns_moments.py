@@ -106,17 +106,20 @@ def _take_rows(
         pivots[g] = 0.0
         if where is None and g < held:
             pivots[g] = scalar(x, middle + g * length)
-    _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
-    far = False
-    for g in range(held):
-        far = far or (groups[2, g] > 0.0 and is_far(groups[2, g], groups[0, g], groups[1, g]))
-    if far:
+    # one call in a loop of two: a second call would be compiled a second time
+    for attempt in range(2):
+        _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
+        far = False
+        for g in range(held):
+            n, total = groups[2, g], groups[0, g]
+            far = far or (attempt == 0 and n > 0.0 and is_far(n, total, groups[1, g]))
+        if not far:
+            break
         for g in range(held):
             if groups[2, g] > 0.0:
                 better = nearest(x, pivots[g] + groups[0, g] / groups[2, g])
                 if better - better == 0.0:
                     pivots[g] = better
-        _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
     for g in range(held):
         take(states, g, groups[2, g], pivots[g], groups[0, g], groups[1, g])
 
@@ -142,14 +145,17 @@ def tile_chunk(
     for g in range(count):
         for i in range(STATE):
             states[g, i] = 0.0
-    for r in range(first, last, ROWS):
+    r = first
+    while r < last or (r == last and tail > 0):
+        whole = r < last
+        rows = min(ROWS, last - r) if whole else 1
         _take_rows(
             x,
             where,
             at + r * stride,
             stride,
-            min(ROWS, last - r),
-            width,
+            rows,
+            width if whole else tail,
             period,
             length,
             pivots,
@@ -157,21 +163,7 @@ def tile_chunk(
             groups,
             states,
         )
-    if tail > 0:
-        _take_rows(
-            x,
-            where,
-            at + last * stride,
-            stride,
-            1,
-            tail,
-            period,
-            length,
-            pivots,
-            columns,
-            groups,
-            states,
-        )
+        r += rows
 
 
 @block
