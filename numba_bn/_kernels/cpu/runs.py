@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels._launch import Kernel, block
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
@@ -45,12 +45,6 @@ def apply_run(
         b = beta[first + k] - low * a
         run_apply(x, y, residual, at + e0, stop - e0, fill(mean), fill(a), fill(b), relu, stream)
         e0 = stop
-
-
-@inline
-def variance(centred: bool, n: float, mean: float, m2: float) -> float:
-    """Moments → variance, or the raw second moment of an RMS norm."""
-    return m2 / n if centred else m2 / n + mean * mean
 
 
 @block
