@@ -21,21 +21,12 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-_FLAGS = {"error_model": "numpy", "nogil": True}
+from numba_bn._kernels._compile import whole
+
 _PARALLEL_BYTES = 1 << 18  # below, waking threads costs more than they save
 _FORK_SAFE = ("tbb", "workqueue")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def block(function: Callable[..., Any]) -> Any:
-    """Compile a helper of kernels; it is cached with the kernels that call it."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_FLAGS)(function)
-
-
-def inline(function: Callable[..., Any]) -> Any:
-    """Compile a small helper into the very code of its callers: a block of its own costs 0.1 s."""
-    return numba.njit(inline="always", **_FLAGS)(function)
 
 
 @cache
@@ -102,7 +93,7 @@ class Kernel:
             named = types.FunctionType(body.__code__, body.__globals__, body.__name__)
             named.__qualname__ = f"{body.__qualname__}.{'parallel' if parallel else 'serial'}"
             named.__module__ = body.__module__
-            compiled = numba.njit(parallel=parallel, **_FLAGS)(named)
+            compiled = whole(named, parallel=parallel)
             with suppress(RuntimeError):  # no directory to write to: compile in memory
                 compiled._cache = _Cache(compiled.py_func)
             self._twins[parallel] = compiled

@@ -126,33 +126,26 @@ def _normalize(
     relu: bool,
 ) -> None:
     plan = plan_of(x5.shape)
+    per_channel = (plan.batch, plan.groups, plan.size)
+    m, lost, r = (
+        np.broadcast_to(v.reshape(plan.batch, plan.groups, 1), per_channel)
+        for v in (mean, low, _rstd(var, eps))
+    )
+    factor = gamma.reshape(per_channel[1:]) * r
+    # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
+    shift = beta.reshape(per_channel[1:]) - lost * factor
     arrays = kernel_array(x5), kernel_array(y5), _optional(residual5)
-    given = gamma, beta, mean, low, var, eps, relu
+    given = m.reshape(-1), factor.reshape(-1), shift.reshape(-1), relu
     if plan.kind == "columns":
         tile = _apply_tile(plan)
+        stream = _tile_streams(y5, x5, plan, tile)
         columns.normalize(
-            x5.nbytes,
-            *arrays,
-            *given,
-            _tile_streams(y5, x5, plan, tile),
-            plan.batch,
-            *_columns(plan),
-            plan.length,
-            plan.inner,
-            tile,
+            x5.nbytes, *arrays, *given, stream, plan.batch, *_columns(plan), plan.inner, tile
         )
     else:
+        channels, stream = plan.groups * plan.size, _streams(y5, x5)
         runs.normalize(
-            x5.nbytes,
-            *arrays,
-            *given,
-            _streams(y5, x5),
-            plan.batch,
-            plan.outer,
-            plan.groups,
-            plan.length,
-            plan.size,
-            plan.period,
+            x5.nbytes, *arrays, *given, stream, plan.batch, plan.outer, channels, plan.inner
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
-from numba_bn._kernels.cpu.columns_moments import padded, tile_moments, tile_of
+from numba_bn._kernels._compile import block
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
 from numba_bn._kernels.cpu.moments import conclude
 from numba_bn._kernels.cpu.state import STATE, rsqrt
 from numba_bn._kernels.cpu.tiles import tile_apply
@@ -17,58 +18,20 @@ APPLY_ROWS = 128  # rows of a tile that one unit normalizes
 
 
 @block
-def apply_vectors(
-    first: int,
-    width: int,
-    period: int,
-    length: int,
-    inner: int,
-    mean: Any,
-    low: Any,
-    var: Any,
-    t: int,
-    var_from: int,
-    eps: float,
-    gamma: Any,
-    beta: Any,
-    vectors: Any,
-) -> None:
-    """Columns from ``first`` on → vectors (3, width): mean, factor, shift; var[0] is var_from's."""
-    m, a, b = vectors[0], vectors[1], vectors[2]
-    j = 0
-    while j < min(width, period):
-        g, c = (first + j) // length, (first + j) // inner
-        factor = gamma[c] * rsqrt(var[t + g - var_from], eps)
-        shift = beta[c] - low[t + g] * factor
-        stop = min(min((c + 1) * inner, (g + 1) * length) - first, min(width, period))
-        for k in range(j, stop):
-            m[k], a[k], b[k] = mean[t + g], factor, shift
-        j = stop
-    for k in range(period, width):
-        m[k], a[k], b[k] = m[k - period], a[k - period], b[k - period]
-    for k in range(width, padded(width)):
-        m[k], a[k], b[k] = 0.0, 0.0, 0.0
-
-
-@block
 def _normalize_unit(
     u: int,
     x: Any,
     y: Any,
     residual: Any,
-    gamma: Any,
-    beta: Any,
     mean: Any,
-    low: Any,
-    var: Any,
-    eps: float,
+    factor: Any,
+    shift: Any,
     relu: bool,
     stream: bool,
     rows: int,
     tail: int,
     stride: int,
     period: int,
-    length: int,
     inner: int,
     tile: int,
 ) -> None:
@@ -77,28 +40,15 @@ def _normalize_unit(
     b, part, which = u // (tiles * slices), u // tiles % slices, u % tiles
     first, width, own = tile_of(which, tile, stride, period)
     vectors = np.empty((3, padded(width)))
-    apply_vectors(
-        first,
-        width,
-        own,
-        length,
-        inner,
-        mean,
-        low,
-        var,
-        b * (period // length),
-        0,
-        eps,
-        gamma,
-        beta,
-        vectors,
-    )
     m, f, s = vectors[0], vectors[1], vectors[2]
-    at = b * (rows * stride + tail) + first
+    channel = b * (period // inner)
+    spread_out(mean, channel, first, width, own, inner, m)
+    spread_out(factor, channel, first, width, own, inner, f)
+    spread_out(shift, channel, first, width, own, inner, s)
     r0, r1 = part * APPLY_ROWS, min((part + 1) * APPLY_ROWS, rows)
-    tile_apply(x, y, residual, at + r0 * stride, stride, r1 - r0, width, m, f, s, relu, stream)
-    if tail > 0 and part == slices - 1:
-        tile_apply(x, y, residual, at + rows * stride, stride, 1, tail, m, f, s, relu, False)
+    at = b * (rows * stride + tail) + first + r0 * stride
+    last = tail if part == slices - 1 else 0
+    tile_apply(x, y, residual, at, stride, r1 - r0, last, width, m, f, s, relu, stream)
 
 
 @Kernel
@@ -106,12 +56,9 @@ def normalize(
     x: Any,
     y: Any,
     residual: Any,
-    gamma: Any,
-    beta: Any,
     mean: Any,
-    low: Any,
-    var: Any,
-    eps: float,
+    factor: Any,
+    shift: Any,
     relu: bool,
     stream: bool,
     batch: int,
@@ -119,11 +66,10 @@ def normalize(
     tail: int,
     stride: int,
     period: int,
-    length: int,
     inner: int,
     tile: int,
 ) -> None:
-    """x, and per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
+    """x, per (batch·channels,) mean, factor, shift → y; from the end, where x may be cached."""
     tiles = (stride + tile - 1) // tile
     units = batch * tiles * max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
     for u in prange(units):
@@ -132,22 +78,33 @@ def normalize(
             x,
             y,
             residual,
-            gamma,
-            beta,
             mean,
-            low,
-            var,
-            eps,
+            factor,
+            shift,
             relu,
             stream,
             rows,
             tail,
             stride,
             period,
-            length,
             inner,
             tile,
         )
+
+
+@block
+def _factors(
+    states: Any, result: Any, t: int, gamma: Any, beta: Any, channel: int, eps: float, out: Any
+) -> None:
+    """States of a tile's groups → result[:, t :], and out (3, channels): mean, factor, shift."""
+    size = out.shape[1] // states.shape[0]
+    for g in range(states.shape[0]):
+        conclude(states, g, result, t + g)
+        r = rsqrt(result[3, t + g] / result[0, t + g], eps)
+        for k in range(g * size, (g + 1) * size):
+            factor = gamma[channel + k] * r
+            out[0, k], out[1, k] = result[1, t + g], factor
+            out[2, k] = beta[channel + k] - result[2, t + g] * factor
 
 
 @block
@@ -175,35 +132,16 @@ def _forward_unit(
     tiles = (stride + tile - 1) // tile
     b = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
-    groups, t = own // length, b * (period // length)
     at = b * (rows * stride + tail) + first
-    columns, states = np.empty((4, padded(width))), np.empty((groups, STATE))
+    columns, states = np.empty((4, padded(width))), np.empty((own // length, STATE))
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
-    variances = np.empty(groups)
-    for g in range(groups):
-        h = t + first // length + g
-        conclude(states, g, result, h)
-        variances[g] = result[3, h] / result[0, h]
-    apply_vectors(
-        first,
-        width,
-        own,
-        length,
-        inner,
-        result[1],
-        result[2],
-        variances,
-        t,
-        t + first // length,
-        eps,
-        gamma,
-        beta,
-        columns,
-    )
+    factors = np.empty((3, own // inner))
+    t = (b * period + first) // length
+    _factors(states, result, t, gamma, beta, first // inner, eps, factors)
+    for i in range(3):
+        spread_out(factors[i], 0, 0, width, own, inner, columns[i])
     m, f, s = columns[0], columns[1], columns[2]
-    if tail > 0:
-        tile_apply(x, y, residual, at + rows * stride, stride, 1, tail, m, f, s, relu, False)
-    tile_apply(x, y, residual, at, stride, rows, width, m, f, s, relu, stream)
+    tile_apply(x, y, residual, at, stride, rows, tail, width, m, f, s, relu, stream)
 
 
 @Kernel

@@ -7,23 +7,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._compile import block
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import APPLY_ROWS
-from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, tile_of
+from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.tiles import tile_gradients, tile_input_gradient
-
-
-@block
-def channel_vector(
-    values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
-) -> None:
-    """values[at :], one per ``inner`` columns → one per column from column ``first`` on."""
-    for j in range(min(width, period)):
-        into[j] = values[at + (first + j) // inner]
-    for j in range(period, width):
-        into[j] = into[j - period]
-    for j in range(width, padded(width)):
-        into[j] = 0.0
 
 
 @block
@@ -47,9 +35,7 @@ def tile_chunk_sums(
     s, t = columns[0], columns[1]
     for j in range(padded(width)):
         s[j], t[j] = 0.0, 0.0
-    tile_gradients(dy, x, where, at + first * stride, stride, last - first, width, m, s, t)
-    if tail > 0:
-        tile_gradients(dy, x, where, at + last * stride, stride, 1, tail, m, s, t)
+    tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
     for c in range(out.shape[1]):
         out[0, c], out[1, c] = 0.0, 0.0
     for start in range(0, width, period):
@@ -82,7 +68,7 @@ def _sums_unit(
         np.empty(padded(width)),
         np.empty((2, own // inner)),
     )
-    channel_vector(mean, 0, first, width, own, inner, m)
+    spread_out(mean, 0, first, width, own, inner, m)
     tile_chunk_sums(
         dy,
         x,
@@ -155,19 +141,14 @@ def _input_gradient_unit(
     part = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
     vectors = np.empty((4, padded(width)))
-    channel_vector(mean, 0, first, width, own, inner, vectors[0])
-    channel_vector(a, 0, first, width, own, inner, vectors[1])
-    channel_vector(b, 0, first, width, own, inner, vectors[2])
-    channel_vector(c, 0, first, width, own, inner, vectors[3])
+    spread_out(mean, 0, first, width, own, inner, vectors[0])
+    spread_out(a, 0, first, width, own, inner, vectors[1])
+    spread_out(b, 0, first, width, own, inner, vectors[2])
+    spread_out(c, 0, first, width, own, inner, vectors[3])
     m, va, vb, vc = vectors[0], vectors[1], vectors[2], vectors[3]
     r0, r1 = part * APPLY_ROWS, min((part + 1) * APPLY_ROWS, rows)
-    tile_input_gradient(
-        dy, x, where, dx, first + r0 * stride, stride, r1 - r0, width, m, va, vb, vc, stream
-    )
-    if tail > 0 and part == slices - 1:
-        tile_input_gradient(
-            dy, x, where, dx, first + rows * stride, stride, 1, tail, m, va, vb, vc, False
-        )
+    last, at = (tail if part == slices - 1 else 0), first + r0 * stride
+    tile_input_gradient(dy, x, where, dx, at, stride, r1 - r0, last, width, m, va, vb, vc, stream)
 
 
 @Kernel

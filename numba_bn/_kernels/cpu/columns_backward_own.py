@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
-from numba_bn._kernels.cpu.columns_backward import channel_vector, tile_chunk_sums
-from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, tile_moments, tile_of
+from numba_bn._kernels._compile import block
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.columns_backward import tile_chunk_sums
+from numba_bn._kernels.cpu.columns_moments import (
+    cut_rows,
+    padded,
+    spread_out,
+    tile_moments,
+    tile_of,
+)
 from numba_bn._kernels.cpu.moments import conclude
 from numba_bn._kernels.cpu.runs_backward import coefficients
 from numba_bn._kernels.cpu.state import STATE, rsqrt
@@ -119,20 +126,16 @@ def _own_unit(
         tile_moments(x, None, at, stride, rows, tail, width, own, length, columns, states)
         for g in range(groups):
             conclude(states, g, moments, g)
-        channel_vector(moments[1], 0, 0, width, own, length, m)
+        spread_out(moments[1], 0, 0, width, own, length, m)
         tile_sums_of(dy, x, at, stride, rows, tail, width, own, inner, m, columns, out)
         channel = first // inner
         _own_coefficients(
             gamma, eps, sums, chunk * (period // inner) + channel, channel, moments, out, factors
         )
         for i in range(4):
-            channel_vector(factors[i], 0, 0, width, own, inner, columns[i])
+            spread_out(factors[i], 0, 0, width, own, inner, columns[i])
         va, vb, vc = columns[1], columns[2], columns[3]
-        tile_input_gradient(dy, x, None, dx, at, stride, rows, width, m, va, vb, vc, stream)
-        if tail > 0:
-            tile_input_gradient(
-                dy, x, None, dx, at + rows * stride, stride, 1, tail, m, va, vb, vc, False
-            )
+        tile_input_gradient(dy, x, None, dx, at, stride, rows, tail, width, m, va, vb, vc, stream)
 
 
 @Kernel

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import nearest, scalar
 from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
 from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, take
@@ -39,12 +40,20 @@ def padded(width: int) -> int:
 
 
 @block
-def spread_out(values: Any, width: int, period: int, inner: int, into: Any) -> None:
-    """One value per channel of ``inner`` columns, repeating after ``period`` → one per column."""
+def spread_out(
+    values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
+) -> None:
+    """values[at :], one per ``inner`` columns → one per column from column ``first`` on."""
+    c, left = at + first // inner, inner - first % inner
     for j in range(min(width, period)):
-        into[j] = values[j // inner]
+        into[j] = values[c]
+        left -= 1
+        if left == 0:
+            c, left = c + 1, inner
     for j in range(period, width):
         into[j] = into[j - period]
+    for j in range(width, padded(width)):
+        into[j] = 0.0
 
 
 @block
@@ -74,7 +83,7 @@ def _sum_about(
 ) -> None:
     """Rows of a tile about pivots (groups,) → groups (3, groups): Σ(x-p), Σ(x-p)², count."""
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
-    spread_out(pivots, width, period, length, p)
+    spread_out(pivots, 0, 0, width, period, length, p)
     for j in range(padded(width)):
         s[j], q[j] = 0.0, 0.0
         n[j] = 0.0 if where is not None else float(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._launch import block, inline
+from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import (
     add,
     before_aligned,

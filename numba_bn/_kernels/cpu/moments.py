@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, nearest, scalar, store, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
 from numba_bn._kernels.cpu.state import STATE, finish, fold, is_far, merge, take

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import row_apply, row_gradients, row_input_gradient
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._compile import block
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
@@ -152,44 +153,24 @@ def _normalize_unit(
     x: Any,
     y: Any,
     residual: Any,
-    gamma: Any,
-    beta: Any,
     mean: Any,
-    low: Any,
-    rs: Any,
+    factor: Any,
+    shift: Any,
     relu: bool,
     stream: bool,
     runs: int,
     outer: int,
-    groups: int,
-    length: int,
-    size: int,
-    period: int,
+    channels: int,
+    inner: int,
 ) -> None:
-    together, pieces = pieces_of(runs, length)[1:]
+    together, pieces = pieces_of(runs, inner)[1:]
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
-    e1 = min(e0 + BLOCK, length) if pieces > 1 else length
+    n = min(BLOCK, inner - e0) if pieces > 1 else inner
     for run in range(first, min(first + together, runs)):
-        g = run % groups
-        t = run // (outer * groups) * groups + g
-        apply_run(
-            x,
-            y,
-            residual,
-            run * length,
-            e0,
-            e1,
-            (g % period) * size,
-            length // size,
-            mean[t],
-            low[t],
-            rs[t],
-            gamma,
-            beta,
-            relu,
-            stream,
-        )
+        t = run // (outer * channels) * channels + run % channels
+        m, f, s = fill(mean[t]), fill(factor[t]), fill(shift[t])
+        run_apply(x, y, residual, run * inner + e0, n, m, f, s, relu, stream)
 
 
 @Kernel
@@ -197,44 +178,32 @@ def normalize(
     x: Any,
     y: Any,
     residual: Any,
-    gamma: Any,
-    beta: Any,
     mean: Any,
-    low: Any,
-    var: Any,
-    eps: float,
+    factor: Any,
+    shift: Any,
     relu: bool,
     stream: bool,
     batch: int,
     outer: int,
-    groups: int,
-    length: int,
-    size: int,
-    period: int,
+    channels: int,
+    inner: int,
 ) -> None:
-    """x, and per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    rs = np.empty(var.size)
-    for t in range(var.size):
-        rs[t] = rsqrt(var[t], eps)
-    runs = batch * outer * groups
-    units = pieces_of(runs, length)[0]
+    """x, per (batch·channels,) mean, factor, shift → y; from the end, where x may be cached."""
+    runs = batch * outer * channels
+    units = pieces_of(runs, inner)[0]
     for u in prange(units):
         _normalize_unit(
             units - 1 - u,
             x,
             y,
             residual,
-            gamma,
-            beta,
             mean,
-            low,
-            rs,
+            factor,
+            shift,
             relu,
             stream,
             runs,
             outer,
-            groups,
-            length,
-            size,
-            period,
+            channels,
+            inner,
         )

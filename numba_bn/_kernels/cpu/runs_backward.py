@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block, inline
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, store, total
 from numba_bn._kernels.cpu.loops import run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.moments import (

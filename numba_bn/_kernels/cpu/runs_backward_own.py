@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._launch import Kernel, block
+from numba_bn._kernels._compile import block
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_input_gradient
 from numba_bn._kernels.cpu.moments import conclude, slab_moments

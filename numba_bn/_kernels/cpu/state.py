@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from numba_bn._kernels._launch import block, inline
+from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import remainder
 
 STATE = 4
@@ -86,4 +84,4 @@ def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
 def rsqrt(var: float, eps: float) -> float:
     """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
     v = var + eps
-    return 0.0 if v == 0.0 else 1.0 / np.sqrt(v)
+    return 0.0 if v == 0.0 else 1.0 / math.sqrt(v)

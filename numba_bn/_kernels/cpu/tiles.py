@@ -1,14 +1,15 @@
 """The innermost loops over columns: eight rows at a time, sixteen columns of each.
 
 A tile is ``width`` neighbouring columns; what belongs to a column lies in vectors padded to
-sixteen. Sums of a column are its own, so how wide a tile is changes no bit.
+sixteen. Sums of a column are its own, so how wide a tile is changes no bit. Under the last row of a
+tile there may be one more, of ``tail`` columns.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._launch import block
+from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -31,6 +32,19 @@ from numba_bn._kernels.cpu.lanes import (
 from numba_bn._kernels.cpu.loops import rectify
 
 _ROWS = 8  # rows whose columns share one load of the column's vectors
+
+
+@inline
+def steps(rows: int, tail: int) -> int:
+    """Return in how many steps a tile is walked."""
+    return (rows + _ROWS - 1) // _ROWS + (1 if tail > 0 else 0)
+
+
+@inline
+def rows_of(step: int, rows: int, tail: int, width: int) -> Any:
+    """Return the first row of a step, how many there are, and how wide they are."""
+    r = step * _ROWS
+    return (r, min(_ROWS, rows - r), width) if r < rows else (rows, 1, tail)
 
 
 @block
@@ -75,6 +89,7 @@ def tile_apply(
     at: int,
     stride: int,
     rows: int,
+    tail: int,
     width: int,
     m: Any,
     a: Any,
@@ -83,14 +98,14 @@ def tile_apply(
     stream: bool,
 ) -> None:
     """Rows of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,)."""
-    for r in range(0, rows, _ROWS):
-        some = min(_ROWS, rows - r)
-        for j in range(0, width, 16):
+    for step in range(steps(rows, tail)):
+        r, some, wide = rows_of(step, rows, tail, width)
+        for j in range(0, wide, 16):
             mj, aj, bj = load(m, j), load(a, j), load(b, j)
             i = at + r * stride + j
-            part = head(width - j)
+            part = head(wide - j)
             for _ in range(some):
-                if j + 16 <= width:
+                if j + 16 <= wide:
                     prefetch(x, i)
                     v = fma(sub(load(x, i), mj), aj, bj)
                     if residual is not None:
@@ -106,17 +121,27 @@ def tile_apply(
 
 @block
 def tile_gradients(
-    dy: Any, x: Any, where: Any, at: int, stride: int, rows: int, width: int, m: Any, s: Any, t: Any
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    m: Any,
+    s: Any,
+    t: Any,
 ) -> None:
     """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
-    for r in range(0, rows, _ROWS):
-        some = min(_ROWS, rows - r)
-        for j in range(0, width, 16):
+    for step in range(steps(rows, tail)):
+        r, some, wide = rows_of(step, rows, tail, width)
+        for j in range(0, wide, 16):
             mj, sj, tj = load(m, j), load(s, j), load(t, j)
             i = at + r * stride + j
-            part = head(width - j)
+            part = head(wide - j)
             for _ in range(some):
-                if j + 16 <= width:
+                if j + 16 <= wide:
                     prefetch(x, i)
                     prefetch(dy, i)
                     d = load(dy, i)
@@ -149,6 +174,7 @@ def tile_input_gradient(
     at: int,
     stride: int,
     rows: int,
+    tail: int,
     width: int,
     m: Any,
     a: Any,
@@ -157,14 +183,14 @@ def tile_input_gradient(
     stream: bool,
 ) -> None:
     """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
-    for r in range(0, rows, _ROWS):
-        some = min(_ROWS, rows - r)
-        for j in range(0, width, 16):
+    for step in range(steps(rows, tail)):
+        r, some, wide = rows_of(step, rows, tail, width)
+        for j in range(0, wide, 16):
             mj, aj, bj, cj = load(m, j), load(a, j), load(b, j), load(c, j)
             i = at + r * stride + j
-            part = head(width - j)
+            part = head(wide - j)
             for _ in range(some):
-                if j + 16 <= width:
+                if j + 16 <= wide:
                     prefetch(x, i)
                     prefetch(dy, i)
                     share = fma(sub(load(x, i), mj), bj, cj)
