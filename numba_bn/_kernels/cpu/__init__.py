@@ -315,8 +315,8 @@ def backward(
         return _backward_own(dy5, x5, gamma, eps, dx5, centred)
     mean, var, count = given
     plan = plan_of(x5.shape)
-    if count is not None and plan.kind == "runs" and one_go(plan, 2 * x5.itemsize):
-        return _backward_slabs(dy5, x5, gamma, eps, dx5, (mean, var, count), where5)
+    if count is not None and one_go(plan, 2 * x5.itemsize):
+        return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, var, count), where5)
     dbeta, dgamma = gradient_sums(dy5, x5, mean, var, eps, where5)
     sums = None if count is None else (dbeta, dgamma)
     n = np.ones_like(mean) if count is None else count
@@ -324,7 +324,7 @@ def backward(
     return dgamma, dbeta
 
 
-def _backward_slabs(
+def _backward_fused(
     dy5: Array,
     x5: Array,
     gamma: Array,
@@ -338,23 +338,19 @@ def _backward_slabs(
     mean, var, count = (v.reshape(-1) for v in given)
     rstd, sums = _rstd(var, eps), np.empty((2, plan.groups))
     stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
-    runs_backward.backward_shared(
-        3 * x5.nbytes,
-        kernel_array(dy5),
-        kernel_array(x5),
-        _optional(where5),
-        kernel_array(dx5),
-        mean,
-        rstd,
-        gamma,
-        count,
-        sums,
-        stream,
-        plan.outer,
-        plan.groups,
-        plan.inner,
-        slab(plan, 2 * x5.itemsize),
-    )
+    arrays = kernel_array(dy5), kernel_array(x5), _optional(where5), kernel_array(dx5)
+    values = mean, rstd, gamma, count, sums
+    nbytes = 3 * x5.nbytes
+    if plan.kind == "columns":
+        stream = stream and _tile_streams(dx5, x5, plan, plan.tile)
+        columns_backward.backward_shared(
+            nbytes, *arrays, *values, stream, *_columns(plan), plan.inner, plan.tile
+        )
+    else:
+        together = slab(plan, 2 * x5.itemsize)
+        runs_backward.backward_shared(
+            nbytes, *arrays, *values, stream, plan.outer, plan.groups, plan.inner, together
+        )
     return sums[1] * rstd, sums[0]
 
 

@@ -11,6 +11,7 @@ from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import APPLY_ROWS
 from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.state import coefficients
 from numba_bn._kernels.cpu.tiles import tile_gradients, tile_input_gradient
 
 
@@ -42,6 +43,49 @@ def tile_chunk_sums(
         for j in range(min(period, width - start)):
             out[0, j // inner] += s[start + j]
             out[1, j // inner] += t[start + j]
+
+
+@block
+def tile_sums_of(
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    period: int,
+    inner: int,
+    m: Any,
+    columns: Any,
+    out: Any,
+) -> None:
+    """All rows of a tile → out (2, channels), chunk by chunk in order."""
+    chunks, per_chunk = cut_rows(rows)
+    part = np.empty(out.shape)
+    for c in range(out.shape[1]):
+        out[0, c], out[1, c] = 0.0, 0.0
+    for c in range(chunks):
+        tile_chunk_sums(
+            dy,
+            x,
+            where,
+            at,
+            stride,
+            c * per_chunk,
+            min((c + 1) * per_chunk, rows),
+            tail if c == chunks - 1 else 0,
+            width,
+            period,
+            inner,
+            m,
+            columns,
+            part,
+        )
+        for k in range(out.shape[1]):
+            out[0, k] += part[0, k]
+            out[1, k] += part[1, k]
 
 
 @block
@@ -182,6 +226,87 @@ def input_gradient(
             a,
             b,
             c,
+            stream,
+            rows,
+            tail,
+            stride,
+            period,
+            inner,
+            tile,
+        )
+
+
+@block
+def _shared_unit(
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
+    first, width, own = tile_of(u, tile, stride, period)
+    channel, channels = first // inner, own // inner
+    vectors, sums = np.empty((4, padded(width))), np.empty((2, channels))
+    m, va, vb, vc = vectors[0], vectors[1], vectors[2], vectors[3]
+    spread_out(mean, 0, first, width, own, inner, m)
+    tile_sums_of(dy, x, where, first, stride, rows, tail, width, own, inner, m, vectors[1:], sums)
+    factors = np.empty((3, channels))
+    for k in range(channels):
+        c = channel + k
+        s, t = sums[0, k], sums[1, k]
+        result[0, c], result[1, c] = s, t
+        factors[0, k], factors[1, k], factors[2, k] = coefficients(gamma[c], rs[c], count[c], s, t)
+    spread_out(factors[0], 0, 0, width, own, inner, va)
+    spread_out(factors[1], 0, 0, width, own, inner, vb)
+    spread_out(factors[2], 0, 0, width, own, inner, vc)
+    tile_input_gradient(dy, x, where, dx, first, stride, rows, tail, width, m, va, vb, vc, stream)
+
+
+@Kernel
+def backward_shared(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    """dy, x (rows, stride) → dx, result (2, channels), tile by tile."""
+    for u in prange((stride + tile - 1) // tile):
+        _shared_unit(
+            u,
+            dy,
+            x,
+            where,
+            dx,
+            mean,
+            rs,
+            gamma,
+            count,
+            result,
             stream,
             rows,
             tail,

@@ -9,60 +9,16 @@ from numba import prange
 
 from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_backward import tile_chunk_sums
+from numba_bn._kernels.cpu.columns_backward import tile_sums_of
 from numba_bn._kernels.cpu.columns_moments import (
-    cut_rows,
     padded,
     spread_out,
     tile_moments,
     tile_of,
 )
 from numba_bn._kernels.cpu.moments import conclude
-from numba_bn._kernels.cpu.runs_backward import coefficients
-from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
 from numba_bn._kernels.cpu.tiles import tile_input_gradient
-
-
-@block
-def tile_sums_of(
-    dy: Any,
-    x: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
-    inner: int,
-    m: Any,
-    columns: Any,
-    out: Any,
-) -> None:
-    """All rows of a tile → out (2, channels), chunk by chunk in order."""
-    chunks, per_chunk = cut_rows(rows)
-    part = np.empty(out.shape)
-    for c in range(out.shape[1]):
-        out[0, c], out[1, c] = 0.0, 0.0
-    for c in range(chunks):
-        tile_chunk_sums(
-            dy,
-            x,
-            None,
-            at,
-            stride,
-            c * per_chunk,
-            min((c + 1) * per_chunk, rows),
-            tail if c == chunks - 1 else 0,
-            width,
-            period,
-            inner,
-            m,
-            columns,
-            part,
-        )
-        for k in range(out.shape[1]):
-            out[0, k] += part[0, k]
-            out[1, k] += part[1, k]
 
 
 @block
@@ -127,7 +83,7 @@ def _own_unit(
         for g in range(groups):
             conclude(states, g, moments, g)
         spread_out(moments[1], 0, 0, width, own, length, m)
-        tile_sums_of(dy, x, at, stride, rows, tail, width, own, inner, m, columns, out)
+        tile_sums_of(dy, x, None, at, stride, rows, tail, width, own, inner, m, columns, out)
         channel = first // inner
         _own_coefficients(
             gamma, eps, sums, chunk * (period // inner) + channel, channel, moments, out, factors

@@ -16,8 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import row_apply, row_gradients, row_input_gradient
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
-from numba_bn._kernels.cpu.runs_backward import coefficients
-from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
 
 
 @inline

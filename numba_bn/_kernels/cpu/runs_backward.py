@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, store, total
 from numba_bn._kernels.cpu.loops import run_gradients, run_input_gradient
@@ -22,6 +22,7 @@ from numba_bn._kernels.cpu.moments import (
     cut,
     pieces_of,
 )
+from numba_bn._kernels.cpu.state import coefficients
 
 
 @block
@@ -230,13 +231,6 @@ def input_gradient(
         _input_gradient_unit(
             units - 1 - u, dy, x, where, dx, mean, a, b, c, stream, runs, channels, inner
         )
-
-
-@inline
-def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
-    """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
-    a = gamma * r
-    return a, -a * r * r * t / n, -a * s / n
 
 
 @block

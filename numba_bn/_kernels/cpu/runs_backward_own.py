@@ -12,8 +12,8 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import run_input_gradient
 from numba_bn._kernels.cpu.moments import conclude, slab_moments
-from numba_bn._kernels.cpu.runs_backward import coefficients, slab_sums
-from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.runs_backward import slab_sums
+from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
 
 
 @block

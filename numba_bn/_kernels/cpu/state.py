@@ -85,3 +85,10 @@ def rsqrt(var: float, eps: float) -> float:
     """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
     v = var + eps
     return 0.0 if v == 0.0 else 1.0 / math.sqrt(v)
+
+
+@inline
+def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
+    """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
+    a = gamma * r
+    return a, -a * r * r * t / n, -a * s / n
