@@ -33,6 +33,8 @@ from numba_bn._kernels.cpu.state import STATE
 Array = np.ndarray[Any, np.dtype[Any]]
 Moments = tuple[Array, Array, Array]
 
+_WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
+_APPLY_TILE = 1024  # columns of a tile of a longer row
 _STREAM_CACHES = 16  # outputs of this many L2 caches and more go past them
 
 
@@ -45,15 +47,15 @@ def _streams(y5: Array, x5: Array) -> bool:
     return y5.nbytes >= _STREAM_CACHES * l2_bytes() and not np.may_share_memory(y5, x5)
 
 
-def _tile_streams(y5: Array, x5: Array, plan: Plan, tile: int) -> bool:
-    """Tell the same of columns, whose rows must keep to the alignment."""
-    aligned = y5.ctypes.data % (16 * y5.itemsize) == 0 and not (plan.stride % 16 or tile % 16)
-    return aligned and plan.batch == 1 and _streams(y5, x5)
+def _tile_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+    """Tell the same of columns, all of whose rows must begin alike."""
+    return plan.stride % 16 == 0 and _streams(y5, x5)
 
 
 def _apply_tile(plan: Plan) -> int:
     """Return the columns of a tile where groups need not stay whole."""
-    return plan.stride if plan.stride != plan.period else min(512, plan.stride)
+    folded = plan.stride != plan.period
+    return plan.stride if folded or plan.stride <= _WHOLE_ROW else _APPLY_TILE
 
 
 def _columns(plan: Plan) -> tuple[int, ...]:
@@ -138,7 +140,7 @@ def _normalize(
     given = m.reshape(-1), factor.reshape(-1), shift.reshape(-1), relu
     if plan.kind == "columns":
         tile = _apply_tile(plan)
-        stream = _tile_streams(y5, x5, plan, tile)
+        stream = _tile_streams(y5, x5, plan)
         columns.normalize(
             x5.nbytes, *arrays, *given, stream, plan.batch, *_columns(plan), plan.inner, tile
         )
@@ -173,7 +175,7 @@ def forward(
     arrays = kernel_array(x5), kernel_array(y5), _optional(where5), _optional(residual5)
     given = gamma, beta, eps, relu
     if plan.kind == "columns":
-        stream = _tile_streams(y5, x5, plan, plan.tile)
+        stream = _tile_streams(y5, x5, plan)
         columns.forward(
             x5.nbytes,
             *arrays,
@@ -286,7 +288,7 @@ def input_gradient(
     stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     if plan.kind == "columns":
         tile = _apply_tile(plan)
-        stream = stream and _tile_streams(dx5, x5, plan, tile)
+        stream = stream and _tile_streams(dx5, x5, plan)
         columns_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *_columns(plan), plan.inner, tile
         )
@@ -342,7 +344,7 @@ def _backward_fused(
     values = mean, rstd, gamma, count, sums
     nbytes = 3 * x5.nbytes
     if plan.kind == "columns":
-        stream = stream and _tile_streams(dx5, x5, plan, plan.tile)
+        stream = stream and _tile_streams(dx5, x5, plan)
         columns_backward.backward_shared(
             nbytes, *arrays, *values, stream, *_columns(plan), plan.inner, plan.tile
         )

@@ -17,7 +17,17 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import nearest, scalar
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    fill,
+    head,
+    load,
+    load_if,
+    nearest,
+    scalar,
+    store,
+    total,
+)
 from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
 from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums
@@ -35,8 +45,8 @@ def cut_rows(rows: int) -> Any:
 
 @inline
 def padded(width: int) -> int:
-    """Columns → room for them in whole lanes."""
-    return (width + 15) // 16 * 16
+    """Columns → room for them, and for the sixteen that a loop may write beyond."""
+    return width + 16
 
 
 @block
@@ -44,27 +54,33 @@ def spread_out(
     values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
 ) -> None:
     """values[at :], one per ``inner`` columns → one per column from column ``first`` on."""
-    c, left = at + first // inner, inner - first % inner
-    for j in range(min(width, period)):
-        into[j] = values[c]
-        left -= 1
-        if left == 0:
-            c, left = c + 1, inner
-    for j in range(period, width):
-        into[j] = into[j - period]
-    for j in range(width, padded(width)):
-        into[j] = 0.0
+    c, j, stop = first // inner, 0, min(width, period)
+    while j < stop:
+        end = min((c + 1) * inner - first, stop)
+        value = fill(values[at + c])
+        # what is written beyond the channel's end, the next one writes over
+        for k in range(j, end, 16):
+            store(into, k, value, False)
+        c, j = c + 1, end
+    whole = period * ((15 + period) // period)
+    for k in range(period, min(width, whole)):
+        into[k] = into[k - period]
+    for k in range(whole, width, 16):
+        store(into, k, load(into, k - whole), False)
 
 
 @block
 def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
     """One value per column → its sum per group."""
     for g in range(sums.size):
-        sums[g] = 0.0
-    for start in range(0, width, period):
-        stop = min(period, width - start)
-        for j in range(stop):
-            sums[j // length] += vector[start + j]
+        total_of_group = 0.0
+        for start in range(g * length, width, period):
+            stop = min(start + length, width)
+            v = fill(0.0)
+            for k in range(start, stop, 16):
+                v = add(v, load_if(vector, k, head(stop - k)))
+            total_of_group += total(v)
+        sums[g] = total_of_group
 
 
 @block
@@ -120,8 +136,8 @@ def _take_rows(
         _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
         far = False
         for g in range(held):
-            n, total = groups[2, g], groups[0, g]
-            far = far or (attempt == 0 and n > 0.0 and is_far(n, total, groups[1, g]))
+            n, s = groups[2, g], groups[0, g]
+            far = far or (attempt == 0 and n > 0.0 and is_far(n, s, groups[1, g]))
         if not far:
             break
         for g in range(held):

@@ -241,18 +241,26 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
     return types.void(array, types.int64, _lanes, _mask), codegen
 
 
-@intrinsic
-def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the memory two kilobytes after array[index]."""
+def _touch(ahead: int, write: bool, doc: str) -> Any:
+    """Make an intrinsic that asks for the memory ``ahead`` bytes after array[index]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
-        at = builder.bitcast(at, ir.PointerType(_I8))
-        at = builder.gep(at, [_I64(_AHEAD)], source_etype=_I8)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), at, _I32(0), _I32(3), _I32(1))
+        at = builder.gep(builder.bitcast(at, ir.PointerType(_I8)), [_I64(ahead)], source_etype=_I8)
+        hints = _I32(int(write)), _I32(3), _I32(1)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64), codegen
+    def typing(typingctx: Any, array: Any, index: Any) -> Any:
+        return types.void(array, types.int64), codegen
+
+    typing.__doc__ = doc
+    return intrinsic(typing)
+
+
+prefetch = _touch(_AHEAD, False, "Ask for the memory two kilobytes after array[index].")
+prefetch_at = _touch(0, False, "Ask for the memory at array[index].")
+claim = _touch(_AHEAD, True, "Ask for the memory two kilobytes after array[index], to write it.")
 
 
 @intrinsic

@@ -13,6 +13,7 @@ from numba_bn._kernels.cpu.lanes import (
     add,
     before_aligned,
     both,
+    claim,
     either,
     fill,
     finite,
@@ -102,6 +103,8 @@ def run_apply(
         v = fma(sub(load(x, i), m), a, b)
         if residual is not None:
             v = add(v, load(residual, i))
+        if not stream:
+            claim(y, i)
         store(y, i, rectify(v, relu_too), stream)
         i += 16
     if i < end:
@@ -135,6 +138,8 @@ def row_apply(
     while i + 16 <= end:
         prefetch(x, i)
         v = mul(sub(load(x, i), m), r)
+        if not stream:
+            claim(y, i)
         store(y, i, fma(v, load(gamma, i + shift), load(beta, i + shift)), stream)
         i += 16
     if i < end:
@@ -197,6 +202,8 @@ def run_input_gradient(
         share = fma(sub(load(x, i), m), b, c)
         if where is not None:
             share = select(flags(where, i), share, fill(0.0))
+        if not stream:
+            claim(dx, i)
         store(dx, i, fma(load(dy, i), a, share), stream)
         i += 16
     if i < end:
