@@ -42,7 +42,7 @@ class Ratio(Suite):
     def track_times_limit(self, operation: str, case: str) -> float:
         """How long the call takes in units of a pass, or of a triad if it is a backward."""
         call, loop = self._times(operation)
-        return call / loop
+        return round(call / loop, 3)
 
     track_times_limit.unit = "x pass or triad"  # type: ignore[attr-defined]
 
@@ -50,13 +50,13 @@ class Ratio(Suite):
         """How much faster the call is than plain NumPy."""
         with _reference():
             slow = medians({"call": self.call}, 1)["call"]
-        return slow / medians({"call": self.call}, _SAMPLES)["call"]
+        return round(slow / medians({"call": self.call}, _SAMPLES)["call"], 2)
 
     track_times_reference.unit = "x faster than the reference"  # type: ignore[attr-defined]
 
     def track_bandwidth(self, operation: str, case: str) -> float:
         """Each array counted once, however often it is read."""
         moved = bytes_moved(self.work, limit_name(operation))
-        return moved / medians({"call": self.call}, _SAMPLES)["call"] / 1e6
+        return round(moved / medians({"call": self.call}, _SAMPLES)["call"] / 1e6, 2)
 
     track_bandwidth.unit = "GB/s"  # type: ignore[attr-defined]
