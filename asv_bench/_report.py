@@ -84,7 +84,8 @@ def readme_block(found: Found) -> str:
         for line in found["summary"]
     ]
     picture = "![Bars: times faster than the fastest framework; fraction of what memory allows]"
-    return "\n".join([BEGIN, f"{picture}(docs/peers.png)\n", machine_line(found), "", *lines, END])
+    where = f"{machine_line(found)} [Every figure](docs/peers.md)."
+    return "\n".join([BEGIN, f"{picture}(docs/peers.png)\n", where, "", *lines, END])
 
 
 def write_readme(path: Path, found: Found) -> None:
