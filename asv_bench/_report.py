@@ -17,23 +17,13 @@ Found = dict[str, Any]
 def table(found: Found) -> str:
     """Return everything that was measured, as Markdown."""
     peers = [name for name in LIBRARIES if name not in (NUMBA_BN, ONE_THREAD)]
-    heads = [
-        "array",
-        "",
-        "operation",
-        "× limit",
-        "at most",
-        "",
-        "out= ms",
-        "ms",
-        *peers,
-        "× faster",
-    ]
+    heads = ["array", "", "operation", "× limit", "at most", "", "out= ms", "ms"]
+    samples = f"{found['samples']} calls a round, of {found['rounds']} rounds"
     lines = [
         f"# Side by side\n\n{machine_line(found)} Written by `{COMMAND}`.\n",
-        "Times are medians in milliseconds. The limit is a plain pass `y = a*x + b` over the same",
-        "arrays on the same threads, for a backward `z = a*x + b*y`; “× faster” is against the",
-        "fastest of PyTorch, torch.compile and JAX.\n",
+        f"Times are medians in milliseconds, of {samples}. The limit is a plain",
+        "pass `y = a*x + b` over the same arrays on the same threads, for a backward",
+        "`z = a*x + b*y`; “× faster” is against the fastest of PyTorch, torch.compile and JAX.\n",
         *_markdown(["", "value", "at least", ""], [_summary(line) for line in found["summary"]]),
         "",
         *_markdown([*heads, *peers, "× faster"], [_cells(row, peers) for row in found["rows"]]),

@@ -131,6 +131,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "threads": asked.threads,
+        "rounds": asked.rounds,
+        "samples": asked.samples,
         "versions": versions(),
         "summary": summary(rows),
         "rows": rows,

@@ -40,12 +40,8 @@ def times(**more):
 
 def found(rows):
     """A result as it is written."""
-    header = {
-        "machine": "A machine",
-        "date": "2026-01-02",
-        "threads": 2,
-        "versions": {"numpy": "2"},
-    }
+    header = {"machine": "A machine", "date": "2026-01-02", "versions": {"numpy": "2"}}
+    header |= {"threads": 2, "rounds": 3, "samples": 7}
     return {**header, "summary": results.summary(rows), "rows": rows}
 
 
@@ -236,9 +232,10 @@ def test_the_table_holds_every_row(rows):
     text = report.table(found(rows))
     assert "A machine, 2 threads, 2026-01-02; numpy 2." in text
     assert text.count("32x64x56x56 first float32") == len(rows) == 2
+    assert "of 7 calls a round, of 3 rounds" in text
     assert "| 0.90 pass | 2 |  | 9 | 12 | 30 |  | 24 |" in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("| 32x")}
-    assert len(widths) == 1
+    wide = [line.count("|") for line in text.split("\n\n")[-1].splitlines()]
+    assert wide == [len(libraries.LIBRARIES) + 8] * (2 + len(rows))
 
 
 def test_the_lines_of_the_readme_are_replaced(tmp_path, rows):
