@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,10 +46,23 @@ def test_one_command_runs_the_example_and_one_the_tests():
         r"python3 -m venv \.venv && \.venv/bin/python -m pip install -e '\.\[{}\]' "
         r"&& \.venv/bin/python {}\n"
     )
-    assert len(SHELL) == 2
+    assert len(SHELL) == 3
     assert re.fullmatch(setup.format("examples", r"(examples/\w+\.py)"), SHELL[0])
     assert re.fullmatch(setup.format("test,examples", "-m pytest"), SHELL[1])
     assert (ROOT / SHELL[0].split()[-1]).is_file()
+
+
+def test_the_benchmarks_are_run_where_and_how_it_says():
+    setup, *lines = SHELL[2].splitlines()
+    assert setup.endswith("pip install -e '.[bench]' && cd asv_bench")
+    assert (ROOT / "asv_bench" / "asv.conf.json").is_file()
+    used = [re.match(r"asv (\w+)", line)[1] for line in lines]
+    assert used == ["machine", "run", "continuous", "publish"]
+    asv = pytest.importorskip("asv.commands")
+    parser, _ = asv.make_argparser()
+    for line in lines:
+        for command in line.split("#")[0].split("&&"):
+            parser.parse_args(shlex.split(command)[1:])
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
