@@ -21,20 +21,21 @@ from numba_bn._kernels.cpu.elementwise import relu_gradient as _relu_gradient
 from numba_bn._kernels.cpu.lanes import kernel_array
 from numba_bn._kernels.cpu.plan import (
     Plan,
+    apply_tile,
     batch_chunks,
     chunks,
     l2_bytes,
     one_go,
     plan_of,
     slab,
+    sum_tile,
+    wide_slab,
 )
 from numba_bn._kernels.cpu.state import STATE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Moments = tuple[Array, Array, Array]
 
-_WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
-_APPLY_TILE = 1024  # columns of a tile of a longer row
 _STREAM_CACHES = 16  # outputs of this many L2 caches and more go past them
 
 
@@ -50,12 +51,6 @@ def _streams(y5: Array, x5: Array) -> bool:
 def _tile_streams(y5: Array, x5: Array, plan: Plan) -> bool:
     """Tell the same of columns, all of whose rows must begin alike."""
     return plan.stride % 16 == 0 and _streams(y5, x5)
-
-
-def _apply_tile(plan: Plan) -> int:
-    """Return the columns of a tile where groups need not stay whole."""
-    folded = plan.stride != plan.period
-    return plan.stride if folded or plan.stride <= _WHOLE_ROW else _APPLY_TILE
 
 
 def _columns(plan: Plan) -> tuple[int, ...]:
@@ -76,7 +71,7 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     x, w = kernel_array(x5), _optional(where5)
     if plan.kind == "columns":
         columns_moments.moments(
-            x5.nbytes, x, w, result, parts, plan.batch, *_columns(plan), plan.length, plan.tile
+            x5.nbytes, x, w, result, parts, plan.batch, *_columns(plan), plan.length, sum_tile(plan)
         )
     else:
         run_moments.moments(
@@ -89,7 +84,7 @@ def _moments(x5: Array, where5: Array | None) -> Array:
             plan.outer,
             plan.groups,
             plan.length,
-            slab(plan, x5.itemsize),
+            wide_slab(plan, x5.itemsize),
         )
     return result
 
@@ -139,7 +134,7 @@ def _normalize(
     arrays = kernel_array(x5), kernel_array(y5), _optional(residual5)
     given = m.reshape(-1), factor.reshape(-1), shift.reshape(-1), relu
     if plan.kind == "columns":
-        tile = _apply_tile(plan)
+        tile = apply_tile(plan)
         stream = _tile_streams(y5, x5, plan)
         columns.normalize(
             x5.nbytes, *arrays, *given, stream, plan.batch, *_columns(plan), plan.inner, tile
@@ -255,11 +250,16 @@ def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array
     arrays = kernel_array(dy5), kernel_array(x5), _optional(where5), mean, sums, parts
     if plan.kind == "columns":
         columns_backward.gradient_sums(
-            2 * x5.nbytes, *arrays, *_columns(plan), plan.inner, plan.tile
+            2 * x5.nbytes, *arrays, *_columns(plan), plan.inner, sum_tile(plan)
         )
     else:
         runs_backward.gradient_sums(
-            2 * x5.nbytes, *arrays, plan.outer, plan.groups, plan.inner, slab(plan, 2 * x5.itemsize)
+            2 * x5.nbytes,
+            *arrays,
+            plan.outer,
+            plan.groups,
+            plan.inner,
+            wide_slab(plan, x5.itemsize),
         )
     return sums
 
@@ -287,7 +287,7 @@ def input_gradient(
     given = mean.reshape(-1), a, b, c
     stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     if plan.kind == "columns":
-        tile = _apply_tile(plan)
+        tile = apply_tile(plan)
         stream = stream and _tile_streams(dx5, x5, plan)
         columns_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *_columns(plan), plan.inner, tile

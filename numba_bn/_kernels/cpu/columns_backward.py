@@ -9,10 +9,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns import APPLY_ROWS
+from numba_bn._kernels.cpu.columns import slices_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.state import coefficients
-from numba_bn._kernels.cpu.tiles import tile_gradients, tile_input_gradient
+from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradients, tile_input_gradient
 
 
 @block
@@ -62,7 +62,7 @@ def tile_sums_of(
     out: Any,
 ) -> None:
     """All rows of a tile → out (2, channels), chunk by chunk in order."""
-    chunks, per_chunk = cut_rows(rows)
+    chunks, per_chunk = cut_rows(rows)[:2]
     part = np.empty(out.shape)
     for c in range(out.shape[1]):
         out[0, c], out[1, c] = 0.0, 0.0
@@ -104,7 +104,7 @@ def _sums_unit(
     tile: int,
 ) -> None:
     """Unit (tile, chunk) → parts (channels · chunks, 2)."""
-    chunks, per_chunk = cut_rows(rows)
+    chunks, per_chunk = cut_rows(rows)[:2]
     c = u % chunks
     first, width, own = tile_of(u // chunks, tile, stride, period)
     columns, m, out = (
@@ -181,7 +181,7 @@ def _input_gradient_unit(
     tile: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
-    slices = max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
+    slices, per_slice = slices_of(rows, tiles)
     part = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
     vectors = np.empty((4, padded(width)))
@@ -190,9 +190,12 @@ def _input_gradient_unit(
     spread_out(b, 0, first, width, own, inner, vectors[2])
     spread_out(c, 0, first, width, own, inner, vectors[3])
     m, va, vb, vc = vectors[0], vectors[1], vectors[2], vectors[3]
-    r0, r1 = part * APPLY_ROWS, min((part + 1) * APPLY_ROWS, rows)
+    r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     last, at = (tail if part == slices - 1 else 0), first + r0 * stride
-    tile_input_gradient(dy, x, where, dx, at, stride, r1 - r0, last, width, m, va, vb, vc, stream)
+    ahead = ahead_of(x, stride, width)
+    tile_input_gradient(
+        dy, x, where, dx, at, stride, r1 - r0, last, width, ahead, m, va, vb, vc, stream
+    )
 
 
 @Kernel
@@ -214,7 +217,8 @@ def input_gradient(
     tile: int,
 ) -> None:
     """dy, x (rows, stride) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
-    units = (stride + tile - 1) // tile * max((rows + APPLY_ROWS - 1) // APPLY_ROWS, 1)
+    tiles = (stride + tile - 1) // tile
+    units = tiles * slices_of(rows, tiles)[0]
     for u in prange(units):
         _input_gradient_unit(
             units - 1 - u,
@@ -272,7 +276,9 @@ def _shared_unit(
     spread_out(factors[0], 0, 0, width, own, inner, va)
     spread_out(factors[1], 0, 0, width, own, inner, vb)
     spread_out(factors[2], 0, 0, width, own, inner, vc)
-    tile_input_gradient(dy, x, where, dx, first, stride, rows, tail, width, m, va, vb, vc, stream)
+    tile_input_gradient(
+        dy, x, where, dx, first, stride, rows, tail, width, width, m, va, vb, vc, stream
+    )
 
 
 @Kernel

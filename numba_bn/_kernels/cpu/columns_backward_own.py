@@ -91,7 +91,9 @@ def _own_unit(
         for i in range(4):
             spread_out(factors[i], 0, 0, width, own, inner, columns[i])
         va, vb, vc = columns[1], columns[2], columns[3]
-        tile_input_gradient(dy, x, None, dx, at, stride, rows, tail, width, m, va, vb, vc, stream)
+        tile_input_gradient(
+            dy, x, None, dx, at, stride, rows, tail, width, width, m, va, vb, vc, stream
+        )
 
 
 @Kernel

@@ -32,15 +32,16 @@ from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
 from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums
 
-ROWS = 512  # rows summed about one pivot
+MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
 
 
 @inline
 def cut_rows(rows: int) -> Any:
-    """Rows → number of chunks, rows in a chunk (whole blocks)."""
-    blocks = max((rows + ROWS - 1) // ROWS, 1)
+    """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block."""
+    block_rows = min(max((rows + MAX_CHUNKS - 1) // MAX_CHUNKS, MIN_ROWS), MAX_ROWS)
+    blocks = max((rows + block_rows - 1) // block_rows, 1)
     per_chunk = (blocks + MAX_CHUNKS - 1) // MAX_CHUNKS
-    return (blocks + per_chunk - 1) // per_chunk, per_chunk * ROWS
+    return (blocks + per_chunk - 1) // per_chunk, per_chunk * block_rows, block_rows
 
 
 @inline
@@ -72,7 +73,15 @@ def spread_out(
 @block
 def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
     """One value per column → its sum per group."""
-    for g in range(sums.size):
+    groups = period // length
+    if length == 1:
+        for g in range(0, groups, 16):
+            v = fill(0.0)
+            for start in range(g, width, period):
+                v = add(v, load_if(vector, start, head(width - start)))
+            store(sums, g, v, False)
+        return
+    for g in range(groups):
         total_of_group = 0.0
         for start in range(g * length, width, period):
             stop = min(start + length, width)
@@ -81,6 +90,14 @@ def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> Non
                 v = add(v, load_if(vector, k, head(stop - k)))
             total_of_group += total(v)
         sums[g] = total_of_group
+
+
+@block
+def _count(rows: int, width: int, period: int, length: int, counts: Any) -> None:
+    """Rows of ``width`` columns → how many values each group has."""
+    whole, rest = width // period * length, width % period
+    for g in range(period // length):
+        counts[g] = float(rows * (whole + max(min(rest - g * length, length), 0)))
 
 
 @block
@@ -97,16 +114,18 @@ def _sum_about(
     columns: Any,
     groups: Any,
 ) -> None:
-    """Rows of a tile about pivots (groups,) → groups (3, groups): Σ(x-p), Σ(x-p)², count."""
+    """Rows of a tile about pivots (groups,) → groups (3, …): Σ(x-p), Σ(x-p)², count."""
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
     spread_out(pivots, 0, 0, width, period, length, p)
     for j in range(padded(width)):
-        s[j], q[j] = 0.0, 0.0
-        n[j] = 0.0 if where is not None else float(rows)
+        s[j], q[j], n[j] = 0.0, 0.0, 0.0
     tile_sums(x, where, at, stride, rows, width, p, s, q, n)
     _gather(s, width, period, length, groups[0])
     _gather(q, width, period, length, groups[1])
-    _gather(n, width, period, length, groups[2])
+    if where is not None:
+        _gather(n, width, period, length, groups[2])
+    else:
+        _count(rows, width, period, length, groups[2])
 
 
 @block
@@ -157,6 +176,7 @@ def tile_chunk(
     stride: int,
     first: int,
     last: int,
+    block_rows: int,
     tail: int,
     width: int,
     period: int,
@@ -166,14 +186,14 @@ def tile_chunk(
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
     count = states.shape[0]
-    pivots, groups = np.empty(count), np.empty((3, count))
+    pivots, groups = np.empty(count), np.empty((3, padded(count)))
     for g in range(count):
         for i in range(STATE):
             states[g, i] = 0.0
     r = first
     while r < last or (r == last and tail > 0):
         whole = r < last
-        rows = min(ROWS, last - r) if whole else 1
+        rows = min(block_rows, last - r) if whole else 1
         _take_rows(
             x,
             where,
@@ -206,7 +226,7 @@ def tile_moments(
     states: Any,
 ) -> None:
     """All rows of a tile → states (groups, STATE), chunk by chunk in order."""
-    chunks, per_chunk = cut_rows(rows)
+    chunks, per_chunk, block_rows = cut_rows(rows)
     part = np.empty(states.shape)
     for g in range(states.shape[0]):
         for i in range(STATE):
@@ -219,6 +239,7 @@ def tile_moments(
             stride,
             c * per_chunk,
             min((c + 1) * per_chunk, rows),
+            block_rows,
             tail if c == chunks - 1 else 0,
             width,
             period,
@@ -252,7 +273,7 @@ def _moments_unit(
     tile: int,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (batch · groups · chunks, STATE)."""
-    chunks, per_chunk = cut_rows(rows)
+    chunks, per_chunk, block_rows = cut_rows(rows)
     c, rest = u % chunks, u // chunks
     tiles = (stride + tile - 1) // tile
     b = rest // tiles
@@ -266,6 +287,7 @@ def _moments_unit(
         stride,
         c * per_chunk,
         min((c + 1) * per_chunk, rows),
+        block_rows,
         tail if c == chunks - 1 else 0,
         width,
         own,

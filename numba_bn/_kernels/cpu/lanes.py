@@ -29,7 +29,6 @@ from numba_bn._kernels.cpu.halves import (
 )
 
 intrinsic: Any = extending.intrinsic
-_AHEAD = 2048  # bytes to prefetch ahead: statistics from memory run 1.2 × as fast as without
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
@@ -241,13 +240,13 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
     return types.void(array, types.int64, _lanes, _mask), codegen
 
 
-def _touch(ahead: int, write: bool, doc: str) -> Any:
-    """Make an intrinsic that asks for the memory ``ahead`` bytes after array[index]."""
+def _touch(write: bool, doc: str) -> Any:
+    """Make an intrinsic that asks for the memory at array[index]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
-        at = builder.gep(builder.bitcast(at, ir.PointerType(_I8)), [_I64(ahead)], source_etype=_I8)
-        hints = _I32(int(write)), _I32(3), _I32(1)
+        hints = _I32(int(write)), _I32(3 if write else 2), _I32(1)
+        at = builder.bitcast(at, ir.PointerType(_I8))
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
         return context.get_dummy_value()
 
@@ -258,9 +257,8 @@ def _touch(ahead: int, write: bool, doc: str) -> Any:
     return intrinsic(typing)
 
 
-prefetch = _touch(_AHEAD, False, "Ask for the memory two kilobytes after array[index].")
-prefetch_at = _touch(0, False, "Ask for the memory at array[index].")
-claim = _touch(_AHEAD, True, "Ask for the memory two kilobytes after array[index], to write it.")
+prefetch = _touch(False, "Ask for the memory at array[index], which may lie outside the array.")
+claim = _touch(True, "Ask for the memory at array[index], to write it.")
 
 
 @intrinsic

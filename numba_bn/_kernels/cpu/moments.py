@@ -15,7 +15,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, nearest, scalar, store, total
-from numba_bn._kernels.cpu.loops import run_count, run_sums
+from numba_bn._kernels.cpu.loops import near, run_count, run_sums
 from numba_bn._kernels.cpu.state import STATE, finish, fold, is_far, merge, take
 
 BLOCK = 32768  # values summed about one pivot
@@ -70,6 +70,7 @@ def _sum_rows(
     sums: Any,
 ) -> None:
     """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
+    ahead = stride if rows > 1 else near(x)
     for j in range(slab * 2):
         store(sums, j * LANES, fill(0.0), False)
     for o in range(rows):
@@ -77,7 +78,7 @@ def _sum_rows(
             i = at + o * stride + j * length
             k = j * 2 * LANES
             s, q = load(sums, k), load(sums, k + LANES)
-            s, q = run_sums(x, where, i, n, fill(pivots[j]), s, q)
+            s, q = run_sums(x, where, i, n, ahead, fill(pivots[j]), s, q)
             store(sums, k, s, False)
             store(sums, k + LANES, q, False)
 
@@ -108,7 +109,7 @@ def _take_block(
         again = fill(pivot)
         sv, qv = fill(0.0), fill(0.0)
         for o in range(rows):
-            sv, qv = run_sums(x, where, at + o * stride, n, again, sv, qv)
+            sv, qv = run_sums(x, where, at + o * stride, n, near(x), again, sv, qv)
         s, q = total(sv), total(qv)
     take(states, j, float(count), pivot, s, q)
 

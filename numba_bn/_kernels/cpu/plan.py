@@ -18,6 +18,8 @@ Shape = tuple[int, int, int, int, int]
 _LONG_RUN = 512  # values from which a run earns a loop of its own
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
+_WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
+_APPLY_TILE = 1024  # columns of a tile of a longer row, where groups need not stay whole
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
@@ -76,6 +78,17 @@ def plan_of(shape: Shape) -> Plan:
     )
 
 
+def sum_tile(plan: Plan) -> int:
+    """Return the columns of a tile of sums: a whole row where its vectors fit the cache."""
+    return plan.stride if plan.stride <= _WHOLE_ROW else plan.tile
+
+
+def apply_tile(plan: Plan) -> int:
+    """Return the columns of a tile where groups need not stay whole, but repeats must."""
+    folded = plan.stride != plan.period
+    return sum_tile(plan) if folded or plan.stride <= _WHOLE_ROW else _APPLY_TILE
+
+
 def tiles(plan: Plan) -> int:
     """Return the number of tiles in a wide row."""
     return -(-plan.stride // plan.tile)
@@ -93,6 +106,12 @@ def slab(plan: Plan, itemsize: int) -> int:
     group = plan.outer * plan.length * itemsize
     fits = max(l2_bytes() // 2 // group, 1)
     return int(max(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)), 1))
+
+
+def wide_slab(plan: Plan, itemsize: int) -> int:
+    """Return how many neighbouring groups a unit sums: what matters is that rows are long."""
+    fits = max(l2_bytes() // 16 // (plan.length * itemsize), 1)
+    return int(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)))
 
 
 def one_go(plan: Plan, itemsize: int) -> bool:

@@ -14,7 +14,7 @@ from numba import prange
 from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
-from numba_bn._kernels.cpu.loops import run_apply
+from numba_bn._kernels.cpu.loops import near, run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
 from numba_bn._kernels.cpu.state import STATE, rsqrt
 
@@ -29,6 +29,7 @@ def apply_run(
     e1: int,
     first: int,
     inner: int,
+    ahead: int,
     mean: float,
     low: float,
     r: float,
@@ -44,7 +45,9 @@ def apply_run(
         a = gamma[first + k] * r
         # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
         b = beta[first + k] - low * a
-        run_apply(x, y, residual, at + e0, stop - e0, fill(mean), fill(a), fill(b), relu, stream)
+        run_apply(
+            x, y, residual, at + e0, stop - e0, ahead, fill(mean), fill(a), fill(b), relu, stream
+        )
         e0 = stop
 
 
@@ -94,6 +97,7 @@ def _forward_unit(
                 length,
                 ((g + j) % period) * size,
                 length // size,
+                wide * length,
                 result[1, t],
                 result[2, t],
                 rs[j],
@@ -170,7 +174,7 @@ def _normalize_unit(
     for run in range(first, min(first + together, runs)):
         t = run // (outer * channels) * channels + run % channels
         m, f, s = fill(mean[t]), fill(factor[t]), fill(shift[t])
-        run_apply(x, y, residual, run * inner + e0, n, m, f, s, relu, stream)
+        run_apply(x, y, residual, run * inner + e0, n, near(x), m, f, s, relu, stream)
 
 
 @Kernel

@@ -14,7 +14,7 @@ from numba import prange
 from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, store, total
-from numba_bn._kernels.cpu.loops import run_gradients, run_input_gradient
+from numba_bn._kernels.cpu.loops import near, run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,
@@ -49,6 +49,7 @@ def slab_chunk_sums(
         out[j, 1] = 0.0
     for k in range(first, last):
         o0, o1, e0, e1 = bounds(k, outer, inner)
+        ahead = stride if o1 - o0 > 1 else near(x)
         for j in range(slab * 2):
             store(sums, j * LANES, fill(0.0), False)
         for o in range(o0, o1):
@@ -56,7 +57,9 @@ def slab_chunk_sums(
                 i = at + o * stride + j * inner + e0
                 h = j * 2 * LANES
                 s, q = load(sums, h), load(sums, h + LANES)
-                s, q = run_gradients(dy, x, where, i, e1 - e0, fill(mean[t + j // size]), s, q)
+                s, q = run_gradients(
+                    dy, x, where, i, e1 - e0, ahead, fill(mean[t + j // size]), s, q
+                )
                 store(sums, h, s, False)
                 store(sums, h + LANES, q, False)
         for j in range(slab):
@@ -201,6 +204,7 @@ def _input_gradient_unit(
             dx,
             run * inner + e0,
             n,
+            near(x),
             fill(mean[k]),
             fill(a[k]),
             fill(b[k]),
@@ -271,6 +275,7 @@ def _shared_unit(
                 dx,
                 at + j * inner,
                 inner,
+                wide * inner,
                 fill(mean[k]),
                 fill(a),
                 fill(b),

@@ -10,7 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
-from numba_bn._kernels.cpu.loops import run_input_gradient
+from numba_bn._kernels.cpu.loops import near, run_input_gradient
 from numba_bn._kernels.cpu.moments import conclude, slab_moments
 from numba_bn._kernels.cpu.runs_backward import slab_sums
 from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
@@ -110,6 +110,7 @@ def _own_group(
                 dx,
                 at + o * stride + k * inner,
                 inner,
+                near(x),
                 fill(mean),
                 fill(gamma[channel + k] * r),
                 fill(b),

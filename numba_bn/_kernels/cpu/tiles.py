@@ -26,20 +26,19 @@ from numba_bn._kernels.cpu.lanes import (
     load_if,
     mul,
     prefetch,
-    prefetch_at,
     select,
     store,
     store_if,
     sub,
 )
-from numba_bn._kernels.cpu.loops import rectify
+from numba_bn._kernels.cpu.loops import near, rectify
 
 # Rows whose columns share one load of the column's vectors, as measured best: sums, which are
 # stored again, like many; where something is written, memory likes one row after the other.
 _SUM_ROWS = 8
 _GRADIENT_ROWS = 4
-_APPLY_ROWS = 2
-_ROWS_AHEAD = 32  # rows to prefetch ahead in sums: 1.3 × as fast as two kilobytes
+_APPLY_ROWS = 4
+_ROWS_AHEAD = 16
 
 
 @inline
@@ -53,6 +52,12 @@ def rows_of(step: int, rows: int, tail: int, width: int, together: int) -> Any:
     """Return the first row of a step, how many there are, and how wide they are."""
     r = step * together
     return (r, min(together, rows - r), width) if r < rows else (rows, 1, tail)
+
+
+@inline
+def ahead_of(x: Any, stride: int, width: int) -> int:
+    """How many values ahead to ask for x's memory when tiles are walked row by row."""
+    return near(x) if width == stride else _ROWS_AHEAD * stride
 
 
 @block
@@ -69,7 +74,7 @@ def tile_sums(
             part = head(width - j)
             for _ in range(some):
                 if j + 16 <= width:
-                    prefetch_at(x, i + ahead)
+                    prefetch(x, i + ahead)
                     d = sub(load(x, i), pj)
                     if where is not None:
                         keep = flags(where, i)
@@ -100,6 +105,7 @@ def tile_apply(
     rows: int,
     tail: int,
     width: int,
+    ahead: int,
     m: Any,
     a: Any,
     b: Any,
@@ -118,12 +124,12 @@ def tile_apply(
             part = head(n)
             for _ in range(some):
                 if n == 16:
-                    prefetch(x, i)
+                    prefetch(x, i + ahead)
                     v = fma(sub(load(x, i), mj), aj, bj)
                     if residual is not None:
                         v = add(v, load(residual, i))
                     if not stream:
-                        claim(y, i)
+                        claim(y, i + near(y) // 4)
                     store(y, i, rectify(v, relu_too), stream)
                 else:
                     v = fma(sub(load_if(x, i, part), mj), aj, bj)
@@ -158,8 +164,8 @@ def tile_gradients(
             part = head(wide - j)
             for _ in range(some):
                 if j + 16 <= wide:
-                    prefetch_at(x, i + ahead)
-                    prefetch_at(dy, i + ahead)
+                    prefetch(x, i + ahead)
+                    prefetch(dy, i + ahead)
                     d = load(dy, i)
                     u = mul(d, sub(load(x, i), mj))
                     if where is not None:
@@ -192,6 +198,7 @@ def tile_input_gradient(
     rows: int,
     tail: int,
     width: int,
+    ahead: int,
     m: Any,
     a: Any,
     b: Any,
@@ -210,13 +217,13 @@ def tile_input_gradient(
             part = head(n)
             for _ in range(some):
                 if n == 16:
-                    prefetch(x, i)
-                    prefetch(dy, i)
+                    prefetch(x, i + ahead)
+                    prefetch(dy, i + ahead)
                     share = fma(sub(load(x, i), mj), bj, cj)
                     if where is not None:
                         share = select(flags(where, i), share, fill(0.0))
                     if not stream:
-                        claim(dx, i)
+                        claim(dx, i + near(dx) // 4)
                     store(dx, i, fma(load(dy, i), aj, share), stream)
                 else:
                     share = fma(sub(load_if(x, i, part), mj), bj, cj)
