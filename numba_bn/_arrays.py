@@ -79,6 +79,8 @@ def order_of(x: Array) -> Axes:
 
 def five_axes(x: Array, view: View) -> Array:
     """See ``x`` as the view's five axes: a view where memory allows it, else packed once."""
+    if x.flags.c_contiguous and view.plain:
+        return x.reshape(view.shape)
     return np.ascontiguousarray(x.transpose(view.axes)).reshape(view.shape)
 
 
@@ -90,5 +92,7 @@ def can_hold(x: Array, view: View) -> bool:
 
 def empty_like_view(shape: Axes, dtype: np.dtype[Any], view: View) -> Array:
     """Return a new array of ``shape`` in the memory order of the view."""
+    if view.plain:
+        return np.empty(shape, dtype)
     inverse = sorted(range(len(shape)), key=view.axes.__getitem__)
     return np.empty([shape[a] for a in view.axes], dtype).transpose(inverse)

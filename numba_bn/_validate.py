@@ -127,6 +127,13 @@ def parameter(
     """
     if value is None:
         return _constant(default, math.prod(view.channels))
+    if (
+        type(value) is np.ndarray
+        and value.ndim == 1
+        and value.shape == view.channels
+        and value.dtype.char in "fd"
+    ):
+        return np.array(value, np.float64)  # as nearly always: the rest costs a microsecond
     p = as_array(call, name, value)
     if p.shape != view.channels:
         of = "weight" if axis == "output_axis" else "x"
@@ -135,10 +142,9 @@ def parameter(
             f"for {of} of shape {shape}{fitting_axis(p.shape, shape, axis, view.shape[0] > 1)}"
         )
     result_dtype(call, name, p.dtype)
-    if len(view.channels) > 1:
-        p = p.transpose(view.channel_axes)
-    vector = np.ascontiguousarray(p, np.float64).reshape(-1)
-    return vector if vector.flags.writeable else vector.copy()
+    if len(view.channels) == 1:
+        return np.array(p, np.float64)
+    return np.array(p.transpose(view.channel_axes), np.float64, order="C").reshape(-1)
 
 
 def fitting_axis(got: Axes, shape: Axes, argument: str, samples: bool = False) -> str:
@@ -180,6 +186,8 @@ def mask(call: str, where: object, x: Array) -> Array | None:
 
 def some_values(call: str, x: Array, where: Array | None, channel_axes: Axes) -> None:
     """Raise unless every channel has a value to take statistics of."""
+    if where is None and x.size:
+        return
     others = tuple(a for a in range(x.ndim) if a not in channel_axes)
     if math.prod(x.shape[a] for a in channel_axes) == 0:
         return

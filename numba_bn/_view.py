@@ -29,6 +29,9 @@ class View(NamedTuple):
     channel_axes: Axes
     """Order of the channel axes in memory: permutes a parameter into the kernels' order."""
 
+    plain: bool
+    """Whether the axes come in the array's own order."""
+
 
 def memory_order(shape: Axes, strides: Axes) -> Axes:
     """Axes from the slowest to the fastest in memory; axes of length one come first."""
@@ -62,6 +65,7 @@ def batch_view(shape: Axes, order: Axes, channel_axes: Axes) -> View:
         ),
         channels=tuple(shape[a] for a in channel_axes),
         channel_axes=tuple(channel_axes.index(a) for a in own),
+        plain=order == tuple(range(len(shape))),
     )
 
 
@@ -77,6 +81,7 @@ def sample_view(shape: Axes, order: Axes, channel_axes: Axes, groups: int) -> Vi
     channels = prod(sizes[at : at + len(channel_axes)])
     inner = prod(sizes[at + len(channel_axes) :])
     return View(
+        plain=(0, *rest) == tuple(range(len(shape))),
         axes=(0, *rest),
         shape=(shape[0], prod(sizes[:at]), groups, channels // groups if groups else 0, inner),
         channels=tuple(shape[a] for a in channel_axes),
@@ -90,6 +95,7 @@ def row_view(shape: Axes, order: Axes, axes: Axes) -> View:
     rows = tuple(a for a in order if a not in axes)
     channels = tuple(shape[a] for a in axes)
     return View(
+        plain=(*rows, *axes) == tuple(range(len(shape))),
         axes=(*rows, *axes),
         shape=(prod(shape[a] for a in rows), 1, 1, prod(channels), 1),
         channels=channels,

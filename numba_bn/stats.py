@@ -13,7 +13,7 @@ from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
-from numba_bn._view import batch_view
+from numba_bn._view import View, batch_view
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -67,6 +67,13 @@ class ChannelStats:
             shapes = ", ".join(str(a.shape) for a in arrays)
             raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
         self.count, self.mean, self.m2 = arrays
+
+    @classmethod
+    def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
+        """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        self = cls.__new__(cls)
+        self.count, self.mean, self.m2 = [per_channel(v[0], view) for v in moments]
+        return self
 
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
@@ -222,7 +229,7 @@ def channel_stats(
         return ChannelStats(empty, np.full(view.channels, np.nan), empty)
     w5 = None if w is None else five_axes(w, view)
     moments = backend().moments(five_axes(a, view), w5)
-    stats = ChannelStats(*(per_channel(v.reshape(-1), view) for v in moments))
+    stats = ChannelStats._of(moments, view)
     if nan_policy == "raise":
         # an empty channel and one with an infinity have a NaN mean too: look before raising
         nan = np.isnan(stats.mean).any() and (np.isnan(a) if w is None else np.isnan(a) & w).any()

@@ -13,7 +13,6 @@ from numba_bn._call import (
     Gradients,
     Output,
     parameter_gradient,
-    per_channel,
     real_array,
 )
 from numba_bn._dispatch import backend
@@ -198,7 +197,7 @@ def _train(
         residual5=None if r is None else five_axes(r, view),
         relu=relu,
     )
-    return y.done(out), ChannelStats(*(per_channel(v.reshape(-1), view) for v in moments))
+    return y.done(out), ChannelStats._of(moments, view)
 
 
 def batch_norm_backward(

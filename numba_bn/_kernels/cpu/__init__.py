@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def _columns(plan: Plan) -> tuple[int, ...]:
 
 def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
     """(4, batch · groups) → count, mean, m2 (batch, groups)."""
-    count, mean, m2 = (result[i].reshape(shape[0], shape[2]) for i in (0, 1, 3))
+    count, mean, _, m2 = result.reshape(4, shape[0], shape[2])
     return count, mean, m2
 
 
@@ -94,6 +95,11 @@ def moments(x5: Array, where5: Array | None = None) -> Moments:
     return _shaped(_moments(x5, where5), x5.shape)
 
 
+@lru_cache(maxsize=256)
+def _no_loss(size: int) -> Array:
+    return np.zeros(size)
+
+
 def normalize(
     x5: Array,
     mean: Array,
@@ -106,7 +112,7 @@ def normalize(
     relu: bool = False,
 ) -> None:
     """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
-    low = np.zeros(mean.size)
+    low = _no_loss(mean.size)
     _normalize(x5, mean.reshape(-1), low, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
 
 
@@ -123,27 +129,16 @@ def _normalize(
     relu: bool,
 ) -> None:
     plan = plan_of(x5.shape)
-    per_channel = (plan.batch, plan.groups, plan.size)
-    m, lost, r = (
-        np.broadcast_to(v.reshape(plan.batch, plan.groups, 1), per_channel)
-        for v in (mean, low, _rstd(var, eps))
-    )
-    factor = gamma.reshape(per_channel[1:]) * r
-    # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
-    shift = beta.reshape(per_channel[1:]) - lost * factor
     arrays = kernel_array(x5), kernel_array(y5), _optional(residual5)
-    given = m.reshape(-1), factor.reshape(-1), shift.reshape(-1), relu
+    given = gamma, beta, mean, low, var, eps, relu
     if plan.kind == "columns":
-        tile = apply_tile(plan)
         stream = _tile_streams(y5, x5, plan)
-        columns.normalize(
-            x5.nbytes, *arrays, *given, stream, plan.batch, *_columns(plan), plan.inner, tile
-        )
+        shape = plan.batch, *_columns(plan), plan.length, plan.inner, apply_tile(plan)
+        columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
     else:
         channels, stream = plan.groups * plan.size, _streams(y5, x5)
-        runs.normalize(
-            x5.nbytes, *arrays, *given, stream, plan.batch, plan.outer, channels, plan.inner
-        )
+        shape = plan.batch, plan.outer, plan.groups, channels, plan.inner
+        runs.normalize(x5.nbytes, *arrays, *given, stream, *shape)
 
 
 def forward(

@@ -11,7 +11,7 @@ from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
 from numba_bn._kernels.cpu.moments import conclude
-from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.state import STATE, channel_factors, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply
 
 _UNITS, _LEAST_ROWS = 64, 128  # long units: from memory they run 1.2 × as fast as those of 128 rows
@@ -30,9 +30,7 @@ def _normalize_unit(
     x: Any,
     y: Any,
     residual: Any,
-    mean: Any,
-    factor: Any,
-    shift: Any,
+    factors: Any,
     relu: bool,
     stream: bool,
     rows: int,
@@ -49,9 +47,9 @@ def _normalize_unit(
     vectors = np.empty((3, padded(width)))
     m, f, s = vectors[0], vectors[1], vectors[2]
     channel = b * (period // inner)
-    spread_out(mean, channel, first, width, own, inner, m)
-    spread_out(factor, channel, first, width, own, inner, f)
-    spread_out(shift, channel, first, width, own, inner, s)
+    spread_out(factors[0], channel, first, width, own, inner, m)
+    spread_out(factors[1], channel, first, width, own, inner, f)
+    spread_out(factors[2], channel, first, width, own, inner, s)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     at = b * (rows * stride + tail) + first + r0 * stride
     last = tail if part == slices - 1 else 0
@@ -64,9 +62,12 @@ def normalize(
     x: Any,
     y: Any,
     residual: Any,
+    gamma: Any,
+    beta: Any,
     mean: Any,
-    factor: Any,
-    shift: Any,
+    low: Any,
+    var: Any,
+    eps: float,
     relu: bool,
     stream: bool,
     batch: int,
@@ -74,10 +75,12 @@ def normalize(
     tail: int,
     stride: int,
     period: int,
+    length: int,
     inner: int,
     tile: int,
 ) -> None:
-    """x, per (batch·channels,) mean, factor, shift → y; from the end, where x may be cached."""
+    """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
+    factors = channel_factors(gamma, beta, mean, low, var, eps, batch, period // length)
     tiles = (stride + tile - 1) // tile
     units = batch * tiles * slices_of(rows, tiles)[0]
     for u in prange(units):
@@ -86,9 +89,7 @@ def normalize(
             x,
             y,
             residual,
-            mean,
-            factor,
-            shift,
+            factors,
             relu,
             stream,
             rows,

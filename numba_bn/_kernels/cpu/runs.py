@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, rsqrt
+from numba_bn._kernels.cpu.state import STATE, channel_factors, rsqrt
 
 
 @block
@@ -157,9 +157,7 @@ def _normalize_unit(
     x: Any,
     y: Any,
     residual: Any,
-    mean: Any,
-    factor: Any,
-    shift: Any,
+    factors: Any,
     relu: bool,
     stream: bool,
     runs: int,
@@ -173,7 +171,7 @@ def _normalize_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     for run in range(first, min(first + together, runs)):
         t = run // (outer * channels) * channels + run % channels
-        m, f, s = fill(mean[t]), fill(factor[t]), fill(shift[t])
+        m, f, s = fill(factors[0, t]), fill(factors[1, t]), fill(factors[2, t])
         run_apply(x, y, residual, run * inner + e0, n, near(x), m, f, s, relu, stream)
 
 
@@ -182,17 +180,22 @@ def normalize(
     x: Any,
     y: Any,
     residual: Any,
+    gamma: Any,
+    beta: Any,
     mean: Any,
-    factor: Any,
-    shift: Any,
+    low: Any,
+    var: Any,
+    eps: float,
     relu: bool,
     stream: bool,
     batch: int,
     outer: int,
+    groups: int,
     channels: int,
     inner: int,
 ) -> None:
-    """x, per (batch·channels,) mean, factor, shift → y; from the end, where x may be cached."""
+    """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
+    factors = channel_factors(gamma, beta, mean, low, var, eps, batch, groups)
     runs = batch * outer * channels
     units = pieces_of(runs, inner)[0]
     for u in prange(units):
@@ -201,9 +204,7 @@ def normalize(
             x,
             y,
             residual,
-            mean,
-            factor,
-            shift,
+            factors,
             relu,
             stream,
             runs,

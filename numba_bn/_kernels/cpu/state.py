@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import remainder
 
@@ -92,3 +94,23 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
     a = gamma * r
     return a, -a * r * r * t / n, -a * s / n
+
+
+@block
+def channel_factors(
+    gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float, batch: int, groups: int
+) -> Any:
+    """Per (batch·groups,) mean, low, var → (3, batch·channels): mean, factor, shift."""
+    size = gamma.size // groups
+    factors = np.empty((3, batch * gamma.size))
+    for b in range(batch):
+        for g in range(groups):
+            t = b * groups + g
+            r = rsqrt(var[t], eps)
+            for c in range(g * size, (g + 1) * size):
+                at = b * gamma.size + c
+                factor = gamma[c] * r
+                factors[0, at], factors[1, at] = mean[t], factor
+                # what the mean lost to rounding goes into the shift: x - mean is exact or nearly so
+                factors[2, at] = beta[c] - low[t] * factor
+    return factors
