@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _FLOATS = frozenset("efd")
 _RESULT_OF_INTEGER = {1: np.dtype(np.float32), 2: np.dtype(np.float32)}
+_LARGE, _LINE = 1 << 20, 128  # bytes
 _STRANGERS = {
     "MaskedArray": "pass {0}.filled(...); where=~x.mask leaves values of x out",
     "matrix": "pass np.asarray({0})",
@@ -90,9 +92,19 @@ def can_hold(x: Array, view: View) -> bool:
     return flags.c_contiguous and flags.aligned
 
 
+def _empty(shape: Axes, dtype: np.dtype[Any]) -> Array:
+    """Return a new array; large ones begin where a line of the cache does, to be written fast."""
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes < _LARGE:
+        return np.empty(shape, dtype)
+    room = np.empty(nbytes + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + nbytes].view(dtype).reshape(shape)
+
+
 def empty_like_view(shape: Axes, dtype: np.dtype[Any], view: View) -> Array:
     """Return a new array of ``shape`` in the memory order of the view."""
     if view.plain:
-        return np.empty(shape, dtype)
+        return _empty(shape, dtype)
     inverse = sorted(range(len(shape)), key=view.axes.__getitem__)
-    return np.empty([shape[a] for a in view.axes], dtype).transpose(inverse)
+    return _empty(tuple(shape[a] for a in view.axes), dtype).transpose(inverse)

@@ -37,7 +37,7 @@ from numba_bn._kernels.cpu.state import STATE
 Array = np.ndarray[Any, np.dtype[Any]]
 Moments = tuple[Array, Array, Array]
 
-_STREAM_CACHES = 16  # outputs of this many L2 caches and more go past them
+_STREAM_CACHES = 8  # outputs of this many L2 caches and more go past them
 
 
 def _optional(a: Array | None) -> Array | None:
@@ -47,6 +47,13 @@ def _optional(a: Array | None) -> Array | None:
 def _streams(y5: Array, x5: Array) -> bool:
     """Tell whether to write past the caches: large, and not what is being read."""
     return y5.nbytes >= _STREAM_CACHES * l2_bytes() and not np.may_share_memory(y5, x5)
+
+
+def _row_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+    """Tell the same of rows, which must all be aligned: half a line costs more than it saves."""
+    line = 16 * y5.itemsize
+    aligned = y5.ctypes.data % line == 0 and plan.length % 16 == 0
+    return aligned and _streams(y5, x5)
 
 
 def _tile_streams(y5: Array, x5: Array, plan: Plan) -> bool:
@@ -214,7 +221,7 @@ def _forward_rows(
     count = plan.batch * plan.groups
     g, b = _per_value(gamma, plan), _per_value(beta, plan)
     x, y = kernel_array(x5), kernel_array(y5)
-    given = g, b, eps, centred, _streams(y5, x5)
+    given = g, b, eps, centred, _row_streams(y5, x5, plan)
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, None)
         rows.normalize(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length)
@@ -362,14 +369,13 @@ def _backward_own(
     if plan.kind == "rows" or not centred:
         width = plan.groups * plan.length
         acc = np.zeros((parts, 2 * width))
-        stream = False
         rows.backward(
             nbytes,
             *arrays,
             _per_value(gamma, plan),
             eps,
             centred,
-            stream,
+            _row_streams(dx5, x5, plan) and not np.may_share_memory(dx5, dy5),
             acc,
             plan.batch,
             plan.groups,

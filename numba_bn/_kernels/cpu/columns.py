@@ -10,8 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
-from numba_bn._kernels.cpu.moments import conclude
-from numba_bn._kernels.cpu.state import STATE, channel_factors, rsqrt
+from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply
 
 _UNITS, _LEAST_ROWS = 64, 128  # long units: from memory they run 1.2 × as fast as those of 128 rows

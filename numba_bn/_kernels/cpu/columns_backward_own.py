@@ -16,8 +16,7 @@ from numba_bn._kernels.cpu.columns_moments import (
     tile_moments,
     tile_of,
 )
-from numba_bn._kernels.cpu.moments import conclude
-from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
+from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
 from numba_bn._kernels.cpu.tiles import tile_input_gradient
 
 

@@ -28,8 +28,8 @@ from numba_bn._kernels.cpu.lanes import (
     store,
     total,
 )
-from numba_bn._kernels.cpu.moments import MAX_CHUNKS, conclude
-from numba_bn._kernels.cpu.state import STATE, fold, is_far, merge, take
+from numba_bn._kernels.cpu.moments import MAX_CHUNKS
+from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
@@ -54,7 +54,7 @@ def padded(width: int) -> int:
 def spread_out(
     values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
 ) -> None:
-    """values[at :], one per ``inner`` columns → one per column from column ``first`` on."""
+    """values[at :], one per ``inner`` columns → one per column from ``first`` on, then 16 again."""
     c, j, stop = first // inner, 0, min(width, period)
     while j < stop:
         end = min((c + 1) * inner - first, stop)
@@ -68,6 +68,7 @@ def spread_out(
         into[k] = into[k - period]
     for k in range(whole, width, 16):
         store(into, k, load(into, k - whole), False)
+    store(into, width, load(into, 0), False)
 
 
 @block

@@ -275,9 +275,11 @@ def row_input_gradient(
     """dy, x [i : i + n] → dx = dy·gamma·r + (x-m)·b + c; sums[0, 1][j :] take dy and dy·(x-m)·r."""
     end = i + n
     other = sums.size // 2
+    lead = before_aligned(dx, i) if stream else 0
     while i < end:
-        part = head(end - i)
-        if i + 16 <= end:
+        k = min(lead if lead > 0 else 16, end - i)
+        part, lead = head(k), 0
+        if k == 16:
             prefetch(x, i + near(x))
             prefetch(dy, i + near(x))
             d, u, g = load(dy, i), sub(load(x, i), m), load(gamma, j)
@@ -285,16 +287,18 @@ def row_input_gradient(
             d, u, g = load_if(dy, i, part), sub(load_if(x, i, part), m), load_if(gamma, j, part)
         v = fma(mul(d, g), r, fma(u, b, c))
         w = mul(mul(d, u), r)
-        if i + 16 <= end:
+        if k == 16:
             store(sums, j, add(load(sums, j), d), False)
             store(sums, other + j, add(load(sums, other + j), w), False)
+            if not stream:
+                claim(dx, i + near(dx) // 4)
             store(dx, i, v, stream)
         else:
             store_if(sums, j, add(load_if(sums, j, part), d), part)
             store_if(sums, other + j, add(load_if(sums, other + j, part), w), part)
             store_if(dx, i, v, part)
-        i += 16
-        j += 16
+        i += k
+        j += k
 
 
 @block

@@ -16,7 +16,7 @@ from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, nearest, scalar, store, total
 from numba_bn._kernels.cpu.loops import near, run_count, run_sums
-from numba_bn._kernels.cpu.state import STATE, finish, fold, is_far, merge, take
+from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 
 BLOCK = 32768  # values summed about one pivot
 MAX_CHUNKS = 64  # parts a group may be split into
@@ -204,12 +204,6 @@ def _moments_unit(
         at = (b * groups + g + j) * chunks + c
         for i in range(STATE):
             parts[at, i] = states[j, i]
-
-
-@inline
-def conclude(states: Any, j: int, result: Any, at: int) -> None:
-    """states[j] → result[:, at]: count, mean, low, m2."""
-    result[0, at], result[1, at], result[2, at], result[3, at] = finish(states, j)
 
 
 @Kernel

@@ -13,19 +13,34 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import row_apply, row_gradients, row_input_gradient
-from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
+from numba_bn._kernels.cpu.lanes import fill, nearest, scalar, total
+from numba_bn._kernels.cpu.loops import near, row_apply, row_gradients, row_input_gradient, run_sums
+from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
+from numba_bn._kernels.cpu.state import STATE, coefficients, finish, is_far, rsqrt, spread
 
 
 @inline
-def standard(result: Any, t: int, eps: float, centred: bool) -> Any:
-    """result[:, t] → mean to subtract, 1/std; RMS norm has the mean held at zero."""
-    n, mean, m2 = result[0, t], result[1, t], result[3, t]
+def standard(n: float, mean: float, m2: float, eps: float, centred: bool) -> Any:
+    """Count, mean, m2 → mean to subtract, 1/std; RMS norm has the mean held at zero."""
     if centred:
         return mean, rsqrt(m2 / n, eps)
     return 0.0, rsqrt(m2 / n + mean * mean, eps)
+
+
+@block
+def _row_moments(x: Any, at: int, n: int, states: Any) -> Any:
+    """Row x[at : at + n] → count, mean, low, m2."""
+    if n > BLOCK:
+        slab_moments(x, None, at, n, 1, n, 1, states)
+        return finish(states[0, 0], states[0, 1], states[0, 2], states[0, 3])
+    p, s, q = scalar(x, at + n // 2), 0.0, 0.0
+    for attempt in range(2):
+        sv, qv = run_sums(x, None, at, n, near(x), fill(p), fill(0.0), fill(0.0))
+        s, q = total(sv), total(qv)
+        if attempt == 1 or not is_far(float(n), s, q):
+            break
+        p = nearest(x, p + s / n)
+    return finish(float(n), p, s, spread(float(n), s, q))
 
 
 @block
@@ -48,9 +63,9 @@ def _forward_unit(
     wide = min(together, rows - first)
     states = np.empty((1, STATE))
     for t in range(first, first + wide):
-        slab_moments(x, None, t * length, length, 1, length, 1, states)
-        conclude(states, 0, result, t)
-        mean, r = standard(result, t, eps, centred)
+        n, mean, low, m2 = _row_moments(x, t * length, length, states)
+        result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
+        mean, r = standard(n, mean, m2, eps, centred)
         row_apply(
             x, y, t * length, length, fill(mean), fill(r), gamma, beta, t % groups * length, stream
         )
@@ -98,7 +113,7 @@ def _normalize_unit(
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, length - e0) if pieces > 1 else length
     for t in range(first, min(first + together, rows)):
-        mean, r = standard(result, t, eps, centred)
+        mean, r = standard(result[0, t], result[1, t], result[3, t], eps, centred)
         row_apply(
             x,
             y,
@@ -151,15 +166,14 @@ def _backward_unit(
     length: int,
     chunks: int,
 ) -> None:
-    states, result = np.empty((1, STATE)), np.empty((STATE, 1))
+    states = np.empty((1, STATE))
     first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks
     for t in range(first * groups, last * groups):
         at, j = t * length, t % groups * length
-        slab_moments(x, None, at, length, 1, length, 1, states)
-        conclude(states, 0, result, 0)
-        mean, r = standard(result, 0, eps, centred)
+        n, mean, _, m2 = _row_moments(x, at, length, states)
+        mean, r = standard(n, mean, m2, eps, centred)
         sv, qv = row_gradients(dy, x, gamma, at, length, j, fill(mean), fill(0.0), fill(0.0))
-        b, c = coefficients(1.0, r, result[0, 0], total(sv), total(qv))[1:]
+        b, c = coefficients(1.0, r, n, total(sv), total(qv))[1:]
         row_input_gradient(
             dy,
             x,

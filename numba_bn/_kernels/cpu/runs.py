@@ -15,8 +15,8 @@ from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_apply
-from numba_bn._kernels.cpu.moments import BLOCK, conclude, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, channel_factors, rsqrt
+from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
+from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt
 
 
 @block

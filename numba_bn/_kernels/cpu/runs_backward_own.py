@@ -11,9 +11,9 @@ from numba_bn._kernels._compile import block
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_input_gradient
-from numba_bn._kernels.cpu.moments import conclude, slab_moments
+from numba_bn._kernels.cpu.moments import slab_moments
 from numba_bn._kernels.cpu.runs_backward import slab_sums
-from numba_bn._kernels.cpu.state import STATE, coefficients, rsqrt
+from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
 
 
 @block

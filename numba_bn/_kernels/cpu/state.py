@@ -57,9 +57,8 @@ def take(states: Any, at: int, n: float, p: float, s: float, q: float) -> None:
 
 
 @inline
-def finish(states: Any, at: int) -> Any:
-    """states[at] → count, mean, what the mean lost to rounding, Σ(x - mean)²."""
-    n, p, s, m2 = states[at, 0], states[at, 1], states[at, 2], states[at, 3]
+def finish(n: float, p: float, s: float, m2: float) -> Any:
+    """A state → count, mean, what the mean lost to rounding, Σ(x - mean)²."""
     if n == 0.0 or m2 != m2:
         return n, math.nan, 0.0, (0.0 if n == 0.0 else m2)
     step = s / n
@@ -71,6 +70,13 @@ def finish(states: Any, at: int) -> Any:
     if mean - mean != 0.0:
         return n, mean, 0.0, m2
     return n, mean, (high - mean) + low, m2
+
+
+@inline
+def conclude(states: Any, j: int, result: Any, at: int) -> None:
+    """states[j] → result[:, at]: count, mean, low, m2."""
+    n, mean, low, m2 = finish(states[j, 0], states[j, 1], states[j, 2], states[j, 3])
+    result[0, at], result[1, at], result[2, at], result[3, at] = n, mean, low, m2
 
 
 @block

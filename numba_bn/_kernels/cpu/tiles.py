@@ -43,7 +43,7 @@ _ROWS_AHEAD = 16
 
 @inline
 def steps(rows: int, tail: int, together: int) -> int:
-    """Return in how many steps a tile is walked."""
+    """Return in how many steps the rows of sums are walked."""
     return (rows + together - 1) // together + (1 if tail > 0 else 0)
 
 
@@ -52,6 +52,24 @@ def rows_of(step: int, rows: int, tail: int, width: int, together: int) -> Any:
     """Return the first row of a step, how many there are, and how wide they are."""
     r = step * together
     return (r, min(together, rows - r), width) if r < rows else (rows, 1, tail)
+
+
+@inline
+def segment(
+    k: int, at: int, stride: int, rows: int, tail: int, width: int, lead: int, joined: bool
+) -> Any:
+    """k-th of four parts of what is written → its start, rows, and columns from and to.
+
+    ``joined`` rows, side by side in memory, are walked from the first aligned column on and into
+    the next row, so that no sixteen are written in two halves: that costs a fifth of the speed.
+    """
+    if k == 0:
+        return at, (1 if joined else 0), 0, lead
+    if k == 1:
+        return (at, rows - 1, lead, width + lead) if joined else (at, rows, 0, width)
+    if k == 2:
+        return at + (rows - 1) * stride, (1 if joined else 0), lead, width
+    return at + rows * stride, (1 if tail > 0 else 0), 0, tail
 
 
 @inline
@@ -114,30 +132,33 @@ def tile_apply(
 ) -> None:
     """Rows of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,)."""
     lead = before_aligned(y, at) if stream else 0
-    for step in range(steps(rows, tail, _APPLY_ROWS)):
-        r, some, wide = rows_of(step, rows, tail, width, _APPLY_ROWS)
-        j = 0
-        while j < wide:
-            n = min(lead if j == 0 and lead > 0 else 16, wide - j)
-            mj, aj, bj = load(m, j), load(a, j), load(b, j)
-            i = at + r * stride + j
-            part = head(n)
-            for _ in range(some):
-                if n == 16:
-                    prefetch(x, i + ahead)
-                    v = fma(sub(load(x, i), mj), aj, bj)
-                    if residual is not None:
-                        v = add(v, load(residual, i))
-                    if not stream:
-                        claim(y, i + near(y) // 4)
-                    store(y, i, rectify(v, relu_too), stream)
-                else:
-                    v = fma(sub(load_if(x, i, part), mj), aj, bj)
-                    if residual is not None:
-                        v = add(v, load_if(residual, i, part))
-                    store_if(y, i, rectify(v, relu_too), part)
-                i += stride
-            j += n
+    joined = lead > 0 and width == stride
+    for k in range(4):
+        start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
+        for r in range(0, count, _APPLY_ROWS):
+            some = min(_APPLY_ROWS, count - r)
+            j = first
+            while j < end:
+                n = min(lead if j == 0 and lead > 0 else 16, end - j)
+                mj, aj, bj = load(m, j), load(a, j), load(b, j)
+                i = start + r * stride + j
+                part = head(n)
+                for _ in range(some):
+                    if n == 16:
+                        prefetch(x, i + ahead)
+                        v = fma(sub(load(x, i), mj), aj, bj)
+                        if residual is not None:
+                            v = add(v, load(residual, i))
+                        if not stream:
+                            claim(y, i + near(y) // 4)
+                        store(y, i, rectify(v, relu_too), stream)
+                    else:
+                        v = fma(sub(load_if(x, i, part), mj), aj, bj)
+                        if residual is not None:
+                            v = add(v, load_if(residual, i, part))
+                        store_if(y, i, rectify(v, relu_too), part)
+                    i += stride
+                j += n
 
 
 @block
@@ -207,28 +228,31 @@ def tile_input_gradient(
 ) -> None:
     """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
     lead = before_aligned(dx, at) if stream else 0
-    for step in range(steps(rows, tail, _APPLY_ROWS)):
-        r, some, wide = rows_of(step, rows, tail, width, _APPLY_ROWS)
-        j = 0
-        while j < wide:
-            n = min(lead if j == 0 and lead > 0 else 16, wide - j)
-            mj, aj, bj, cj = load(m, j), load(a, j), load(b, j), load(c, j)
-            i = at + r * stride + j
-            part = head(n)
-            for _ in range(some):
-                if n == 16:
-                    prefetch(x, i + ahead)
-                    prefetch(dy, i + ahead)
-                    share = fma(sub(load(x, i), mj), bj, cj)
-                    if where is not None:
-                        share = select(flags(where, i), share, fill(0.0))
-                    if not stream:
-                        claim(dx, i + near(dx) // 4)
-                    store(dx, i, fma(load(dy, i), aj, share), stream)
-                else:
-                    share = fma(sub(load_if(x, i, part), mj), bj, cj)
-                    if where is not None:
-                        share = select(flags_if(where, i, part), share, fill(0.0))
-                    store_if(dx, i, fma(load_if(dy, i, part), aj, share), part)
-                i += stride
-            j += n
+    joined = lead > 0 and width == stride
+    for k in range(4):
+        start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
+        for r in range(0, count, _APPLY_ROWS):
+            some = min(_APPLY_ROWS, count - r)
+            j = first
+            while j < end:
+                n = min(lead if j == 0 and lead > 0 else 16, end - j)
+                mj, aj, bj, cj = load(m, j), load(a, j), load(b, j), load(c, j)
+                i = start + r * stride + j
+                part = head(n)
+                for _ in range(some):
+                    if n == 16:
+                        prefetch(x, i + ahead)
+                        prefetch(dy, i + ahead)
+                        share = fma(sub(load(x, i), mj), bj, cj)
+                        if where is not None:
+                            share = select(flags(where, i), share, fill(0.0))
+                        if not stream:
+                            claim(dx, i + near(dx) // 4)
+                        store(dx, i, fma(load(dy, i), aj, share), stream)
+                    else:
+                        share = fma(sub(load_if(x, i, part), mj), bj, cj)
+                        if where is not None:
+                            share = select(flags_if(where, i, part), share, fill(0.0))
+                        store_if(dx, i, fma(load_if(dy, i, part), aj, share), part)
+                    i += stride
+                j += n
