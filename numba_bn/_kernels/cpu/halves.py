@@ -1,4 +1,4 @@
-"""float16 and bfloat16 by their bits, sixteen at a time: exact, on CPUs without F16C too."""
+"""float16 and bfloat16 by their bits, sixteen at a time: exact, for CPUs that lack the means."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from numba_bn._kernels.cpu.halves import (
 intrinsic: Any = extending.intrinsic
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
-_F32, _F64 = ir.FloatType(), ir.DoubleType()
+_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 _HALVES = {name: np.dtype([(name, np.uint16)], align=True) for name in ("float16", "bfloat16")}
 
 
@@ -109,7 +109,12 @@ def _element(array: types.Array) -> tuple[str, ir.Type]:
     return ("signed" if dtype.signed else "unsigned"), ir.IntType(dtype.bitwidth)
 
 
-def _widen(builder: Any, how: str, v: Any) -> Any:
+def _has_f16c(context: Any) -> bool:
+    """Tell whether the CPU compiled for converts float16 itself."""
+    return "+f16c" in context.codegen().magic_tuple()[2].split(",")
+
+
+def _widen(context: Any, builder: Any, how: str, v: Any) -> Any:
     """Elements as they are in memory → float64."""
     if how == "signed":
         return builder.sitofp(v, wide(_F64))
@@ -118,17 +123,22 @@ def _widen(builder: Any, how: str, v: Any) -> Any:
     if how == "bfloat16":
         v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
     elif how == "float16":
-        v = half_to_single(builder, v)
+        if _has_f16c(context):
+            v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
+        else:
+            v = half_to_single(builder, v)
     return v if v.type.element == _F64 else builder.fpext(v, wide(_F64))
 
 
-def _narrow(builder: Any, how: str, element: ir.Type, v: Any) -> Any:
+def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> Any:
     """float64 → elements as they are in memory, rounded to nearest even."""
     if element == _F64:
         return v
     single = builder.fptrunc(v, wide(_F32))
     if how == "float":
         return single
+    if how == "float16" and _has_f16c(context):
+        return builder.bitcast(builder.fptrunc(single, wide(_F16)), wide(_I16))
     round_to = single_to_half if how == "float16" else single_to_bfloat16
     return builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
 
@@ -166,7 +176,7 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16] as lanes."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(builder, _element(array)[0], _read(context, builder, sig, args))
+        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
 
     return _lanes(array, types.int64), codegen
 
@@ -176,7 +186,7 @@ def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
     """array[index : index + 16] as lanes, 0 where the mask is not set: nothing is read there."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(builder, _element(array)[0], _read(context, builder, sig, args))
+        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
 
     return _lanes(array, types.int64, _mask), codegen
 
@@ -210,7 +220,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> An
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(builder, how, element, args[2])
+        v = _narrow(context, builder, how, element, args[2])
         hint = builder.module.add_metadata([_I32(1)])
         past = context.cast(builder, args[3], sig.args[3], types.boolean)
         with builder.if_else(cgutils.as_bool_bit(builder, past)) as (then, otherwise):
@@ -232,7 +242,7 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(builder, how, element, args[2])
+        v = _narrow(context, builder, how, element, args[2])
         name = f"llvm.masked.store.{_suffix(element)}"
         _call(builder, name, ir.VoidType(), v, at, _I32(_bytes(element)), args[3])
         return context.get_dummy_value()
@@ -326,7 +336,7 @@ def scalar(typingctx: Any, array: Any, index: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
         at = builder.bitcast(at, ir.PointerType(element))
         one = _splat(builder, builder.load(at, align=_bytes(element)))
-        return builder.extract_element(_widen(builder, how, one), _I32(0))
+        return builder.extract_element(_widen(context, builder, how, one), _I32(0))
 
     return types.float64(array, types.int64), codegen
 

@@ -1,0 +1,33 @@
+"""float16 on CPUs that convert it themselves, and on those where its bits are taken apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+JOB = """
+import hashlib
+import numpy as np
+import numba_bn as nbn
+every = np.arange(65536, dtype=np.uint16).view(np.float16)
+x = np.resize(every[np.isfinite(every)], (1000, 64))
+assert np.array_equal(nbn.batch_norm(x, mean=np.zeros(64), var=np.ones(64), eps=0.0), x)
+x = np.random.default_rng(0).normal(3.0, 20.0, (1000, 64)).astype(np.float16)
+print(hashlib.sha256(nbn.batch_norm(x).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_bits_are_those_of_a_cpu_without_conversions(tmp_path):
+    found = set()
+    for cpu in ({}, {"NUMBA_CPU_NAME": "generic"}):
+        env = {**os.environ, **cpu, "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", JOB], env=env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1
