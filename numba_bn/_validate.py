@@ -228,7 +228,7 @@ def output(
     if y.size and any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
-        if isinstance(other, np.ndarray) and not _same(y, other) and _overlap(y, other):
+        if isinstance(other, np.ndarray) and _overlap(y, other) and not _same(y, other):
             raise ValueError(
                 f"{call}: out of shape {y.shape} partly overlaps an input of shape {other.shape}; "
                 "it may be that very array or share nothing with it"

@@ -66,8 +66,21 @@ class _Whole(_Block):
 
 
 def block(function: Callable[..., Any]) -> Any:
-    """Compile a helper of kernels; it is cached with the kernels that call it."""
-    compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(function)
+    """Compile a helper of kernels that allocates nothing; it is cached with those who call it.
+
+    It does not count references either: counters that two threads share cost more than a short run.
+    """
+    return _helper(function, allocates=False)
+
+
+def unit(function: Callable[..., Any]) -> Any:
+    """Compile a helper of kernels that allocates."""
+    return _helper(function, allocates=True)
+
+
+def _helper(function: Callable[..., Any], *, allocates: bool) -> Any:
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    compiled = numba.njit(_nrt=allocates, **wrappers, **FLAGS)(function)
     compiled._compiler.pipeline_class = _Block
     return compiled
 

@@ -37,7 +37,7 @@ from numba_bn._kernels.cpu.state import STATE
 Array = np.ndarray[Any, np.dtype[Any]]
 Moments = tuple[Array, Array, Array]
 
-_STREAM_CACHES = 8  # outputs of this many L2 caches and more go past them
+_STREAM_CACHES = 32  # outputs of this many L2 caches and more go past them
 
 
 def _optional(a: Array | None) -> Array | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
 from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt
@@ -23,7 +23,7 @@ def slices_of(rows: int, tiles: int) -> Any:
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
 
 
-@block
+@unit
 def _normalize_unit(
     u: int,
     x: Any,
@@ -115,7 +115,7 @@ def _factors(
             out[2, k] = beta[channel + k] - result[2, t + g] * factor
 
 
-@block
+@unit
 def _forward_unit(
     u: int,
     x: Any,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import slices_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
@@ -45,7 +45,7 @@ def tile_chunk_sums(
             out[1, j // inner] += t[start + j]
 
 
-@block
+@unit
 def tile_sums_of(
     dy: Any,
     x: Any,
@@ -88,7 +88,7 @@ def tile_sums_of(
             out[1, k] += part[1, k]
 
 
-@block
+@unit
 def _sums_unit(
     u: int,
     dy: Any,
@@ -161,7 +161,7 @@ def gradient_sums(
             result[1, c] += parts[k, 1]
 
 
-@block
+@unit
 def _input_gradient_unit(
     u: int,
     dy: Any,
@@ -240,7 +240,7 @@ def input_gradient(
         )
 
 
-@block
+@unit
 def _shared_unit(
     u: int,
     dy: Any,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_backward import tile_sums_of
 from numba_bn._kernels.cpu.columns_moments import (
@@ -48,7 +48,7 @@ def _own_coefficients(
             factors[2, k], factors[3, k] = b, c
 
 
-@block
+@unit
 def _own_unit(
     u: int,
     dy: Any,

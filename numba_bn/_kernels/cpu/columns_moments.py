@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import (
     add,
@@ -169,7 +169,7 @@ def _take_rows(
         take(states, g, groups[2, g], pivots[g], groups[0, g], groups[1, g])
 
 
-@block
+@unit
 def tile_chunk(
     x: Any,
     where: Any,
@@ -212,7 +212,7 @@ def tile_chunk(
         r += rows
 
 
-@block
+@unit
 def tile_moments(
     x: Any,
     where: Any,
@@ -260,7 +260,7 @@ def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
     return first, width, min(period, width)
 
 
-@block
+@unit
 def _moments_unit(
     u: int,
     x: Any,

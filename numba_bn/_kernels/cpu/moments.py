@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, nearest, scalar, store, total
 from numba_bn._kernels.cpu.loops import near, run_count, run_sums
@@ -147,7 +147,7 @@ def slab_chunk(
             )
 
 
-@block
+@unit
 def slab_moments(
     x: Any,
     where: Any,
@@ -172,7 +172,7 @@ def slab_moments(
             merge(states, j, part[j, 0], part[j, 1], part[j, 2], part[j, 3])
 
 
-@block
+@unit
 def _moments_unit(
     u: int, x: Any, where: Any, outer: int, groups: int, length: int, slab: int, parts: Any
 ) -> None:

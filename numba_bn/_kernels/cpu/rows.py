@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, nearest, scalar, total
 from numba_bn._kernels.cpu.loops import near, row_apply, row_gradients, row_input_gradient, run_sums
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.state import STATE, coefficients, finish, is_far, rsqrt, spread
+
+_AT_ONCE = 4096  # values: they stay in the L1
 
 
 @inline
@@ -25,6 +27,12 @@ def standard(n: float, mean: float, m2: float, eps: float, centred: bool) -> Any
     if centred:
         return mean, rsqrt(m2 / n, eps)
     return 0.0, rsqrt(m2 / n + mean * mean, eps)
+
+
+@inline
+def _rows_at_once(length: int) -> int:
+    """Return how many rows are taken to each step before the next: short ones need not wait."""
+    return max(_AT_ONCE // length, 1)
 
 
 @block
@@ -43,7 +51,7 @@ def _row_moments(x: Any, at: int, n: int, states: Any) -> Any:
     return finish(float(n), p, s, spread(float(n), s, q))
 
 
-@block
+@unit
 def _forward_unit(
     u: int,
     x: Any,
@@ -59,16 +67,17 @@ def _forward_unit(
     length: int,
     together: int,
 ) -> None:
-    first = u * together
-    wide = min(together, rows - first)
-    states = np.empty((1, STATE))
-    for t in range(first, first + wide):
-        n, mean, low, m2 = _row_moments(x, t * length, length, states)
-        result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
-        mean, r = standard(n, mean, m2, eps, centred)
-        row_apply(
-            x, y, t * length, length, fill(mean), fill(r), gamma, beta, t % groups * length, stream
-        )
+    states, some = np.empty((1, STATE)), _rows_at_once(length)
+    last = min((u + 1) * together, rows)
+    for first in range(u * together, last, some):
+        stop = min(first + some, last)
+        for t in range(first, stop):
+            n, mean, low, m2 = _row_moments(x, t * length, length, states)
+            result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
+        for t in range(first, stop):
+            mean, r = standard(result[0, t], result[1, t], result[3, t], eps, centred)
+            at, j = t * length, t % groups * length
+            row_apply(x, y, at, length, fill(mean), fill(r), gamma, beta, j, stream)
 
 
 @Kernel
@@ -150,7 +159,7 @@ def normalize(
         )
 
 
-@block
+@unit
 def _backward_unit(
     chunk: int,
     dy: Any,
@@ -166,29 +175,25 @@ def _backward_unit(
     length: int,
     chunks: int,
 ) -> None:
-    states = np.empty((1, STATE))
-    first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks
-    for t in range(first * groups, last * groups):
-        at, j = t * length, t % groups * length
-        n, mean, _, m2 = _row_moments(x, at, length, states)
-        mean, r = standard(n, mean, m2, eps, centred)
-        sv, qv = row_gradients(dy, x, gamma, at, length, j, fill(mean), fill(0.0), fill(0.0))
-        b, c = coefficients(1.0, r, n, total(sv), total(qv))[1:]
-        row_input_gradient(
-            dy,
-            x,
-            gamma,
-            dx,
-            sums[chunk],
-            at,
-            length,
-            j,
-            fill(mean),
-            fill(r),
-            fill(b),
-            fill(c if centred else 0.0),
-            stream,
-        )
+    states, some, own = np.empty((1, STATE)), _rows_at_once(length), sums[chunk]
+    kept = np.empty((4, some))
+    last = batch * (chunk + 1) // chunks * groups
+    for first in range(batch * chunk // chunks * groups, last, some):
+        stop = min(first + some, last)
+        for t in range(first, stop):
+            n, mean, _, m2 = _row_moments(x, t * length, length, states)
+            kept[0, t - first], kept[1, t - first] = standard(n, mean, m2, eps, centred)
+        for t in range(first, stop):
+            mean, r = kept[0, t - first], kept[1, t - first]
+            zeros, j = fill(0.0), t % groups * length
+            sv, qv = row_gradients(dy, x, gamma, t * length, length, j, fill(mean), zeros, zeros)
+            b, c = coefficients(1.0, r, float(length), total(sv), total(qv))[1:]
+            kept[2, t - first], kept[3, t - first] = b, c if centred else 0.0
+        for t in range(first, stop):
+            m, r = fill(kept[0, t - first]), fill(kept[1, t - first])
+            b, c = fill(kept[2, t - first]), fill(kept[3, t - first])
+            at, j = t * length, t % groups * length
+            row_input_gradient(dy, x, gamma, dx, own, at, length, j, m, r, b, c, stream)
 
 
 @Kernel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_apply
@@ -51,7 +51,7 @@ def apply_run(
         e0 = stop
 
 
-@block
+@unit
 def _forward_unit(
     u: int,
     x: Any,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, load, store, total
 from numba_bn._kernels.cpu.loops import near, run_gradients, run_input_gradient
@@ -67,7 +67,7 @@ def slab_chunk_sums(
             out[j, 1] += total(load(sums, j * 2 * LANES + LANES))
 
 
-@block
+@unit
 def slab_sums(
     dy: Any,
     x: Any,
@@ -111,7 +111,7 @@ def slab_sums(
             out[j, 1] += part[j, 1]
 
 
-@block
+@unit
 def _sums_unit(
     u: int,
     dy: Any,
@@ -237,7 +237,7 @@ def input_gradient(
         )
 
 
-@block
+@unit
 def _shared_unit(
     u: int,
     dy: Any,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_input_gradient
@@ -16,7 +16,7 @@ from numba_bn._kernels.cpu.runs_backward import slab_sums
 from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
 
 
-@block
+@unit
 def _own_unit(
     u: int,
     dy: Any,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels.cpu.lanes import remainder
 
 STATE = 4
@@ -102,7 +102,7 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     return a, -a * r * r * t / n, -a * s / n
 
 
-@block
+@unit
 def channel_factors(
     gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float, batch: int, groups: int
 ) -> Any:
