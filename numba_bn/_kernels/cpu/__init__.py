@@ -140,7 +140,7 @@ def _normalize(
     given = gamma, beta, mean, low, var, eps, relu
     if plan.kind == "columns":
         stream = _tile_streams(y5, x5, plan)
-        shape = plan.batch, *_columns(plan), plan.length, plan.inner, apply_tile(plan)
+        shape = plan.batch, *_columns(plan), plan.length, plan.inner, apply_tile(plan, stream)
         columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
     else:
         channels, stream = plan.groups * plan.size, _streams(y5, x5)
@@ -289,8 +289,8 @@ def input_gradient(
     given = mean.reshape(-1), a, b, c
     stream = _streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     if plan.kind == "columns":
-        tile = apply_tile(plan)
         stream = stream and _tile_streams(dx5, x5, plan)
+        tile = apply_tile(plan, stream)
         columns_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *_columns(plan), plan.inner, tile
         )

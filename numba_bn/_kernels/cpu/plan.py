@@ -19,7 +19,7 @@ _LONG_RUN = 512  # values from which a run earns a loop of its own
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
-_APPLY_TILE = 1024  # columns of a tile of a longer row, where groups need not stay whole
+_STREAMED_TILE, _CACHED_TILE = 1024, 4096  # columns of a tile of a longer row, as measured best
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
@@ -83,10 +83,12 @@ def sum_tile(plan: Plan) -> int:
     return plan.stride if plan.stride <= _WHOLE_ROW else plan.tile
 
 
-def apply_tile(plan: Plan) -> int:
+def apply_tile(plan: Plan, streams: bool) -> int:
     """Return the columns of a tile where groups need not stay whole, but repeats must."""
     folded = plan.stride != plan.period
-    return sum_tile(plan) if folded or plan.stride <= _WHOLE_ROW else _APPLY_TILE
+    if folded or plan.stride <= _WHOLE_ROW:
+        return sum_tile(plan)
+    return _STREAMED_TILE if streams else _CACHED_TILE
 
 
 def tiles(plan: Plan) -> int:
