@@ -107,7 +107,8 @@ def own_forward(
     b = check.parameter(call, "beta", beta, view, x.shape, 0.0, axis)
     y = Output(call, out, x, view, (gamma, beta))
     if x.size:
-        backend().forward(five_axes(x, view), g, b, eps, y.five_axes, centred=centred)
+        x5 = five_axes(x, view)
+        backend().forward(x5, g, b, eps, y.five_axes, centred=centred, keep=False)
     return y.done(out)
 
 

@@ -7,8 +7,7 @@ from oracle import assert_near
 from table import CASES, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels import cpu
-from numba_bn._kernels.cpu import plan
+from numba_bn._kernels.cpu import arrays, plan
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 over_cases = pytest.mark.parametrize("case", [c for c in CASES if c.norm != "frozen"], ids=name)
@@ -17,7 +16,7 @@ over_caches = pytest.mark.parametrize("cache", [1 << 12, 1 << 40], ids=["tiny", 
 
 def pretend(monkeypatch, cache):
     """Let the core's own cache have another size: large arrays become small, and small large."""
-    for module in (cpu, plan):
+    for module in (arrays, plan):
         monkeypatch.setattr(module, "l2_bytes", lambda: cache)
 
 

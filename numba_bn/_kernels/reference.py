@@ -77,8 +77,9 @@ def forward(
     residual5: Array | None = None,
     relu: bool = False,
     centred: bool = True,
+    keep: bool = True,
 ) -> Moments:
-    """x → y5 by its own statistics, which are returned."""
+    """x → y5 by its own statistics, which are returned, whether they are to be kept or not."""
     result = moments(x5, where5)
     mean, var = _raw(result, centred)
     normalize(x5, mean, var, gamma, beta, eps, y5, residual5, relu)

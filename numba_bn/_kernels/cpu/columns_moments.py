@@ -17,17 +17,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import (
-    add,
-    fill,
-    head,
-    load,
-    load_if,
-    nearest,
-    scalar,
-    store,
-    total,
-)
+from numba_bn._kernels.cpu.lanes import add, fill, head, total
+from numba_bn._kernels.cpu.memory import load, load_if, nearest, scalar, store
 from numba_bn._kernels.cpu.moments import MAX_CHUNKS
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums

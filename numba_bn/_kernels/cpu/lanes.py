@@ -1,11 +1,8 @@
-"""Sixteen float64 at a time, as a value in Numba code: the file that speaks LLVM.
+"""Sixteen float64 at a time, as a value in Numba code.
 
-Lanes are loaded from any array the kernels accept, computed with in float64, and rounded once when
-stored. Every operation is spelled out, so the order of a sum is that of the source: the same bits
-in the serial and the parallel twin, at any vector width, on any CPU.
-
-float16 and bfloat16 have no CPU arithmetic in Numba. Their arrays come as records of one field of
-that name (``kernel_array``), so that an array says itself how to read it.
+Every operation is spelled out, so the order of a sum is that of the source: the same bits in the
+serial and the parallel twin, at any vector width, on any CPU. With ``memory`` and ``halves`` these
+are the files that speak LLVM.
 """
 
 from __future__ import annotations
@@ -13,46 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
-from numba_bn._kernels.cpu.halves import (
-    WIDTH,
-    half_to_single,
-    shift,
-    single_to_bfloat16,
-    single_to_half,
-    wide,
-)
+from numba_bn._kernels.cpu.halves import WIDTH, wide
 
 intrinsic: Any = extending.intrinsic
 
-_I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
-_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-_HALVES = {name: np.dtype([(name, np.uint16)], align=True) for name in ("float16", "bfloat16")}
-
-
-class _Alias:
-    """Another name for an array's memory."""
-
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.array = array
-        self.__array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
-
-
-def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return x flat, as the kernels take it: one type per dtype, read-only or not."""
-    flat = x.reshape(-1)
-    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
-        flat = flat.view(_HALVES[x.dtype.name])
-    # to Numba a read-only array is a type of its own: not worth compiling every kernel twice
-    return flat if flat.flags.writeable else np.asarray(_Alias(flat))
+_I1, _I32, _I64 = (ir.IntType(n) for n in (1, 32, 64))
+_F64 = ir.DoubleType()
 
 
 class Lanes(types.Type):
@@ -81,207 +49,19 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, wide(_I1))
 
 
-_lanes, _mask = Lanes(), Mask()
+lanes, mask = Lanes(), Mask()
 
 
-def _call(builder: Any, name: str, result: ir.Type, *args: Any) -> Any:
+def call(builder: Any, name: str, result: ir.Type, *args: Any) -> Any:
     """Call an LLVM intrinsic."""
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _splat(builder: Any, value: Any) -> Any:
+def splat(builder: Any, value: Any) -> Any:
     kind = wide(value.type)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
     return builder.shuffle_vector(one, one, ir.Constant(wide(_I32), [0] * WIDTH))
-
-
-def _element(array: types.Array) -> tuple[str, ir.Type]:
-    """Return how an array's elements are read, and their type in memory."""
-    dtype: Any = array.dtype
-    if isinstance(dtype, types.Record):
-        (name,) = dtype.fields
-        return name, _I16
-    if isinstance(dtype, types.Float):
-        return "float", _F32 if dtype.bitwidth == 32 else _F64
-    if isinstance(dtype, types.Boolean):
-        return "bool", _I8
-    return ("signed" if dtype.signed else "unsigned"), ir.IntType(dtype.bitwidth)
-
-
-def _has_f16c(context: Any) -> bool:
-    """Tell whether the CPU compiled for converts float16 itself."""
-    return "+f16c" in context.codegen().magic_tuple()[2].split(",")
-
-
-def _widen(context: Any, builder: Any, how: str, v: Any) -> Any:
-    """Elements as they are in memory → float64."""
-    if how == "signed":
-        return builder.sitofp(v, wide(_F64))
-    if how == "unsigned":
-        return builder.uitofp(v, wide(_F64))
-    if how == "bfloat16":
-        v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
-    elif how == "float16":
-        if _has_f16c(context):
-            v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
-        else:
-            v = half_to_single(builder, v)
-    return v if v.type.element == _F64 else builder.fpext(v, wide(_F64))
-
-
-def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> Any:
-    """float64 → elements as they are in memory, rounded to nearest even."""
-    if element == _F64:
-        return v
-    single = builder.fptrunc(v, wide(_F32))
-    if how == "float":
-        return single
-    if how == "float16" and _has_f16c(context):
-        return builder.bitcast(builder.fptrunc(single, wide(_F16)), wide(_I16))
-    round_to = single_to_half if how == "float16" else single_to_bfloat16
-    return builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
-
-
-def _address(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    element = _element(kind)[1]
-    at = builder.gep(data, [index], source_etype=element)
-    return builder.bitcast(at, ir.PointerType(wide(element)))
-
-
-def _bytes(element: ir.Type) -> int:
-    return {_F32: 4, _F64: 8}.get(element) or int(element.width) // 8
-
-
-def _suffix(element: ir.Type) -> str:
-    name = {_F32: "f32", _F64: "f64"}.get(element) or f"i{element.width}"
-    return f"v{WIDTH}{name}.p0"
-
-
-def _read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Load sixteen elements, or those a mask selects (0 elsewhere), as they are in memory."""
-    element = _element(sig.args[0])[1]
-    at = _address(context, builder, sig.args[0], args[0], args[1])
-    if len(args) == 2:
-        return builder.load(at, align=_bytes(element))
-    zeros = ir.Constant(wide(element), None)
-    align = _I32(_bytes(element))
-    name = f"llvm.masked.load.{_suffix(element)}"
-    return _call(builder, name, wide(element), at, align, args[2], zeros)
-
-
-@intrinsic
-def load(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] as lanes."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
-
-    return _lanes(array, types.int64), codegen
-
-
-@intrinsic
-def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
-    """array[index : index + 16] as lanes, 0 where the mask is not set: nothing is read there."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
-
-    return _lanes(array, types.int64, _mask), codegen
-
-
-@intrinsic
-def flags(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] of a boolean array as a mask."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig, args)
-        return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
-
-    return _mask(array, types.int64), codegen
-
-
-@intrinsic
-def flags_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
-    """array[index : index + 16] of a boolean array as a mask, not set where ``where`` is not."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig, args)
-        return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
-
-    return _mask(array, types.int64, _mask), codegen
-
-
-@intrinsic
-def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> Any:
-    """array[index : index + 16] = lanes; with ``stream`` past the caches (64-byte aligned)."""
-    how, element = _element(array)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(context, builder, how, element, args[2])
-        hint = builder.module.add_metadata([_I32(1)])
-        past = context.cast(builder, args[3], sig.args[3], types.boolean)
-        with builder.if_else(cgutils.as_bool_bit(builder, past)) as (then, otherwise):
-            with then:
-                builder.store(v, at, align=WIDTH * _bytes(element)).set_metadata(
-                    "nontemporal", hint
-                )
-            with otherwise:
-                builder.store(v, at, align=_bytes(element))
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, _lanes, types.boolean), codegen
-
-
-@intrinsic
-def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> Any:
-    """array[index : index + 16] = lanes where the mask is set; nothing else is written."""
-    how, element = _element(array)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(context, builder, how, element, args[2])
-        name = f"llvm.masked.store.{_suffix(element)}"
-        _call(builder, name, ir.VoidType(), v, at, _I32(_bytes(element)), args[3])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, _lanes, _mask), codegen
-
-
-def _touch(write: bool, doc: str) -> Any:
-    """Make an intrinsic that asks for the memory at array[index]."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        hints = _I32(int(write)), _I32(3 if write else 2), _I32(1)
-        at = builder.bitcast(at, ir.PointerType(_I8))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
-        return context.get_dummy_value()
-
-    def typing(typingctx: Any, array: Any, index: Any) -> Any:
-        return types.void(array, types.int64), codegen
-
-    typing.__doc__ = doc
-    return intrinsic(typing)
-
-
-prefetch = _touch(False, "Ask for the memory at array[index], which may lie outside the array.")
-claim = _touch(True, "Ask for the memory at array[index], to write it.")
-
-
-@intrinsic
-def before_aligned(typingctx: Any, array: Any, index: Any) -> Any:
-    """Return how many elements from array[index] on come before sixteen aligned ones."""
-    size = _bytes(_element(array)[1])
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        number = builder.udiv(builder.ptrtoint(at, _I64), _I64(size))
-        return builder.and_(builder.neg(number), _I64(WIDTH - 1))
-
-    return types.int64(array, types.int64), codegen
 
 
 @intrinsic
@@ -289,9 +69,9 @@ def fill(typingctx: Any, value: Any) -> Any:
     """Return a number in every lane."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _splat(builder, args[0])
+        return splat(builder, args[0])
 
-    return _lanes(types.float64), codegen
+    return lanes(types.float64), codegen
 
 
 @intrinsic
@@ -300,21 +80,9 @@ def head(typingctx: Any, count: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         places = ir.Constant(wide(_I64), list(range(WIDTH)))
-        return builder.icmp_signed("<", places, _splat(builder, args[0]))
+        return builder.icmp_signed("<", places, splat(builder, args[0]))
 
-    return _mask(types.int64), codegen
-
-
-@intrinsic
-def nearest(typingctx: Any, array: Any, value: Any) -> Any:
-    """Return the value, for an array of integers rounded to an integer."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _element(array)[0] in ("signed", "unsigned"):
-            return _call(builder, "llvm.rint.f64", _F64, args[1])
-        return args[1]
-
-    return types.float64(array, types.float64), codegen
+    return mask(types.int64), codegen
 
 
 @intrinsic
@@ -322,23 +90,9 @@ def remainder(typingctx: Any, value: Any, quotient: Any, divisor: Any) -> Any:
     """Return value - quotient · divisor, rounded once."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _call(builder, "llvm.fma.f64", _F64, builder.fneg(args[1]), args[2], args[0])
+        return call(builder, "llvm.fma.f64", _F64, builder.fneg(args[1]), args[2], args[0])
 
     return types.float64(types.float64, types.float64, types.float64), codegen
-
-
-@intrinsic
-def scalar(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index] as a float64."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        how, element = _element(array)
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        at = builder.bitcast(at, ir.PointerType(element))
-        one = _splat(builder, builder.load(at, align=_bytes(element)))
-        return builder.extract_element(_widen(context, builder, how, one), _I32(0))
-
-    return types.float64(array, types.int64), codegen
 
 
 @intrinsic
@@ -348,7 +102,7 @@ def select(typingctx: Any, where: Any, a: Any, b: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(*args)
 
-    return _lanes(_mask, _lanes, _lanes), codegen
+    return lanes(mask, lanes, lanes), codegen
 
 
 @intrinsic
@@ -366,7 +120,7 @@ def total(typingctx: Any, v: Any) -> Any:
             v = builder.fadd(builder.shuffle_vector(v, v, low), builder.shuffle_vector(v, v, high))
         return builder.extract_element(v, _I32(0))
 
-    return types.float64(_lanes), codegen
+    return types.float64(lanes), codegen
 
 
 @intrinsic
@@ -375,9 +129,9 @@ def how_many(typingctx: Any, where: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], ir.IntType(WIDTH))
-        return builder.zext(_call(builder, f"llvm.ctpop.i{WIDTH}", bits.type, bits), _I64)
+        return builder.zext(call(builder, f"llvm.ctpop.i{WIDTH}", bits.type, bits), _I64)
 
-    return types.int64(_mask), codegen
+    return types.int64(mask), codegen
 
 
 @intrinsic
@@ -385,10 +139,10 @@ def finite(typingctx: Any, v: Any) -> Any:
     """Return a mask that is set where the value is neither NaN nor infinite."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        size = _call(builder, f"llvm.fabs.v{WIDTH}f64", args[0].type, args[0])
-        return builder.fcmp_ordered("<", size, _splat(builder, _F64(float("inf"))))
+        size = call(builder, f"llvm.fabs.v{WIDTH}f64", args[0].type, args[0])
+        return builder.fcmp_ordered("<", size, splat(builder, _F64(float("inf"))))
 
-    return _mask(_lanes), codegen
+    return mask(lanes), codegen
 
 
 @intrinsic
@@ -399,7 +153,7 @@ def relu(typingctx: Any, v: Any) -> Any:
         zeros = ir.Constant(wide(_F64), None)
         return builder.select(builder.fcmp_ordered("<", args[0], zeros), zeros, args[0])
 
-    return _lanes(_lanes), codegen
+    return lanes(lanes), codegen
 
 
 @intrinsic
@@ -409,7 +163,7 @@ def positive(typingctx: Any, v: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.fcmp_unordered(">", args[0], ir.Constant(wide(_F64), None))
 
-    return _mask(_lanes), codegen
+    return mask(lanes), codegen
 
 
 def _operation(kind: Any, count: int, build: Callable[..., Any], doc: str) -> Any:
@@ -431,14 +185,14 @@ def _operation(kind: Any, count: int, build: Callable[..., Any], doc: str) -> An
     return intrinsic(typing)
 
 
-add = _operation(_lanes, 2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
-sub = _operation(_lanes, 2, lambda builder, a, b: builder.fsub(a, b), "Return a - b.")
-mul = _operation(_lanes, 2, lambda builder, a, b: builder.fmul(a, b), "Return a · b.")
-both = _operation(_mask, 2, lambda builder, a, b: builder.and_(a, b), "Return a and b.")
-either = _operation(_mask, 2, lambda builder, a, b: builder.or_(a, b), "Return a or b.")
+add = _operation(lanes, 2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
+sub = _operation(lanes, 2, lambda builder, a, b: builder.fsub(a, b), "Return a - b.")
+mul = _operation(lanes, 2, lambda builder, a, b: builder.fmul(a, b), "Return a · b.")
+both = _operation(mask, 2, lambda builder, a, b: builder.and_(a, b), "Return a and b.")
+either = _operation(mask, 2, lambda builder, a, b: builder.or_(a, b), "Return a or b.")
 fma = _operation(
-    _lanes,
+    lanes,
     3,
-    lambda builder, a, b, c: _call(builder, f"llvm.fma.v{WIDTH}f64", a.type, a, b, c),
+    lambda builder, a, b, c: call(builder, f"llvm.fma.v{WIDTH}f64", a.type, a, b, c),
     "Return a · b + c, rounded once.",
 )

@@ -11,27 +11,29 @@ from typing import Any
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import (
     add,
-    before_aligned,
     both,
-    claim,
     either,
     fill,
     finite,
-    flags,
-    flags_if,
     fma,
     head,
     how_many,
-    load,
-    load_if,
     mul,
     positive,
-    prefetch,
     relu,
     select,
+    sub,
+)
+from numba_bn._kernels.cpu.memory import (
+    before_aligned,
+    claim,
+    flags,
+    flags_if,
+    load,
+    load_if,
+    prefetch,
     store,
     store_if,
-    sub,
 )
 
 

@@ -13,8 +13,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, nearest, scalar, total
+from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import near, row_apply, row_gradients, row_input_gradient, run_sums
+from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.state import STATE, coefficients, finish, is_far, rsqrt, spread
 
@@ -68,16 +69,19 @@ def _forward_unit(
     together: int,
 ) -> None:
     states, some = np.empty((1, STATE)), _rows_at_once(length)
+    kept, asked = np.empty((2, some)), result.size > 0
     last = min((u + 1) * together, rows)
     for first in range(u * together, last, some):
         stop = min(first + some, last)
         for t in range(first, stop):
             n, mean, low, m2 = _row_moments(x, t * length, length, states)
-            result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
+            kept[0, t - first], kept[1, t - first] = standard(n, mean, m2, eps, centred)
+            if asked:
+                result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
         for t in range(first, stop):
-            mean, r = standard(result[0, t], result[1, t], result[3, t], eps, centred)
+            m, r = fill(kept[0, t - first]), fill(kept[1, t - first])
             at, j = t * length, t % groups * length
-            row_apply(x, y, at, length, fill(mean), fill(r), gamma, beta, j, stream)
+            row_apply(x, y, at, length, m, r, gamma, beta, j, stream)
 
 
 @Kernel
@@ -95,7 +99,7 @@ def forward(
     length: int,
     together: int,
 ) -> None:
-    """x (rows, length) → y, result (4, rows), each row in one go."""
+    """x (rows, length) → y, each row in one go; result (4, rows), or (4, 0) if nobody asks."""
     for u in prange((rows + together - 1) // together):
         _forward_unit(
             u, x, y, gamma, beta, eps, centred, stream, result, rows, groups, length, together

@@ -13,8 +13,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, load, store, total
+from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import near, run_gradients, run_input_gradient
+from numba_bn._kernels.cpu.memory import load, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,

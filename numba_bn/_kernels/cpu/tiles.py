@@ -10,28 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import (
-    add,
+from numba_bn._kernels.cpu.lanes import add, both, either, fill, finite, fma, head, mul, select, sub
+from numba_bn._kernels.cpu.loops import near, rectify
+from numba_bn._kernels.cpu.memory import (
     before_aligned,
-    both,
     claim,
-    either,
-    fill,
-    finite,
     flags,
     flags_if,
-    fma,
-    head,
     load,
     load_if,
-    mul,
     prefetch,
-    select,
     store,
     store_if,
-    sub,
 )
-from numba_bn._kernels.cpu.loops import near, rectify
 
 # Rows whose columns share one load of the column's vectors, as measured best: sums, which are
 # stored again, like many; where something is written, memory likes one row after the other.

@@ -1,0 +1,49 @@
+"""What the backend functions share: arrays as kernels take them, and when to write past caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.plan import Plan, l2_bytes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_STREAM_CACHES = 32  # outputs of this many L2 caches and more go past them
+
+
+def optional(a: Array | None) -> Array | None:
+    return None if a is None else kernel_array(a)
+
+
+def streams(y5: Array, x5: Array) -> bool:
+    """Tell whether to write past the caches: large, and not what is being read."""
+    return y5.nbytes >= _STREAM_CACHES * l2_bytes() and not np.may_share_memory(y5, x5)
+
+
+def row_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+    """Tell the same of rows, which must all be aligned: half a line costs more than it saves."""
+    line = 16 * y5.itemsize
+    aligned = y5.ctypes.data % line == 0 and plan.length % 16 == 0
+    return aligned and streams(y5, x5)
+
+
+def tile_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+    """Tell the same of columns, all of whose rows must begin alike."""
+    return plan.stride % 16 == 0 and streams(y5, x5)
+
+
+def columns_of(plan: Plan) -> tuple[int, ...]:
+    return plan.outer, plan.tail, plan.stride, plan.period
+
+
+def per_value(p: Array, plan: Plan) -> Array:
+    """(channels,) → (groups · length,)."""
+    return p if plan.inner == 1 else np.repeat(p, plan.inner)
+
+
+def rstd_of(var: Array, eps: float) -> Array:
+    v = np.asarray(var.reshape(-1) + eps)
+    return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0.0)

@@ -1,0 +1,226 @@
+"""The backward of every norm on the CPU: allocate, pick the loops, launch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numba_bn._kernels.cpu import (
+    columns_backward,
+    columns_backward_own,
+    elementwise,
+    rows,
+    runs_backward,
+    runs_backward_own,
+)
+from numba_bn._kernels.cpu.arrays import (
+    Array,
+    columns_of,
+    optional,
+    per_value,
+    row_streams,
+    rstd_of,
+    streams,
+    tile_streams,
+)
+from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.plan import (
+    apply_tile,
+    batch_chunks,
+    chunks,
+    one_go,
+    plan_of,
+    slab,
+    sum_tile,
+    wide_slab,
+)
+
+
+def gradient_sums(
+    dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None = None
+) -> tuple[Array, Array]:
+    """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
+    sums = _raw_sums(dy5, x5, mean.reshape(-1), where5)
+    return sums[0], sums[1] * rstd_of(var, eps)
+
+
+def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
+    """dy, x → Σdy, Σdy·(x - mean): (2, channels)."""
+    plan = plan_of(x5.shape)
+    sums, parts = np.empty((2, plan.groups)), np.empty((plan.groups * chunks(plan), 2))
+    arrays = kernel_array(dy5), kernel_array(x5), optional(where5), mean, sums, parts
+    if plan.kind == "columns":
+        columns_backward.gradient_sums(
+            2 * x5.nbytes, *arrays, *columns_of(plan), plan.inner, sum_tile(plan)
+        )
+    else:
+        runs_backward.gradient_sums(
+            2 * x5.nbytes,
+            *arrays,
+            plan.outer,
+            plan.groups,
+            plan.inner,
+            wide_slab(plan, x5.itemsize),
+        )
+    return sums
+
+
+def input_gradient(
+    dy5: Array,
+    x5: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    sums: tuple[Array, Array] | None,
+    count: Array,
+    eps: float,
+    dx5: Array,
+    where5: Array | None = None,
+) -> None:
+    """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
+    rstd, n = rstd_of(var, eps), count.reshape(-1)
+    a = gamma * rstd
+    b, c = np.zeros_like(a), np.zeros_like(a)
+    if sums is not None:
+        b, c = -a * rstd * sums[1] / n, -a * sums[0] / n
+    plan = plan_of(x5.shape)
+    arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
+    given = mean.reshape(-1), a, b, c
+    stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
+    if plan.kind == "columns":
+        stream = stream and tile_streams(dx5, x5, plan)
+        tile = apply_tile(plan, stream)
+        columns_backward.input_gradient(
+            3 * x5.nbytes, *arrays, *given, stream, *columns_of(plan), plan.inner, tile
+        )
+    else:
+        runs_backward.input_gradient(
+            3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
+        )
+
+
+def backward(
+    dy5: Array,
+    x5: Array,
+    gamma: Array,
+    eps: float,
+    dx5: Array,
+    given: tuple[Array, Array, Array | None] | None = None,
+    where5: Array | None = None,
+    centred: bool = True,
+) -> tuple[Array, Array]:
+    """dy, x → dx5, and dgamma, dbeta (channels,).
+
+    ``given`` is (mean, var, count); a count of None means constant statistics, no ``given`` at all
+    the statistics of x itself.
+    """
+    if given is None:
+        return _backward_own(dy5, x5, gamma, eps, dx5, centred)
+    mean, var, count = given
+    plan = plan_of(x5.shape)
+    if count is not None and one_go(plan, 2 * x5.itemsize):
+        return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, var, count), where5)
+    dbeta, dgamma = gradient_sums(dy5, x5, mean, var, eps, where5)
+    sums = None if count is None else (dbeta, dgamma)
+    n = np.ones_like(mean) if count is None else count
+    input_gradient(dy5, x5, mean, var, gamma, sums, n, eps, dx5, where5)
+    return dgamma, dbeta
+
+
+def _backward_fused(
+    dy5: Array,
+    x5: Array,
+    gamma: Array,
+    eps: float,
+    dx5: Array,
+    given: tuple[Array, Array, Array],
+    where5: Array | None,
+) -> tuple[Array, Array]:
+    """Sums and dx of some channels in one go, while their data is in cache."""
+    plan = plan_of(x5.shape)
+    mean, var, count = (v.reshape(-1) for v in given)
+    rstd, sums = rstd_of(var, eps), np.empty((2, plan.groups))
+    stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
+    arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
+    values = mean, rstd, gamma, count, sums
+    nbytes = 3 * x5.nbytes
+    if plan.kind == "columns":
+        stream = stream and tile_streams(dx5, x5, plan)
+        columns_backward.backward_shared(
+            nbytes, *arrays, *values, stream, *columns_of(plan), plan.inner, plan.tile
+        )
+    else:
+        together = slab(plan, 2 * x5.itemsize)
+        runs_backward.backward_shared(
+            nbytes, *arrays, *values, stream, plan.outer, plan.groups, plan.inner, together
+        )
+    return sums[1] * rstd, sums[0]
+
+
+def _backward_own(
+    dy5: Array, x5: Array, gamma: Array, eps: float, dx5: Array, centred: bool
+) -> tuple[Array, Array]:
+    """Gradients of a norm by x's own statistics: those are taken anew, in the same go."""
+    plan = plan_of(x5.shape)
+    parts = batch_chunks(plan)
+    arrays = kernel_array(dy5), kernel_array(x5), kernel_array(dx5)
+    nbytes = 3 * x5.nbytes
+    if plan.kind == "rows" or not centred:
+        width = plan.groups * plan.length
+        acc = np.zeros((parts, 2 * width))
+        rows.backward(
+            nbytes,
+            *arrays,
+            per_value(gamma, plan),
+            eps,
+            centred,
+            row_streams(dx5, x5, plan) and not np.may_share_memory(dx5, dy5),
+            acc,
+            plan.batch,
+            plan.groups,
+            plan.length,
+            parts,
+        )
+        sums = acc.reshape(parts, 2, plan.groups * plan.size, plan.inner).sum((0, 3))
+        return sums[1], sums[0]
+    acc = np.zeros((2, parts * plan.groups * plan.size))
+    if plan.kind == "columns":
+        columns_backward_own.backward_own(
+            nbytes,
+            *arrays,
+            gamma,
+            eps,
+            acc,
+            False,
+            plan.batch,
+            *columns_of(plan),
+            plan.length,
+            plan.inner,
+            plan.tile,
+            parts,
+        )
+    else:
+        stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
+        runs_backward_own.backward_own(
+            nbytes,
+            *arrays,
+            gamma,
+            eps,
+            acc,
+            stream,
+            plan.batch,
+            plan.outer,
+            plan.groups,
+            plan.size,
+            plan.inner,
+            parts,
+            slab(plan, 2 * x5.itemsize),
+        )
+    sums = acc.reshape(2, parts, -1).sum(1)
+    return sums[1], sums[0]
+
+
+def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:
+    """dy, y → dy where the ReLU let y through, else 0."""
+    elementwise.relu_gradient(
+        3 * y5.nbytes, kernel_array(dy5), kernel_array(y5), kernel_array(out5)
+    )

@@ -1,0 +1,262 @@
+"""Between memory and lanes: loads, stores, and asking for what comes next.
+
+Lanes are loaded from any array the kernels accept, and rounded once when stored. float16 and
+bfloat16 have no CPU arithmetic in Numba: their arrays come as records of one field of that name
+(``kernel_array``), so that an array says itself how to read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from numba_bn._kernels.cpu.halves import (
+    WIDTH,
+    half_to_single,
+    shift,
+    single_to_bfloat16,
+    single_to_half,
+    wide,
+)
+from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, splat
+
+_I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
+_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+_HALVES = {name: np.dtype([(name, np.uint16)], align=True) for name in ("float16", "bfloat16")}
+
+
+class _Alias:
+    """Another name for an array's memory."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return x flat, as the kernels take it: one type per dtype, read-only or not."""
+    flat = x.reshape(-1)
+    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
+        flat = flat.view(_HALVES[x.dtype.name])
+    # to Numba a read-only array is a type of its own: not worth compiling every kernel twice
+    return flat if flat.flags.writeable else np.asarray(_Alias(flat))
+
+
+def _element(array: types.Array) -> tuple[str, ir.Type]:
+    """Return how an array's elements are read, and their type in memory."""
+    dtype: Any = array.dtype
+    if isinstance(dtype, types.Record):
+        (name,) = dtype.fields
+        return name, _I16
+    if isinstance(dtype, types.Float):
+        return "float", _F32 if dtype.bitwidth == 32 else _F64
+    if isinstance(dtype, types.Boolean):
+        return "bool", _I8
+    return ("signed" if dtype.signed else "unsigned"), ir.IntType(dtype.bitwidth)
+
+
+def _has_f16c(context: Any) -> bool:
+    """Tell whether the CPU compiled for converts float16 itself."""
+    return "+f16c" in context.codegen().magic_tuple()[2].split(",")
+
+
+def _widen(context: Any, builder: Any, how: str, v: Any) -> Any:
+    """Elements as they are in memory → float64."""
+    if how == "signed":
+        return builder.sitofp(v, wide(_F64))
+    if how == "unsigned":
+        return builder.uitofp(v, wide(_F64))
+    if how == "bfloat16":
+        v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
+    elif how == "float16":
+        if _has_f16c(context):
+            v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
+        else:
+            v = half_to_single(builder, v)
+    return v if v.type.element == _F64 else builder.fpext(v, wide(_F64))
+
+
+def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> Any:
+    """float64 → elements as they are in memory, rounded to nearest even."""
+    if element == _F64:
+        return v
+    single = builder.fptrunc(v, wide(_F32))
+    if how == "float":
+        return single
+    if how == "float16" and _has_f16c(context):
+        return builder.bitcast(builder.fptrunc(single, wide(_F16)), wide(_I16))
+    round_to = single_to_half if how == "float16" else single_to_bfloat16
+    return builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
+
+
+def _address(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    element = _element(kind)[1]
+    at = builder.gep(data, [index], source_etype=element)
+    return builder.bitcast(at, ir.PointerType(wide(element)))
+
+
+def _bytes(element: ir.Type) -> int:
+    return {_F32: 4, _F64: 8}.get(element) or int(element.width) // 8
+
+
+def _suffix(element: ir.Type) -> str:
+    name = {_F32: "f32", _F64: "f64"}.get(element) or f"i{element.width}"
+    return f"v{WIDTH}{name}.p0"
+
+
+def _read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Load sixteen elements, or those a mask selects (0 elsewhere), as they are in memory."""
+    element = _element(sig.args[0])[1]
+    at = _address(context, builder, sig.args[0], args[0], args[1])
+    if len(args) == 2:
+        return builder.load(at, align=_bytes(element))
+    zeros = ir.Constant(wide(element), None)
+    align = _I32(_bytes(element))
+    name = f"llvm.masked.load.{_suffix(element)}"
+    return call(builder, name, wide(element), at, align, args[2], zeros)
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] as lanes."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
+
+    return lanes(array, types.int64), codegen
+
+
+@intrinsic
+def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
+    """array[index : index + 16] as lanes, 0 where the mask is not set: nothing is read there."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
+
+    return lanes(array, types.int64, mask), codegen
+
+
+@intrinsic
+def flags(typingctx: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] of a boolean array as a mask."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        v = _read(context, builder, sig, args)
+        return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
+
+    return mask(array, types.int64), codegen
+
+
+@intrinsic
+def flags_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
+    """array[index : index + 16] of a boolean array as a mask, not set where ``where`` is not."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        v = _read(context, builder, sig, args)
+        return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
+
+    return mask(array, types.int64, mask), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> Any:
+    """array[index : index + 16] = lanes; with ``stream`` past the caches (64-byte aligned)."""
+    how, element = _element(array)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        v = _narrow(context, builder, how, element, args[2])
+        hint = builder.module.add_metadata([_I32(1)])
+        past = context.cast(builder, args[3], sig.args[3], types.boolean)
+        with builder.if_else(cgutils.as_bool_bit(builder, past)) as (then, otherwise):
+            with then:
+                builder.store(v, at, align=WIDTH * _bytes(element)).set_metadata(
+                    "nontemporal", hint
+                )
+            with otherwise:
+                builder.store(v, at, align=_bytes(element))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, lanes, types.boolean), codegen
+
+
+@intrinsic
+def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> Any:
+    """array[index : index + 16] = lanes where the mask is set; nothing else is written."""
+    how, element = _element(array)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        v = _narrow(context, builder, how, element, args[2])
+        name = f"llvm.masked.store.{_suffix(element)}"
+        call(builder, name, ir.VoidType(), v, at, _I32(_bytes(element)), args[3])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, lanes, mask), codegen
+
+
+def _touch(write: bool, doc: str) -> Any:
+    """Make an intrinsic that asks for the memory at array[index]."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        hints = _I32(int(write)), _I32(3 if write else 2), _I32(1)
+        at = builder.bitcast(at, ir.PointerType(_I8))
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
+        return context.get_dummy_value()
+
+    def typing(typingctx: Any, array: Any, index: Any) -> Any:
+        return types.void(array, types.int64), codegen
+
+    typing.__doc__ = doc
+    return intrinsic(typing)
+
+
+prefetch = _touch(False, "Ask for the memory at array[index], which may lie outside the array.")
+claim = _touch(True, "Ask for the memory at array[index], to write it.")
+
+
+@intrinsic
+def before_aligned(typingctx: Any, array: Any, index: Any) -> Any:
+    """Return how many elements from array[index] on come before sixteen aligned ones."""
+    size = _bytes(_element(array)[1])
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        number = builder.udiv(builder.ptrtoint(at, _I64), _I64(size))
+        return builder.and_(builder.neg(number), _I64(WIDTH - 1))
+
+    return types.int64(array, types.int64), codegen
+
+
+@intrinsic
+def nearest(typingctx: Any, array: Any, value: Any) -> Any:
+    """Return the value, for an array of integers rounded to an integer."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if _element(array)[0] in ("signed", "unsigned"):
+            return call(builder, "llvm.rint.f64", _F64, args[1])
+        return args[1]
+
+    return types.float64(array, types.float64), codegen
+
+
+@intrinsic
+def scalar(typingctx: Any, array: Any, index: Any) -> Any:
+    """array[index] as a float64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        how, element = _element(array)
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = builder.bitcast(at, ir.PointerType(element))
+        one = splat(builder, builder.load(at, align=_bytes(element)))
+        return builder.extract_element(_widen(context, builder, how, one), _I32(0))
+
+    return types.float64(array, types.int64), codegen

@@ -1,0 +1,205 @@
+"""The forward of every norm on the CPU: allocate, pick the loops, launch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from numba_bn._kernels.cpu import columns, columns_moments, rows, runs
+from numba_bn._kernels.cpu import moments as run_moments
+from numba_bn._kernels.cpu.arrays import (
+    Array,
+    columns_of,
+    optional,
+    per_value,
+    row_streams,
+    streams,
+    tile_streams,
+)
+from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.plan import (
+    Plan,
+    apply_tile,
+    chunks,
+    one_go,
+    plan_of,
+    slab,
+    sum_tile,
+    wide_slab,
+)
+from numba_bn._kernels.cpu.state import STATE
+
+Moments = tuple[Array, Array, Array]
+
+
+def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
+    """(4, batch · groups) → count, mean, m2 (batch, groups)."""
+    count, mean, _, m2 = result.reshape(4, shape[0], shape[2])
+    return count, mean, m2
+
+
+def _moments(x5: Array, where5: Array | None) -> Array:
+    """x → count, mean, what the mean lost to rounding, m2: (4, batch · groups)."""
+    plan = plan_of(x5.shape)
+    result = np.empty((4, plan.batch * plan.groups))
+    parts = np.empty((plan.batch * plan.groups * chunks(plan), STATE))
+    x, w = kernel_array(x5), optional(where5)
+    if plan.kind == "columns":
+        columns_moments.moments(
+            x5.nbytes,
+            x,
+            w,
+            result,
+            parts,
+            plan.batch,
+            *columns_of(plan),
+            plan.length,
+            sum_tile(plan),
+        )
+    else:
+        run_moments.moments(
+            x5.nbytes,
+            x,
+            w,
+            result,
+            parts,
+            plan.batch,
+            plan.outer,
+            plan.groups,
+            plan.length,
+            wide_slab(plan, x5.itemsize),
+        )
+    return result
+
+
+def moments(x5: Array, where5: Array | None = None) -> Moments:
+    """x (five axes) → count, mean, m2 (batch, groups)."""
+    return _shaped(_moments(x5, where5), x5.shape)
+
+
+@lru_cache(maxsize=256)
+def _no_loss(size: int) -> Array:
+    return np.zeros(size)
+
+
+def normalize(
+    x5: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    y5: Array,
+    residual5: Array | None = None,
+    relu: bool = False,
+) -> None:
+    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
+    low = _no_loss(mean.size)
+    _normalize(x5, mean.reshape(-1), low, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
+
+
+def _normalize(
+    x5: Array,
+    mean: Array,
+    low: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    y5: Array,
+    residual5: Array | None,
+    relu: bool,
+) -> None:
+    plan = plan_of(x5.shape)
+    arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
+    given = gamma, beta, mean, low, var, eps, relu
+    if plan.kind == "columns":
+        stream = tile_streams(y5, x5, plan)
+        shape = plan.batch, *columns_of(plan), plan.length, plan.inner, apply_tile(plan, stream)
+        columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
+    else:
+        channels, stream = plan.groups * plan.size, streams(y5, x5)
+        shape = plan.batch, plan.outer, plan.groups, channels, plan.inner
+        runs.normalize(x5.nbytes, *arrays, *given, stream, *shape)
+
+
+def forward(
+    x5: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    y5: Array,
+    where5: Array | None = None,
+    residual5: Array | None = None,
+    relu: bool = False,
+    centred: bool = True,
+    keep: bool = True,
+) -> Moments:
+    """x → y5 by its own statistics, which are returned; of rows only if they are to be kept."""
+    plan = plan_of(x5.shape)
+    if plan.kind == "rows" or not centred:
+        result = _forward_rows(x5, gamma, beta, eps, y5, centred, keep)
+        return _shaped(result, x5.shape) if keep else (result[0], result[1], result[3])
+    if not one_go(plan, x5.itemsize):
+        result = _moments(x5, where5)
+        var = result[3] / result[0]
+        _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
+        return _shaped(result, x5.shape)
+    result = np.empty((4, plan.batch * plan.groups))
+    arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
+    given = gamma, beta, eps, relu
+    if plan.kind == "columns":
+        stream = tile_streams(y5, x5, plan)
+        columns.forward(
+            x5.nbytes,
+            *arrays,
+            *given,
+            stream,
+            result,
+            plan.batch,
+            *columns_of(plan),
+            plan.length,
+            plan.inner,
+            plan.tile,
+        )
+    else:
+        batch, groups = _flat(plan)
+        runs.forward(
+            x5.nbytes,
+            *arrays,
+            *given,
+            streams(y5, x5),
+            result,
+            batch,
+            plan.outer,
+            groups,
+            plan.length,
+            plan.size,
+            plan.period,
+            slab(plan, x5.itemsize),
+        )
+    return _shaped(result, x5.shape)
+
+
+def _flat(plan: Plan) -> tuple[int, int]:
+    """Return batch and groups; runs of one row are groups side by side, whatever the sample."""
+    return (1, plan.batch * plan.groups) if plan.outer == 1 else (plan.batch, plan.groups)
+
+
+def _forward_rows(
+    x5: Array, gamma: Array, beta: Array, eps: float, y5: Array, centred: bool, keep: bool
+) -> Array:
+    plan = plan_of(x5.shape)
+    count = plan.batch * plan.groups
+    g, b = per_value(gamma, plan), per_value(beta, plan)
+    x, y = kernel_array(x5), kernel_array(y5)
+    given = g, b, eps, centred, row_streams(y5, x5, plan)
+    if not one_go(plan, x5.itemsize):
+        result = _moments(x5, None)
+        rows.normalize(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length)
+        return result
+    result = np.empty((4, count if keep else 0))
+    together = max(slab(plan, x5.itemsize), 1)
+    rows.forward(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length, together)
+    return result
