@@ -285,8 +285,9 @@ def batch_norm_backward(
         r5 = five_axes(dresidual, view)
         backend().relu_gradient(d5, five_axes(activated, view), r5)
         d5 = r5
-    dgamma, dbeta = np.zeros(g.size), np.zeros(g.size)
-    if a.size:
+    if not a.size:
+        dgamma, dbeta = np.zeros((2, g.size))
+    else:
         w5 = None if w is None else five_axes(w, view)
         a5 = five_axes(a, view)
         dgamma, dbeta = backend().backward(d5, a5, g, eps, dx.five_axes, given, w5)

@@ -45,5 +45,8 @@ def per_value(p: Array, plan: Plan) -> Array:
 
 
 def rstd_of(var: Array, eps: float) -> Array:
-    v = np.asarray(var.reshape(-1) + eps)
+    """1/√(var + eps), flat, and 0 where that is 1/0."""
+    v: Array = var.reshape(-1) + eps
+    if v.all():
+        return np.asarray(1.0 / np.sqrt(v))
     return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0.0)
