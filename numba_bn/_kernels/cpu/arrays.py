@@ -18,21 +18,22 @@ def optional(a: Array | None) -> Array | None:
     return None if a is None else kernel_array(a)
 
 
-def streams(y5: Array, x5: Array) -> bool:
+def streams(y5: Array, *inputs5: Array) -> bool:
     """Tell whether to write past the caches: large, and not what is being read."""
-    return y5.nbytes >= _STREAM_CACHES * l2_bytes() and not np.may_share_memory(y5, x5)
+    large = y5.nbytes >= _STREAM_CACHES * l2_bytes()
+    return large and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
-def row_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+def row_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
     """Tell the same of rows, which must all be aligned: half a line costs more than it saves."""
     line = 16 * y5.itemsize
     aligned = y5.ctypes.data % line == 0 and plan.length % 16 == 0
-    return aligned and streams(y5, x5)
+    return aligned and streams(y5, *inputs5)
 
 
-def tile_streams(y5: Array, x5: Array, plan: Plan) -> bool:
+def tile_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
     """Tell the same of columns, all of whose rows must begin alike."""
-    return plan.stride % 16 == 0 and streams(y5, x5)
+    return plan.stride % 16 == 0 and streams(y5, *inputs5)
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:

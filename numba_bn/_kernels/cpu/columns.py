@@ -10,7 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
-from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt, scale_and_shift
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply
 
 _UNITS, _LEAST_ROWS = 64, 128  # long units: from memory they run 1.2 × as fast as those of 128 rows
@@ -110,9 +110,9 @@ def _factors(
         conclude(states, g, result, t + g)
         r = rsqrt(result[3, t + g] / result[0, t + g], eps)
         for k in range(g * size, (g + 1) * size):
-            factor = gamma[channel + k] * r
-            out[0, k], out[1, k] = result[1, t + g], factor
-            out[2, k] = beta[channel + k] - result[2, t + g] * factor
+            c = channel + k
+            out[0, k] = result[1, t + g]
+            out[1, k], out[2, k] = scale_and_shift(gamma[c], beta[c], result[2, t + g], r)
 
 
 @unit

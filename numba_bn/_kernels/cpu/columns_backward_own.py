@@ -57,7 +57,6 @@ def _own_unit(
     gamma: Any,
     eps: float,
     sums: Any,
-    stream: bool,
     batch: int,
     rows: int,
     tail: int,
@@ -91,7 +90,7 @@ def _own_unit(
             spread_out(factors[i], 0, 0, width, own, inner, columns[i])
         va, vb, vc = columns[1], columns[2], columns[3]
         tile_input_gradient(
-            dy, x, None, dx, at, stride, rows, tail, width, width, m, va, vb, vc, stream
+            dy, x, None, dx, at, stride, rows, tail, width, width, m, va, vb, vc, False
         )
 
 
@@ -103,7 +102,6 @@ def backward_own(
     gamma: Any,
     eps: float,
     sums: Any,
-    stream: bool,
     batch: int,
     rows: int,
     tail: int,
@@ -124,7 +122,6 @@ def backward_own(
             gamma,
             eps,
             sums,
-            stream,
             batch,
             rows,
             tail,

@@ -85,14 +85,14 @@ def input_gradient(
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     given = mean.reshape(-1), a, b, c
-    stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     if plan.kind == "columns":
-        stream = stream and tile_streams(dx5, x5, plan)
+        stream = tile_streams(plan, dx5, x5, dy5)
         tile = apply_tile(plan, stream)
         columns_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *columns_of(plan), plan.inner, tile
         )
     else:
+        stream = streams(dx5, x5, dy5)
         runs_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
         )
@@ -139,17 +139,16 @@ def _backward_fused(
     plan = plan_of(x5.shape)
     mean, var, count = (v.reshape(-1) for v in given)
     rstd, sums = rstd_of(var, eps), np.empty((2, plan.groups))
-    stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     values = mean, rstd, gamma, count, sums
     nbytes = 3 * x5.nbytes
     if plan.kind == "columns":
-        stream = stream and tile_streams(dx5, x5, plan)
+        stream = tile_streams(plan, dx5, x5, dy5)
         columns_backward.backward_shared(
             nbytes, *arrays, *values, stream, *columns_of(plan), plan.inner, plan.tile
         )
     else:
-        together = slab(plan, 2 * x5.itemsize)
+        stream, together = streams(dx5, x5, dy5), slab(plan, 2 * x5.itemsize)
         runs_backward.backward_shared(
             nbytes, *arrays, *values, stream, plan.outer, plan.groups, plan.inner, together
         )
@@ -173,7 +172,7 @@ def _backward_own(
             per_value(gamma, plan),
             eps,
             centred,
-            row_streams(dx5, x5, plan) and not np.may_share_memory(dx5, dy5),
+            row_streams(plan, dx5, x5, dy5),
             acc,
             plan.batch,
             plan.groups,
@@ -190,7 +189,6 @@ def _backward_own(
             gamma,
             eps,
             acc,
-            False,
             plan.batch,
             *columns_of(plan),
             plan.length,
@@ -199,7 +197,7 @@ def _backward_own(
             parts,
         )
     else:
-        stream = streams(dx5, x5) and not np.may_share_memory(dx5, dy5)
+        stream = streams(dx5, x5, dy5)
         runs_backward_own.backward_own(
             nbytes,
             *arrays,

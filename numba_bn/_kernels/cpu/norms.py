@@ -115,7 +115,7 @@ def _normalize(
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
     given = gamma, beta, mean, low, var, eps, relu
     if plan.kind == "columns":
-        stream = tile_streams(y5, x5, plan)
+        stream = tile_streams(plan, y5, x5)
         shape = plan.batch, *columns_of(plan), plan.length, plan.inner, apply_tile(plan, stream)
         columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
     else:
@@ -150,7 +150,7 @@ def forward(
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
     given = gamma, beta, eps, relu
     if plan.kind == "columns":
-        stream = tile_streams(y5, x5, plan)
+        stream = tile_streams(plan, y5, x5)
         columns.forward(
             x5.nbytes,
             *arrays,
@@ -194,7 +194,7 @@ def _forward_rows(
     count = plan.batch * plan.groups
     g, b = per_value(gamma, plan), per_value(beta, plan)
     x, y = kernel_array(x5), kernel_array(y5)
-    given = g, b, eps, centred, row_streams(y5, x5, plan)
+    given = g, b, eps, centred, row_streams(plan, y5, x5)
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, None)
         rows.normalize(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length)

@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.loops import near, run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt, scale_and_shift
 
 
 @block
@@ -42,9 +42,7 @@ def apply_run(
     while e0 < e1:
         k = e0 // inner
         stop = min((k + 1) * inner, e1)
-        a = gamma[first + k] * r
-        # what the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so
-        b = beta[first + k] - low * a
+        a, b = scale_and_shift(gamma[first + k], beta[first + k], low, r)
         run_apply(
             x, y, residual, at + e0, stop - e0, ahead, fill(mean), fill(a), fill(b), relu, stream
         )

@@ -102,6 +102,16 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     return a, -a * r * r * t / n, -a * s / n
 
 
+@inline
+def scale_and_shift(gamma: float, beta: float, low: float, r: float) -> Any:
+    """→ a, b of y = (x - mean)·a + b.
+
+    What the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so.
+    """
+    a = gamma * r
+    return a, beta - low * a
+
+
 @unit
 def channel_factors(
     gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float, batch: int, groups: int
@@ -115,8 +125,6 @@ def channel_factors(
             r = rsqrt(var[t], eps)
             for c in range(g * size, (g + 1) * size):
                 at = b * gamma.size + c
-                factor = gamma[c] * r
-                factors[0, at], factors[1, at] = mean[t], factor
-                # what the mean lost to rounding goes into the shift: x - mean is exact or nearly so
-                factors[2, at] = beta[c] - low[t] * factor
+                factors[0, at] = mean[t]
+                factors[1, at], factors[2, at] = scale_and_shift(gamma[c], beta[c], low[t], r)
     return factors

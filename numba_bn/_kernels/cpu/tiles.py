@@ -33,23 +33,10 @@ _ROWS_AHEAD = 16
 
 
 @inline
-def steps(rows: int, tail: int, together: int) -> int:
-    """Return in how many steps the rows of sums are walked."""
-    return (rows + together - 1) // together + (1 if tail > 0 else 0)
-
-
-@inline
-def rows_of(step: int, rows: int, tail: int, width: int, together: int) -> Any:
-    """Return the first row of a step, how many there are, and how wide they are."""
-    r = step * together
-    return (r, min(together, rows - r), width) if r < rows else (rows, 1, tail)
-
-
-@inline
 def segment(
     k: int, at: int, stride: int, rows: int, tail: int, width: int, lead: int, joined: bool
 ) -> Any:
-    """k-th of four parts of what is written → its start, rows, and columns from and to.
+    """k-th of four parts of a tile → its start, rows, and columns from and to.
 
     ``joined`` rows, side by side in memory, are walked from the first aligned column on and into
     the next row, so that no sixteen are written in two halves: that costs a fifth of the speed.
@@ -168,35 +155,37 @@ def tile_gradients(
 ) -> None:
     """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
     ahead = _ROWS_AHEAD // 2 * stride
-    for step in range(steps(rows, tail, _GRADIENT_ROWS)):
-        r, some, wide = rows_of(step, rows, tail, width, _GRADIENT_ROWS)
-        for j in range(0, wide, 16):
-            mj, sj, tj = load(m, j), load(s, j), load(t, j)
-            i = at + r * stride + j
-            part = head(wide - j)
-            for _ in range(some):
-                if j + 16 <= wide:
-                    prefetch(x, i + ahead)
-                    prefetch(dy, i + ahead)
-                    d = load(dy, i)
-                    u = mul(d, sub(load(x, i), mj))
-                    if where is not None:
-                        usable = either(flags(where, i), finite(u))
+    for k in range(4):
+        start, count, _, wide = segment(k, at, stride, rows, tail, width, 0, False)
+        for r in range(0, count, _GRADIENT_ROWS):
+            some = min(_GRADIENT_ROWS, count - r)
+            for j in range(0, wide, 16):
+                mj, sj, tj = load(m, j), load(s, j), load(t, j)
+                i = start + r * stride + j
+                part = head(wide - j)
+                for _ in range(some):
+                    if j + 16 <= wide:
+                        prefetch(x, i + ahead)
+                        prefetch(dy, i + ahead)
+                        d = load(dy, i)
+                        u = mul(d, sub(load(x, i), mj))
+                        if where is not None:
+                            usable = either(flags(where, i), finite(u))
+                            d = select(usable, d, fill(0.0))
+                            u = select(usable, u, fill(0.0))
+                    else:
+                        d = load_if(dy, i, part)
+                        u = mul(d, sub(load_if(x, i, part), mj))
+                        usable = part
+                        if where is not None:
+                            usable = both(part, either(flags_if(where, i, part), finite(u)))
                         d = select(usable, d, fill(0.0))
                         u = select(usable, u, fill(0.0))
-                else:
-                    d = load_if(dy, i, part)
-                    u = mul(d, sub(load_if(x, i, part), mj))
-                    usable = part
-                    if where is not None:
-                        usable = both(part, either(flags_if(where, i, part), finite(u)))
-                    d = select(usable, d, fill(0.0))
-                    u = select(usable, u, fill(0.0))
-                sj = add(sj, d)
-                tj = add(tj, u)
-                i += stride
-            store(s, j, sj, False)
-            store(t, j, tj, False)
+                    sj = add(sj, d)
+                    tj = add(tj, u)
+                    i += stride
+                store(s, j, sj, False)
+                store(t, j, tj, False)
 
 
 @block
