@@ -89,12 +89,25 @@ def test_input_gradient_at_any_mean(case, mean):
         assert np.abs(have - expected.value).max() <= 4 * 2.0**-23 * size
 
 
-@pytest.mark.parametrize("case", [*CASES[:4], *FROZEN], ids=name)
-@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@pytest.mark.parametrize("case", [*CASES, *FROZEN], ids=name)
+@pytest.mark.parametrize("scale", [1e36, 1e30, 1e-30, 1e-36])
 def test_huge_and_tiny_values(case, scale):
     x, means, variances, want = problem(case, 0.0, scale, 0.0)
     y = forward(case, plain(case, x, means, variances), eps=0.0)
     assert_within_ulps(y, want)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("power", [110, -100])
+def test_input_gradient_of_huge_and_tiny_values(case, power):
+    x, *_ = problem(case, 1.0)
+    dy = np.random.default_rng(6).normal(size=x.shape).astype(np.float32)
+    plain_dx, scaled_dx = (
+        backward(case, Data(x * scale, dy, None, None, None, None), eps=0.0).dx
+        for scale in (np.float32(1), np.float32(2.0**power))
+    )
+    unit = 2.0**-23 * np.abs(plain_dx).max()
+    assert np.abs(scaled_dx.astype(np.float64) * 2.0**power - plain_dx).max() <= 8 * unit
 
 
 @over_shapes

@@ -40,8 +40,11 @@ def columns_of(plan: Plan) -> tuple[int, ...]:
     return plan.outer, plan.tail, plan.stride, plan.period
 
 
-def per_value(p: Array, plan: Plan) -> Array:
-    """(channels,) → (groups · length,)."""
+def per_value(p: Array, plan: Plan, x5: Array, y5: Array) -> Array:
+    """(channels,) → (groups · length,), as the arithmetic in which y is made of x holds them."""
+    if y5.itemsize <= 4 and (x5.itemsize <= 2 or x5.dtype == np.float32):
+        with np.errstate(over="ignore"):
+            p = p.astype(np.float32)
     return p if plan.inner == 1 else np.repeat(p, plan.inner)
 
 

@@ -9,18 +9,83 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_moments import padded, spread_out, tile_moments, tile_of
-from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt, scale_and_shift
+from numba_bn._kernels.cpu.columns_moments import (
+    channels_of,
+    padded,
+    spread_out,
+    tile_moments,
+    tile_of,
+)
+from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply
 
-_UNITS, _LEAST_ROWS = 64, 128  # long units: from memory they run 1.2 × as fast as those of 128 rows
+_UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
 
 
 @inline
 def slices_of(rows: int, tiles: int) -> Any:
     """Rows of so many tiles → into how many units a tile is cut, rows of each."""
-    per_slice = max(rows * tiles // _UNITS, _LEAST_ROWS)
+    slices = min(max(rows // LEAST_ROWS, 1), max(_UNITS // tiles, 1))
+    slices += slices % 2 if slices > 1 else 0  # an even number, so that no thread waits
+    per_slice = max((rows + slices - 1) // slices, 1)
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
+
+
+@block
+def _spread_apply(
+    x: Any,
+    y: Any,
+    residual: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    vectors: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    relu: bool,
+    stream: bool,
+) -> None:
+    m, a, b = vectors[0], vectors[1], vectors[2]
+    spread_out(factors[0], channel, first, width, own, inner, m)
+    spread_out(factors[1], channel, first, width, own, inner, a)
+    spread_out(factors[2], channel, first, width, own, inner, b)
+    tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
+
+
+@unit
+def _apply(
+    x: Any,
+    y: Any,
+    residual: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    relu: bool,
+    stream: bool,
+) -> None:
+    """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on."""
+    geometry = at, stride, rows, tail, width, own, inner, ahead
+    if all_fit(x, y, factors, channel + first // inner, channels_of(first, own, inner)):
+        vectors = vectors_as(x, y, 3, padded(width))
+        _spread_apply(x, y, residual, factors, channel, first, vectors, *geometry, relu, stream)
+    else:
+        wide = np.empty((3, padded(width)))
+        _spread_apply(x, y, residual, factors, channel, first, wide, *geometry, relu, stream)
 
 
 @unit
@@ -43,17 +108,29 @@ def _normalize_unit(
     slices, per_slice = slices_of(rows, tiles)
     b, part, which = u // (tiles * slices), u // tiles % slices, u % tiles
     first, width, own = tile_of(which, tile, stride, period)
-    vectors = np.empty((3, padded(width)))
-    m, f, s = vectors[0], vectors[1], vectors[2]
-    channel = b * (period // inner)
-    spread_out(factors[0], channel, first, width, own, inner, m)
-    spread_out(factors[1], channel, first, width, own, inner, f)
-    spread_out(factors[2], channel, first, width, own, inner, s)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     at = b * (rows * stride + tail) + first + r0 * stride
     last = tail if part == slices - 1 else 0
     ahead = ahead_of(x, stride, width)
-    tile_apply(x, y, residual, at, stride, r1 - r0, last, width, ahead, m, f, s, relu, stream)
+    channel = b * (period // inner)
+    _apply(
+        x,
+        y,
+        residual,
+        factors,
+        channel,
+        first,
+        at,
+        stride,
+        r1 - r0,
+        last,
+        width,
+        own,
+        inner,
+        ahead,
+        relu,
+        stream,
+    )
 
 
 @Kernel
@@ -79,7 +156,7 @@ def normalize(
     tile: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(gamma, beta, mean, low, var, eps, batch, period // length)
+    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, batch, period // length)
     tiles = (stride + tile - 1) // tile
     units = batch * tiles * slices_of(rows, tiles)[0]
     for u in prange(units):
@@ -102,7 +179,16 @@ def normalize(
 
 @block
 def _factors(
-    states: Any, result: Any, t: int, gamma: Any, beta: Any, channel: int, eps: float, out: Any
+    x: Any,
+    y: Any,
+    states: Any,
+    result: Any,
+    t: int,
+    gamma: Any,
+    beta: Any,
+    channel: int,
+    eps: float,
+    out: Any,
 ) -> None:
     """States of a tile's groups → result[:, t :], and out (3, channels): mean, factor, shift."""
     size = out.shape[1] // states.shape[0]
@@ -111,8 +197,9 @@ def _factors(
         r = rsqrt(result[3, t + g] / result[0, t + g], eps)
         for k in range(g * size, (g + 1) * size):
             c = channel + k
-            out[0, k] = result[1, t + g]
-            out[1, k], out[2, k] = scale_and_shift(gamma[c], beta[c], result[2, t + g], r)
+            out[0, k], out[1, k], out[2, k] = affine(
+                x, y, result[1, t + g], result[2, t + g], r, gamma[c], beta[c]
+            )
 
 
 @unit
@@ -127,6 +214,7 @@ def _forward_unit(
     eps: float,
     relu: bool,
     stream: bool,
+    onward: bool,
     result: Any,
     rows: int,
     tail: int,
@@ -145,12 +233,25 @@ def _forward_unit(
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
     factors = np.empty((3, own // inner))
     t = (b * period + first) // length
-    _factors(states, result, t, gamma, beta, first // inner, eps, factors)
-    for i in range(3):
-        spread_out(factors[i], 0, 0, width, own, inner, columns[i])
-    m, f, s = columns[0], columns[1], columns[2]
-    # the next tile is what will be read next
-    tile_apply(x, y, residual, at, stride, rows, tail, width, width, m, f, s, relu, stream)
+    _factors(x, y, states, result, t, gamma, beta, first // inner, eps, factors)
+    _apply(
+        x,
+        y,
+        residual,
+        factors,
+        0,
+        0,
+        at,
+        stride,
+        rows,
+        tail,
+        width,
+        own,
+        inner,
+        width if onward else 0,
+        relu,
+        stream,
+    )
 
 
 @Kernel
@@ -164,6 +265,7 @@ def forward(
     eps: float,
     relu: bool,
     stream: bool,
+    onward: bool,
     result: Any,
     batch: int,
     rows: int,
@@ -187,6 +289,7 @@ def forward(
             eps,
             relu,
             stream,
+            onward,
             result,
             rows,
             tail,

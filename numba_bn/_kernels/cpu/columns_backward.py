@@ -10,8 +10,15 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import slices_of
-from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
-from numba_bn._kernels.cpu.state import coefficients
+from numba_bn._kernels.cpu.columns_moments import (
+    channels_of,
+    cut_rows,
+    padded,
+    spread_out,
+    tile_of,
+)
+from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.state import centred, coefficients, put_factors
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradients, tile_input_gradient
 
 
@@ -161,6 +168,61 @@ def gradient_sums(
             result[1, c] += parts[k, 1]
 
 
+@block
+def _spread_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    first: int,
+    vectors: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    stream: bool,
+) -> None:
+    m, a, b, c = vectors[0], vectors[1], vectors[2], vectors[3]
+    spread_out(factors[0], 0, first, width, own, inner, m)
+    spread_out(factors[1], 0, first, width, own, inner, a)
+    spread_out(factors[2], 0, first, width, own, inner, b)
+    spread_out(factors[3], 0, first, width, own, inner, c)
+    tile_input_gradient(dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream)
+
+
+@unit
+def gradient_of_tile(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    stream: bool,
+) -> None:
+    """Rows of a tile → dx, by factors (4, channels): m, a, b, c of dx = dy·a + (x-m)·b + c."""
+    geometry = at, stride, rows, tail, width, own, inner, ahead
+    if all_fit(x, dx, factors, first // inner, channels_of(first, own, inner)):
+        vectors = vectors_as(x, dx, 4, padded(width))
+        _spread_gradient(dy, x, where, dx, factors, first, vectors, *geometry, stream)
+    else:
+        wide = np.empty((4, padded(width)))
+        _spread_gradient(dy, x, where, dx, factors, first, wide, *geometry, stream)
+
+
 @unit
 def _input_gradient_unit(
     u: int,
@@ -168,10 +230,7 @@ def _input_gradient_unit(
     x: Any,
     where: Any,
     dx: Any,
-    mean: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    factors: Any,
     stream: bool,
     rows: int,
     tail: int,
@@ -184,17 +243,25 @@ def _input_gradient_unit(
     slices, per_slice = slices_of(rows, tiles)
     part = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
-    vectors = np.empty((4, padded(width)))
-    spread_out(mean, 0, first, width, own, inner, vectors[0])
-    spread_out(a, 0, first, width, own, inner, vectors[1])
-    spread_out(b, 0, first, width, own, inner, vectors[2])
-    spread_out(c, 0, first, width, own, inner, vectors[3])
-    m, va, vb, vc = vectors[0], vectors[1], vectors[2], vectors[3]
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     last, at = (tail if part == slices - 1 else 0), first + r0 * stride
     ahead = ahead_of(x, stride, width)
-    tile_input_gradient(
-        dy, x, where, dx, at, stride, r1 - r0, last, width, ahead, m, va, vb, vc, stream
+    gradient_of_tile(
+        dy,
+        x,
+        where,
+        dx,
+        factors,
+        first,
+        at,
+        stride,
+        r1 - r0,
+        last,
+        width,
+        own,
+        inner,
+        ahead,
+        stream,
     )
 
 
@@ -218,6 +285,7 @@ def input_gradient(
 ) -> None:
     """dy, x (rows, stride) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
     tiles = (stride + tile - 1) // tile
+    factors = centred(x, dx, mean, a, b, c)
     units = tiles * slices_of(rows, tiles)[0]
     for u in prange(units):
         _input_gradient_unit(
@@ -226,10 +294,7 @@ def input_gradient(
             x,
             where,
             dx,
-            mean,
-            a,
-            b,
-            c,
+            factors,
             stream,
             rows,
             tail,
@@ -253,6 +318,7 @@ def _shared_unit(
     count: Any,
     result: Any,
     stream: bool,
+    onward: bool,
     rows: int,
     tail: int,
     stride: int,
@@ -263,21 +329,21 @@ def _shared_unit(
     """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
     first, width, own = tile_of(u, tile, stride, period)
     channel, channels = first // inner, own // inner
-    vectors, sums = np.empty((4, padded(width))), np.empty((2, channels))
-    m, va, vb, vc = vectors[0], vectors[1], vectors[2], vectors[3]
-    spread_out(mean, 0, first, width, own, inner, m)
-    tile_sums_of(dy, x, where, first, stride, rows, tail, width, own, inner, m, vectors[1:], sums)
-    factors = np.empty((3, channels))
+    columns, sums = np.empty((3, padded(width))), np.empty((2, channels))
+    spread_out(mean, 0, first, width, own, inner, columns[2])
+    tile_sums_of(
+        dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
+    )
+    factors = np.empty((4, channels))
     for k in range(channels):
         c = channel + k
         s, t = sums[0, k], sums[1, k]
         result[0, c], result[1, c] = s, t
-        factors[0, k], factors[1, k], factors[2, k] = coefficients(gamma[c], rs[c], count[c], s, t)
-    spread_out(factors[0], 0, 0, width, own, inner, va)
-    spread_out(factors[1], 0, 0, width, own, inner, vb)
-    spread_out(factors[2], 0, 0, width, own, inner, vc)
-    tile_input_gradient(
-        dy, x, where, dx, first, stride, rows, tail, width, width, m, va, vb, vc, stream
+        a, b, shift = coefficients(gamma[c], rs[c], count[c], s, t)
+        put_factors(x, dx, mean[c], a, b, shift, factors, k)
+    ahead = width if onward else 0
+    gradient_of_tile(
+        dy, x, where, dx, factors, 0, first, stride, rows, tail, width, own, inner, ahead, stream
     )
 
 
@@ -293,6 +359,7 @@ def backward_shared(
     count: Any,
     result: Any,
     stream: bool,
+    onward: bool,
     rows: int,
     tail: int,
     stride: int,
@@ -314,6 +381,7 @@ def backward_shared(
             count,
             result,
             stream,
+            onward,
             rows,
             tail,
             stride,

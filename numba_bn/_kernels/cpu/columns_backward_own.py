@@ -9,19 +9,20 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_backward import tile_sums_of
+from numba_bn._kernels.cpu.columns_backward import gradient_of_tile, tile_sums_of
 from numba_bn._kernels.cpu.columns_moments import (
     padded,
     spread_out,
     tile_moments,
     tile_of,
 )
-from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
-from numba_bn._kernels.cpu.tiles import tile_input_gradient
+from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, put_factors, rsqrt
 
 
 @block
 def _own_coefficients(
+    x: Any,
+    dx: Any,
     gamma: Any,
     eps: float,
     sums: Any,
@@ -44,8 +45,7 @@ def _own_coefficients(
             sums[1, into + k] += out[1, k] * r
         b, c = coefficients(1.0, r, n, s, t)[1:]
         for k in range(g * size, (g + 1) * size):
-            factors[0, k], factors[1, k] = moments[1, g], gamma[channel + k] * r
-            factors[2, k], factors[3, k] = b, c
+            put_factors(x, dx, moments[1, g], gamma[channel + k] * r, b, c, factors, k)
 
 
 @unit
@@ -83,14 +83,10 @@ def _own_unit(
         spread_out(moments[1], 0, 0, width, own, length, m)
         tile_sums_of(dy, x, None, at, stride, rows, tail, width, own, inner, m, columns, out)
         channel = first // inner
-        _own_coefficients(
-            gamma, eps, sums, chunk * (period // inner) + channel, channel, moments, out, factors
-        )
-        for i in range(4):
-            spread_out(factors[i], 0, 0, width, own, inner, columns[i])
-        va, vb, vc = columns[1], columns[2], columns[3]
-        tile_input_gradient(
-            dy, x, None, dx, at, stride, rows, tail, width, width, m, va, vb, vc, False
+        into = chunk * (period // inner) + channel
+        _own_coefficients(x, dx, gamma, eps, sums, into, channel, moments, out, factors)
+        gradient_of_tile(
+            dy, x, None, dx, factors, 0, at, stride, rows, tail, width, own, inner, 0, False
         )
 
 

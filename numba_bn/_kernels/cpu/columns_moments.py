@@ -31,6 +31,9 @@ def cut_rows(rows: int) -> Any:
     """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block."""
     block_rows = min(max((rows + MAX_CHUNKS - 1) // MAX_CHUNKS, MIN_ROWS), MAX_ROWS)
     blocks = max((rows + block_rows - 1) // block_rows, 1)
+    if blocks > 1:  # an even number of equal blocks, so that no thread waits for another's last
+        block_rows = (rows + blocks + blocks % 2 - 1) // (blocks + blocks % 2)
+        blocks = (rows + block_rows - 1) // block_rows
     per_chunk = (blocks + MAX_CHUNKS - 1) // MAX_CHUNKS
     return (blocks + per_chunk - 1) // per_chunk, per_chunk * block_rows, block_rows
 
@@ -47,6 +50,10 @@ def spread_out(
 ) -> None:
     """values[at :], one per ``inner`` columns → one per column from ``first`` on, then 16 again."""
     c, j, stop = first // inner, 0, min(width, period)
+    if inner == 1:
+        for k in range(0, stop, 16):
+            store(into, k, load_if(values, at + c + k, head(stop - k)), False)
+        j = stop
     while j < stop:
         end = min((c + 1) * inner - first, stop)
         value = fill(values[at + c])
@@ -249,6 +256,12 @@ def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
     first = u * tile
     width = min(tile, stride - first)
     return first, width, min(period, width)
+
+
+@inline
+def channels_of(first: int, width: int, inner: int) -> int:
+    """Columns from ``first`` on → how many channels have a part in them."""
+    return (first + width - 1) // inner - first // inner + 1
 
 
 @unit

@@ -28,6 +28,7 @@ from numba_bn._kernels.cpu.plan import (
     batch_chunks,
     chunks,
     one_go,
+    onward,
     plan_of,
     slab,
     sum_tile,
@@ -145,12 +146,28 @@ def _backward_fused(
     if plan.kind == "columns":
         stream = tile_streams(plan, dx5, x5, dy5)
         columns_backward.backward_shared(
-            nbytes, *arrays, *values, stream, *columns_of(plan), plan.inner, plan.tile
+            nbytes,
+            *arrays,
+            *values,
+            stream,
+            onward(2 * plan.outer * plan.tile * x5.itemsize, stream),
+            *columns_of(plan),
+            plan.inner,
+            plan.tile,
         )
     else:
-        stream, together = streams(dx5, x5, dy5), slab(plan, 2 * x5.itemsize)
+        stream = streams(dx5, x5, dy5)
+        together = slab(plan, 2 * x5.itemsize, stream)
         runs_backward.backward_shared(
-            nbytes, *arrays, *values, stream, plan.outer, plan.groups, plan.inner, together
+            nbytes,
+            *arrays,
+            *values,
+            stream,
+            onward(2 * together * plan.outer * plan.length * x5.itemsize, stream),
+            plan.outer,
+            plan.groups,
+            plan.inner,
+            together,
         )
     return sums[1] * rstd, sums[0]
 
@@ -169,7 +186,7 @@ def _backward_own(
         rows.backward(
             nbytes,
             *arrays,
-            per_value(gamma, plan),
+            per_value(gamma, plan, x5, dx5),
             eps,
             centred,
             row_streams(plan, dx5, x5, dy5),
@@ -211,7 +228,7 @@ def _backward_own(
             plan.size,
             plan.inner,
             parts,
-            slab(plan, 2 * x5.itemsize),
+            slab(plan, 2 * x5.itemsize, stream),
         )
     sums = acc.reshape(2, parts, -1).sum(1)
     return sums[1], sums[0]

@@ -1,4 +1,4 @@
-"""Sixteen float64 at a time, as a value in Numba code.
+"""Sixteen numbers at a time, as a value in Numba code: float64 to sum in, float32 to write short y.
 
 Every operation is spelled out, so the order of a sum is that of the source: the same bits in the
 serial and the parallel twin, at any vector width, on any CPU. With ``memory`` and ``halves`` these
@@ -20,14 +20,15 @@ from numba_bn._kernels.cpu.halves import WIDTH, wide
 intrinsic: Any = extending.intrinsic
 
 _I1, _I32, _I64 = (ir.IntType(n) for n in (1, 32, 64))
-_F64 = ir.DoubleType()
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 
 class Lanes(types.Type):
-    """Sixteen float64."""
+    """Sixteen numbers of one type."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"Lanes({WIDTH})")
+    def __init__(self, name: str, element: ir.Type) -> None:
+        super().__init__(name=f"Lanes({WIDTH}, {name})")
+        self.element = element
 
 
 class Mask(types.Type):
@@ -40,7 +41,7 @@ class Mask(types.Type):
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, wide(_F64))
+        super().__init__(dmm, fe_type, wide(fe_type.element))
 
 
 @register_model(Mask)
@@ -49,7 +50,7 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, wide(_I1))
 
 
-lanes, mask = Lanes(), Mask()
+lanes, singles, mask = Lanes("float64", _F64), Lanes("float32", _F32), Mask()
 
 
 def call(builder: Any, name: str, result: ir.Type, *args: Any) -> Any:
@@ -64,6 +65,13 @@ def splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(wide(_I32), [0] * WIDTH))
 
 
+def suited(builder: Any, v: Any, kind: Lanes) -> Any:
+    """Return lanes as lanes of a kind, rounded if that is the shorter."""
+    if v.type.element == kind.element:
+        return v
+    return (builder.fptrunc if kind is singles else builder.fpext)(v, wide(kind.element))
+
+
 @intrinsic
 def fill(typingctx: Any, value: Any) -> Any:
     """Return a number in every lane."""
@@ -72,6 +80,27 @@ def fill(typingctx: Any, value: Any) -> Any:
         return splat(builder, args[0])
 
     return lanes(types.float64), codegen
+
+
+@intrinsic
+def fill_as(typingctx: Any, like: Any, value: Any) -> Any:
+    """Return a number in every lane, of the kind of the lanes ``like``."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = args[1] if like is lanes else builder.fptrunc(args[1], _F32)
+        return splat(builder, value)
+
+    return like(like, types.float64), codegen
+
+
+@intrinsic
+def widened(typingctx: Any, v: Any) -> Any:
+    """Return lanes as float64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return suited(builder, args[0], lanes)
+
+    return lanes(v), codegen
 
 
 @intrinsic
@@ -102,7 +131,7 @@ def select(typingctx: Any, where: Any, a: Any, b: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(*args)
 
-    return lanes(mask, lanes, lanes), codegen
+    return a(mask, a, a), codegen
 
 
 @intrinsic
@@ -150,10 +179,10 @@ def relu(typingctx: Any, v: Any) -> Any:
     """Return v, and 0 where it is negative; NaN stays."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        zeros = ir.Constant(wide(_F64), None)
+        zeros = ir.Constant(args[0].type, None)
         return builder.select(builder.fcmp_ordered("<", args[0], zeros), zeros, args[0])
 
-    return lanes(lanes), codegen
+    return v(v), codegen
 
 
 @intrinsic
@@ -166,7 +195,7 @@ def positive(typingctx: Any, v: Any) -> Any:
     return mask(lanes), codegen
 
 
-def _operation(kind: Any, count: int, build: Callable[..., Any], doc: str) -> Any:
+def _operation(count: int, build: Callable[..., Any], doc: str) -> Any:
     """Make an intrinsic of values of one kind."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -175,24 +204,24 @@ def _operation(kind: Any, count: int, build: Callable[..., Any], doc: str) -> An
     if count == 2:
 
         def typing(typingctx: Any, a: Any, b: Any) -> Any:
-            return kind(kind, kind), codegen
+            return a(a, a), codegen
     else:
 
         def typing(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # type: ignore[misc]
-            return kind(kind, kind, kind), codegen
+            return a(a, a, a), codegen
 
     typing.__doc__ = doc
     return intrinsic(typing)
 
 
-add = _operation(lanes, 2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
-sub = _operation(lanes, 2, lambda builder, a, b: builder.fsub(a, b), "Return a - b.")
-mul = _operation(lanes, 2, lambda builder, a, b: builder.fmul(a, b), "Return a · b.")
-both = _operation(mask, 2, lambda builder, a, b: builder.and_(a, b), "Return a and b.")
-either = _operation(mask, 2, lambda builder, a, b: builder.or_(a, b), "Return a or b.")
-fma = _operation(
-    lanes,
-    3,
-    lambda builder, a, b, c: call(builder, f"llvm.fma.v{WIDTH}f64", a.type, a, b, c),
-    "Return a · b + c, rounded once.",
-)
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    bits = 64 if a.type.element == _F64 else 32
+    return call(builder, f"llvm.fma.v{WIDTH}f{bits}", a.type, a, b, c)
+
+
+add = _operation(2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
+sub = _operation(2, lambda builder, a, b: builder.fsub(a, b), "Return a - b.")
+mul = _operation(2, lambda builder, a, b: builder.fmul(a, b), "Return a · b.")
+both = _operation(2, lambda builder, a, b: builder.and_(a, b), "Return a and b, of masks.")
+either = _operation(2, lambda builder, a, b: builder.or_(a, b), "Return a or b, of masks.")
+fma = _operation(3, _fma, "Return a · b + c, rounded once.")

@@ -14,6 +14,7 @@ from numba_bn._kernels.cpu.lanes import (
     both,
     either,
     fill,
+    fill_as,
     finite,
     fma,
     head,
@@ -30,11 +31,14 @@ from numba_bn._kernels.cpu.memory import (
     flags,
     flags_if,
     load,
+    load_as,
+    load_as_if,
     load_if,
     prefetch,
     store,
     store_if,
 )
+from numba_bn._kernels.cpu.precision import arithmetic, fits, gradient_terms
 
 
 @block
@@ -113,9 +117,9 @@ def run_apply(
         i += lead
     while i + 16 <= end:
         prefetch(x, i + ahead)
-        v = fma(sub(load(x, i), m), a, b)
+        v = fma(sub(load_as(x, i, m), m), a, b)
         if residual is not None:
-            v = add(v, load(residual, i))
+            v = add(v, load_as(residual, i, m))
         if not stream:
             claim(y, i + near(y) // 4)
         store(y, i, rectify(v, relu_too), stream)
@@ -125,41 +129,36 @@ def run_apply(
 
 
 @block
-def _part_apply(
-    x: Any, y: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
+def apply_values(
+    x: Any,
+    y: Any,
+    residual: Any,
+    i: int,
+    n: int,
+    ahead: int,
+    m: float,
+    a: float,
+    b: float,
+    relu_too: bool,
+    stream: bool,
 ) -> None:
-    v = fma(sub(load_if(x, i, part), m), a, b)
-    if residual is not None:
-        v = add(v, load_if(residual, i, part))
-    store_if(y, i, rectify(v, relu_too), part)
+    """The same with numbers m, a, b, in the arithmetic that suits."""
+    if fits(x, y, m, a, a, b):
+        zero = arithmetic(x, y)
+        mv, av, bv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b)
+        run_apply(x, y, residual, i, n, ahead, mv, av, bv, relu_too, stream)
+    else:
+        run_apply(x, y, residual, i, n, ahead, fill(m), fill(a), fill(b), relu_too, stream)
 
 
 @block
-def row_apply(
-    x: Any, y: Any, i: int, n: int, m: Any, r: Any, gamma: Any, beta: Any, j: int, stream: bool
+def _part_apply(
+    x: Any, y: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
 ) -> None:
-    """x[i : i + n] → y = (x - m)·r·gamma[j :] + beta[j :]; m, r in lanes."""
-    end = i + n
-    shift = j - i
-    lead = min(before_aligned(y, i), n) if stream else 0
-    if lead > 0:
-        part = head(lead)
-        v = mul(sub(load_if(x, i, part), m), r)
-        v = fma(v, load_if(gamma, i + shift, part), load_if(beta, i + shift, part))
-        store_if(y, i, v, part)
-        i += lead
-    while i + 16 <= end:
-        prefetch(x, i + near(x))
-        v = mul(sub(load(x, i), m), r)
-        if not stream:
-            claim(y, i + near(y) // 4)
-        store(y, i, fma(v, load(gamma, i + shift), load(beta, i + shift)), stream)
-        i += 16
-    if i < end:
-        part = head(end - i)
-        v = mul(sub(load_if(x, i, part), m), r)
-        v = fma(v, load_if(gamma, i + shift, part), load_if(beta, i + shift, part))
-        store_if(y, i, v, part)
+    v = fma(sub(load_as_if(x, i, part, m), m), a, b)
+    if residual is not None:
+        v = add(v, load_as_if(residual, i, part, m))
+    store_if(y, i, rectify(v, relu_too), part)
 
 
 @block
@@ -215,92 +214,51 @@ def run_input_gradient(
     while i + 16 <= end:
         prefetch(x, i + ahead)
         prefetch(dy, i + ahead)
-        share = fma(sub(load(x, i), m), b, c)
+        share = fma(sub(load_as(x, i, m), m), b, c)
         if where is not None:
-            share = select(flags(where, i), share, fill(0.0))
+            share = select(flags(where, i), share, fill_as(m, 0.0))
         if not stream:
             claim(dx, i + near(dx) // 4)
-        store(dx, i, fma(load(dy, i), a, share), stream)
+        store(dx, i, add(mul(load_as(dy, i, m), a), share), stream)
         i += 16
     if i < end:
         _part_input_gradient(dy, x, where, dx, i, head(end - i), m, a, b, c)
 
 
 @block
+def gradient_values(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    n: int,
+    ahead: int,
+    mean: float,
+    a: float,
+    b: float,
+    c: float,
+    stream: bool,
+) -> None:
+    """The same about a mean, with numbers a, b, c, in the arithmetic that suits."""
+    m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
+    if fits(x, dx, m, a, b, c):
+        zero = arithmetic(x, dx)
+        mv, av, bv, cv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b), fill_as(zero, c)
+        run_input_gradient(dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream)
+    else:
+        mw, aw, bw, cw = fill(m), fill(a), fill(b), fill(c)
+        run_input_gradient(dy, x, where, dx, i, n, ahead, mw, aw, bw, cw, stream)
+
+
+@block
 def _part_input_gradient(
     dy: Any, x: Any, where: Any, dx: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
 ) -> None:
-    share = fma(sub(load_if(x, i, part), m), b, c)
+    share = fma(sub(load_as_if(x, i, part, m), m), b, c)
     if where is not None:
-        share = select(flags_if(where, i, part), share, fill(0.0))
-    store_if(dx, i, fma(load_if(dy, i, part), a, share), part)
-
-
-@block
-def row_gradients(
-    dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, m: Any, s: Any, t: Any
-) -> Any:
-    """dy, x [i : i + n], gamma[j :], mean m → s + Σgamma·dy, t + Σgamma·dy·(x-m)."""
-    end = i + n
-    shift = j - i
-    while i + 16 <= end:
-        prefetch(x, i + near(x))
-        prefetch(dy, i + near(x))
-        d = mul(load(dy, i), load(gamma, i + shift))
-        s = add(s, d)
-        t = fma(d, sub(load(x, i), m), t)
-        i += 16
-    if i < end:
-        part = head(end - i)
-        d = mul(load_if(dy, i, part), load_if(gamma, i + shift, part))
-        s = add(s, d)
-        t = add(t, select(part, mul(d, sub(load_if(x, i, part), m)), fill(0.0)))
-    return s, t
-
-
-@block
-def row_input_gradient(
-    dy: Any,
-    x: Any,
-    gamma: Any,
-    dx: Any,
-    sums: Any,
-    i: int,
-    n: int,
-    j: int,
-    m: Any,
-    r: Any,
-    b: Any,
-    c: Any,
-    stream: bool,
-) -> None:
-    """dy, x [i : i + n] → dx = dy·gamma·r + (x-m)·b + c; sums[0, 1][j :] take dy and dy·(x-m)·r."""
-    end = i + n
-    other = sums.size // 2
-    lead = before_aligned(dx, i) if stream else 0
-    while i < end:
-        k = min(lead if lead > 0 else 16, end - i)
-        part, lead = head(k), 0
-        if k == 16:
-            prefetch(x, i + near(x))
-            prefetch(dy, i + near(x))
-            d, u, g = load(dy, i), sub(load(x, i), m), load(gamma, j)
-        else:
-            d, u, g = load_if(dy, i, part), sub(load_if(x, i, part), m), load_if(gamma, j, part)
-        v = fma(mul(d, g), r, fma(u, b, c))
-        w = mul(mul(d, u), r)
-        if k == 16:
-            store(sums, j, add(load(sums, j), d), False)
-            store(sums, other + j, add(load(sums, other + j), w), False)
-            if not stream:
-                claim(dx, i + near(dx) // 4)
-            store(dx, i, v, stream)
-        else:
-            store_if(sums, j, add(load_if(sums, j, part), d), part)
-            store_if(sums, other + j, add(load_if(sums, other + j, part), w), part)
-            store_if(dx, i, v, part)
-        i += k
-        j += k
+        share = select(flags_if(where, i, part), share, fill_as(m, 0.0))
+    store_if(dx, i, add(mul(load_as_if(dy, i, part, m), a), share), part)
 
 
 @block

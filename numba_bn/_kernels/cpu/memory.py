@@ -21,7 +21,7 @@ from numba_bn._kernels.cpu.halves import (
     single_to_half,
     wide,
 )
-from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, splat
+from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, singles, splat, suited
 
 _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -61,17 +61,24 @@ def _element(array: types.Array) -> tuple[str, ir.Type]:
     return ("signed" if dtype.signed else "unsigned"), ir.IntType(dtype.bitwidth)
 
 
+def bits_of(array: types.Array) -> int:
+    """Return how many bits a number needs to hold any element of an array exactly."""
+    how, element = _element(array)
+    digits = {"float16": 11, "bfloat16": 8, "float": 24 if element == _F32 else 53}
+    return digits.get(how) or int(element.width)
+
+
 def _has_f16c(context: Any) -> bool:
     """Tell whether the CPU compiled for converts float16 itself."""
     return "+f16c" in context.codegen().magic_tuple()[2].split(",")
 
 
-def _widen(context: Any, builder: Any, how: str, v: Any) -> Any:
-    """Elements as they are in memory → float64."""
+def _widen(context: Any, builder: Any, how: str, v: Any, kind: Any) -> Any:
+    """Elements as they are in memory → lanes of a kind."""
     if how == "signed":
-        return builder.sitofp(v, wide(_F64))
+        return builder.sitofp(v, wide(kind.element))
     if how == "unsigned":
-        return builder.uitofp(v, wide(_F64))
+        return builder.uitofp(v, wide(kind.element))
     if how == "bfloat16":
         v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
     elif how == "float16":
@@ -79,14 +86,14 @@ def _widen(context: Any, builder: Any, how: str, v: Any) -> Any:
             v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
         else:
             v = half_to_single(builder, v)
-    return v if v.type.element == _F64 else builder.fpext(v, wide(_F64))
+    return suited(builder, v, kind)
 
 
 def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> Any:
-    """float64 → elements as they are in memory, rounded to nearest even."""
+    """Lanes → elements as they are in memory, rounded to nearest even."""
     if element == _F64:
-        return v
-    single = builder.fptrunc(v, wide(_F32))
+        return suited(builder, v, lanes)
+    single = suited(builder, v, singles)
     if how == "float":
         return single
     if how == "float16" and _has_f16c(context):
@@ -123,24 +130,55 @@ def _read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return call(builder, name, wide(element), at, align, args[2], zeros)
 
 
-@intrinsic
-def load(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] as lanes."""
+def _load(array: Any, kind: Any) -> Any:
+    """Return how to load lanes of a kind from an array, the rest of the arguments as `_read`'s."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
+        read = _read(context, builder, sig, args)
+        return _widen(context, builder, _element(array)[0], read, kind)
 
-    return lanes(array, types.int64), codegen
+    return codegen
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] as float64."""
+    return lanes(array, types.int64), _load(array, lanes)
 
 
 @intrinsic
 def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
-    """array[index : index + 16] as lanes, 0 where the mask is not set: nothing is read there."""
+    """array[index : index + 16] as float64, 0 where the mask is not set: nothing is read there."""
+    return lanes(array, types.int64, mask), _load(array, lanes)
+
+
+@intrinsic
+def load_own(typingctx: Any, vector: Any, index: Any) -> Any:
+    """vector[index : index + 16] of a vector of floats, as lanes of its own kind."""
+    kind = lanes if vector.dtype == types.float64 else singles
+    return kind(vector, types.int64), _load(vector, kind)
+
+
+@intrinsic
+def load_as(typingctx: Any, array: Any, index: Any, like: Any) -> Any:
+    """array[index : index + 16] as lanes of the kind of ``like``."""
+    load = _load(array, like)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _widen(context, builder, _element(array)[0], _read(context, builder, sig, args))
+        return load(context, builder, sig, args[:2])
 
-    return lanes(array, types.int64, mask), codegen
+    return like(array, types.int64, like), codegen
+
+
+@intrinsic
+def load_as_if(typingctx: Any, array: Any, index: Any, where: Any, like: Any) -> Any:
+    """array[index : index + 16] as lanes of the kind of ``like``, 0 where the mask is not set."""
+    load = _load(array, like)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return load(context, builder, sig, args[:3])
+
+    return like(array, types.int64, mask, like), codegen
 
 
 @intrinsic
@@ -184,7 +222,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> An
                 builder.store(v, at, align=_bytes(element))
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, lanes, types.boolean), codegen
+    return types.void(array, types.int64, value, types.boolean), codegen
 
 
 @intrinsic
@@ -199,7 +237,7 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
         call(builder, name, ir.VoidType(), v, at, _I32(_bytes(element)), args[3])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, lanes, mask), codegen
+    return types.void(array, types.int64, value, mask), codegen
 
 
 def _touch(write: bool, doc: str) -> Any:
@@ -257,6 +295,6 @@ def scalar(typingctx: Any, array: Any, index: Any) -> Any:
         at = _address(context, builder, sig.args[0], args[0], args[1])
         at = builder.bitcast(at, ir.PointerType(element))
         one = splat(builder, builder.load(at, align=_bytes(element)))
-        return builder.extract_element(_widen(context, builder, how, one), _I32(0))
+        return builder.extract_element(_widen(context, builder, how, one, lanes), _I32(0))
 
     return types.float64(array, types.int64), codegen

@@ -23,6 +23,7 @@ from numba_bn._kernels.cpu.plan import (
     apply_tile,
     chunks,
     one_go,
+    onward,
     plan_of,
     slab,
     sum_tile,
@@ -156,6 +157,7 @@ def forward(
             *arrays,
             *given,
             stream,
+            onward(plan.outer * plan.tile * x5.itemsize, stream),
             result,
             plan.batch,
             *columns_of(plan),
@@ -165,11 +167,14 @@ def forward(
         )
     else:
         batch, groups = _flat(plan)
+        stream = streams(y5, x5)
+        together = slab(plan, x5.itemsize, stream)
         runs.forward(
             x5.nbytes,
             *arrays,
             *given,
-            streams(y5, x5),
+            stream,
+            onward(together * plan.outer * plan.length * x5.itemsize, stream),
             result,
             batch,
             plan.outer,
@@ -177,7 +182,7 @@ def forward(
             plan.length,
             plan.size,
             plan.period,
-            slab(plan, x5.itemsize),
+            together,
         )
     return _shaped(result, x5.shape)
 
@@ -192,14 +197,15 @@ def _forward_rows(
 ) -> Array:
     plan = plan_of(x5.shape)
     count = plan.batch * plan.groups
-    g, b = per_value(gamma, plan), per_value(beta, plan)
+    g, b = per_value(gamma, plan, x5, y5), per_value(beta, plan, x5, y5)
     x, y = kernel_array(x5), kernel_array(y5)
-    given = g, b, eps, centred, row_streams(plan, y5, x5)
+    stream = row_streams(plan, y5, x5)
+    given = g, b, eps, centred, stream
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, None)
         rows.normalize(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length)
         return result
     result = np.empty((4, count if keep else 0))
-    together = max(slab(plan, x5.itemsize), 1)
+    together = slab(plan, x5.itemsize, stream)
     rows.forward(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length, together)
     return result

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from numba_bn._kernels.cpu import columns_moments, moments
+from numba_bn._kernels.cpu import columns, columns_moments, moments
 
 Shape = tuple[int, int, int, int, int]
 
@@ -19,7 +19,9 @@ _LONG_RUN = 512  # values from which a run earns a loop of its own
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
-_STREAMED_TILE, _CACHED_TILE = 1024, 4096  # columns of a tile of a longer row, as measured best
+_STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
+_LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
+_SMALL = 1 << 18  # bytes that one thread does as fast as several
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
@@ -71,24 +73,42 @@ def plan_of(shape: Shape) -> Plan:
     unit = 16 // math.gcd(width, 16)
     fold = min(-(-_WIDE // (width * unit)) * unit, outer) if width < _WIDE else 1
     stride = width * fold
-    tile = stride if fold > 1 else min(max(_WIDE // length, 1) * length, width)
+    tile = stride if fold > 1 else _tile(batch, width, length)
     tail = outer % fold * width
     return Plan(
         "columns", batch, outer // fold, groups, length, size, inner, width, stride, tail, tile
     )
 
 
+def _tile(batch: int, width: int, length: int) -> int:
+    """Return the columns of a tile: whole groups, whole sixteens if may be, enough tiles."""
+    whole = math.lcm(length, 16)
+    if whole > 2 * _WIDE:
+        whole = length
+    tile = -(-_WIDE // whole) * whole
+    if batch * -(-width // tile) < _LEAST_UNITS:
+        tile = min(-(-width // (_LEAST_UNITS * whole)) * whole, tile)
+    return min(tile, width)
+
+
 def sum_tile(plan: Plan) -> int:
     """Return the columns of a tile of sums: a whole row where its vectors fit the cache."""
-    return plan.stride if plan.stride <= _WHOLE_ROW else plan.tile
+    few = plan.batch * chunks(plan) < _LEAST_UNITS
+    return plan.tile if few or plan.stride > _WHOLE_ROW else plan.stride
 
 
 def apply_tile(plan: Plan, streams: bool) -> int:
     """Return the columns of a tile where groups need not stay whole, but repeats must."""
-    folded = plan.stride != plan.period
-    if folded or plan.stride <= _WHOLE_ROW:
-        return sum_tile(plan)
-    return _STREAMED_TILE if streams else _CACHED_TILE
+    if plan.stride != plan.period:
+        return plan.stride
+    widest = _STREAMED_TILE if streams else _CACHED_TILE
+    if plan.stride <= _WHOLE_ROW:
+        widest = _WHOLE_ROW
+    count = -(-plan.stride // widest)
+    if plan.batch * count * plan.outer < _LEAST_UNITS * columns.LEAST_ROWS:
+        count = _LEAST_UNITS
+    count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
+    return -(-plan.stride // (16 * count)) * 16
 
 
 def tiles(plan: Plan) -> int:
@@ -103,11 +123,19 @@ def chunks(plan: Plan) -> int:
     return int(moments.cut.py_func(plan.outer, plan.length)[0])
 
 
-def slab(plan: Plan, itemsize: int) -> int:
+def slab(plan: Plan, itemsize: int, streams: bool) -> int:
     """Return how many neighbouring groups a unit takes: as many as share a core's cache well."""
     group = plan.outer * plan.length * itemsize
-    fits = max(l2_bytes() // 2 // group, 1)
+    fits = max(l2_bytes() // (4 if streams else 2) // group, 1)
     return int(max(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)), 1))
+
+
+def onward(unit_bytes: int, streams: bool) -> bool:
+    """Tell whether a unit, when it reads again, should ask for the next one's memory.
+
+    It pays from memory, where a quarter of the cache holds a unit: else it drives out what is read.
+    """
+    return streams and unit_bytes <= l2_bytes() // 4
 
 
 def wide_slab(plan: Plan, itemsize: int) -> int:
@@ -122,8 +150,9 @@ def one_go(plan: Plan, itemsize: int) -> bool:
         units, values = plan.batch * tiles(plan), plan.outer * plan.tile
     else:
         units, values = plan.batch * plan.groups, plan.outer * plan.length
-    fits = values * itemsize <= l2_bytes()
-    return (units >= _MIN_UNITS and fits) or units * values * itemsize <= l2_bytes()
+    size = values * itemsize
+    enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
+    return (enough and size <= l2_bytes()) or units * size <= _SMALL
 
 
 def batch_chunks(plan: Plan) -> int:

@@ -13,21 +13,23 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import near, row_apply, row_gradients, row_input_gradient, run_sums
+from numba_bn._kernels.cpu.lanes import fill, fill_as, total
+from numba_bn._kernels.cpu.loops import near, run_sums
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, coefficients, finish, is_far, rsqrt, spread
+from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
+from numba_bn._kernels.cpu.row_loops import row_apply, row_gradients, row_input_gradient
+from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
 _AT_ONCE = 4096  # values: they stay in the L1
 
 
 @inline
-def standard(n: float, mean: float, m2: float, eps: float, centred: bool) -> Any:
-    """Count, mean, m2 → mean to subtract, 1/std; RMS norm has the mean held at zero."""
+def standard(n: float, mean: float, low: float, m2: float, eps: float, centred: bool) -> Any:
+    """Count, mean, low, m2 → mean to subtract, low, 1/std; RMS norm has the mean held at zero."""
     if centred:
-        return mean, rsqrt(m2 / n, eps)
-    return 0.0, rsqrt(m2 / n + mean * mean, eps)
+        return mean, low, rsqrt(m2 / n, eps)
+    return 0.0, 0.0, rsqrt(m2 / n + mean * mean, eps)
 
 
 @inline
@@ -52,6 +54,31 @@ def _row_moments(x: Any, at: int, n: int, states: Any) -> Any:
     return finish(float(n), p, s, spread(float(n), s, q))
 
 
+@block
+def _apply(
+    x: Any,
+    y: Any,
+    i: int,
+    n: int,
+    mean: float,
+    low: float,
+    r: float,
+    gamma: Any,
+    beta: Any,
+    j: int,
+    stream: bool,
+) -> None:
+    """Values of a row → y, in the arithmetic that suits."""
+    m, lost = centre(x, y, mean, low)
+    z = -lost * r
+    if fits(x, y, m, r, r, z):
+        like = arithmetic(x, y)
+        mv, rv, zv = fill_as(like, m), fill_as(like, r), fill_as(like, z)
+        row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream)
+    else:
+        row_apply(x, y, i, n, fill(m), fill(r), fill(z), gamma, beta, j, stream)
+
+
 @unit
 def _forward_unit(
     u: int,
@@ -69,19 +96,21 @@ def _forward_unit(
     together: int,
 ) -> None:
     states, some = np.empty((1, STATE)), _rows_at_once(length)
-    kept, asked = np.empty((2, some)), result.size > 0
+    kept, asked = np.empty((3, some)), result.size > 0
     last = min((u + 1) * together, rows)
     for first in range(u * together, last, some):
         stop = min(first + some, last)
         for t in range(first, stop):
             n, mean, low, m2 = _row_moments(x, t * length, length, states)
-            kept[0, t - first], kept[1, t - first] = standard(n, mean, m2, eps, centred)
+            kept[0, t - first], kept[1, t - first], kept[2, t - first] = standard(
+                n, mean, low, m2, eps, centred
+            )
             if asked:
                 result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
         for t in range(first, stop):
-            m, r = fill(kept[0, t - first]), fill(kept[1, t - first])
+            mean, low, r = kept[0, t - first], kept[1, t - first], kept[2, t - first]
             at, j = t * length, t % groups * length
-            row_apply(x, y, at, length, m, r, gamma, beta, j, stream)
+            _apply(x, y, at, length, mean, low, r, gamma, beta, j, stream)
 
 
 @Kernel
@@ -126,19 +155,11 @@ def _normalize_unit(
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, length - e0) if pieces > 1 else length
     for t in range(first, min(first + together, rows)):
-        mean, r = standard(result[0, t], result[1, t], result[3, t], eps, centred)
-        row_apply(
-            x,
-            y,
-            t * length + e0,
-            n,
-            fill(mean),
-            fill(r),
-            gamma,
-            beta,
-            t % groups * length + e0,
-            stream,
+        mean, low, r = standard(
+            result[0, t], result[1, t], result[2, t], result[3, t], eps, centred
         )
+        i, j = t * length + e0, t % groups * length + e0
+        _apply(x, y, i, n, mean, low, r, gamma, beta, j, stream)
 
 
 @Kernel
@@ -163,6 +184,34 @@ def normalize(
         )
 
 
+@block
+def _input_gradient(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    dx: Any,
+    sums: Any,
+    i: int,
+    n: int,
+    j: int,
+    mean: float,
+    r: float,
+    b: float,
+    c: float,
+    stream: bool,
+) -> None:
+    """Values of a row → dx, in the arithmetic that suits."""
+    m, lost = centre(x, dx, mean, 0.0)
+    if fits(x, dx, m, r, b, c):
+        like = arithmetic(x, dx)
+        mv, lv, rv = fill_as(like, m), fill_as(like, lost), fill_as(like, r)
+        bv, cv = fill_as(like, b), fill_as(like, c)
+        row_input_gradient(dy, x, gamma, dx, sums, i, n, j, mv, lv, rv, bv, cv, stream)
+    else:
+        mw, lw, rw, bw, cw = fill(m), fill(lost), fill(r), fill(b), fill(c)
+        row_input_gradient(dy, x, gamma, dx, sums, i, n, j, mw, lw, rw, bw, cw, stream)
+
+
 @unit
 def _backward_unit(
     chunk: int,
@@ -185,19 +234,19 @@ def _backward_unit(
     for first in range(batch * chunk // chunks * groups, last, some):
         stop = min(first + some, last)
         for t in range(first, stop):
-            n, mean, _, m2 = _row_moments(x, t * length, length, states)
-            kept[0, t - first], kept[1, t - first] = standard(n, mean, m2, eps, centred)
+            n, mean, low, m2 = _row_moments(x, t * length, length, states)
+            kept[0, t - first], _, kept[1, t - first] = standard(n, mean, low, m2, eps, centred)
         for t in range(first, stop):
             mean, r = kept[0, t - first], kept[1, t - first]
             zeros, j = fill(0.0), t % groups * length
             sv, qv = row_gradients(dy, x, gamma, t * length, length, j, fill(mean), zeros, zeros)
-            b, c = coefficients(1.0, r, float(length), total(sv), total(qv))[1:]
-            kept[2, t - first], kept[3, t - first] = b, c if centred else 0.0
+            kept[2, t - first] = -r * r * total(qv) / length
+            kept[3, t - first] = -total(sv) / length if centred else 0.0
         for t in range(first, stop):
-            m, r = fill(kept[0, t - first]), fill(kept[1, t - first])
-            b, c = fill(kept[2, t - first]), fill(kept[3, t - first])
-            at, j = t * length, t % groups * length
-            row_input_gradient(dy, x, gamma, dx, own, at, length, j, m, r, b, c, stream)
+            mean, r = kept[0, t - first], kept[1, t - first]
+            b, c = kept[2, t - first], kept[3, t - first]
+            i, j = t * length, t % groups * length
+            _input_gradient(dy, x, gamma, dx, own, i, length, j, mean, r, b, c, stream)
 
 
 @Kernel

@@ -13,10 +13,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill
-from numba_bn._kernels.cpu.loops import near, run_apply
+from numba_bn._kernels.cpu.loops import apply_values, near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.state import STATE, channel_factors, conclude, rsqrt, scale_and_shift
+from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
 
 
 @block
@@ -42,10 +41,8 @@ def apply_run(
     while e0 < e1:
         k = e0 // inner
         stop = min((k + 1) * inner, e1)
-        a, b = scale_and_shift(gamma[first + k], beta[first + k], low, r)
-        run_apply(
-            x, y, residual, at + e0, stop - e0, ahead, fill(mean), fill(a), fill(b), relu, stream
-        )
+        m, a, b = affine(x, y, mean, low, r, gamma[first + k], beta[first + k])
+        apply_values(x, y, residual, at + e0, stop - e0, ahead, m, a, b, relu, stream)
         e0 = stop
 
 
@@ -61,6 +58,7 @@ def _forward_unit(
     eps: float,
     relu: bool,
     stream: bool,
+    onward: bool,
     result: Any,
     outer: int,
     groups: int,
@@ -95,7 +93,7 @@ def _forward_unit(
                 length,
                 ((g + j) % period) * size,
                 length // size,
-                wide * length,
+                wide * length if onward else 0,
                 result[1, t],
                 result[2, t],
                 rs[j],
@@ -117,6 +115,7 @@ def forward(
     eps: float,
     relu: bool,
     stream: bool,
+    onward: bool,
     result: Any,
     batch: int,
     outer: int,
@@ -139,6 +138,7 @@ def forward(
             eps,
             relu,
             stream,
+            onward,
             result,
             outer,
             groups,
@@ -169,8 +169,8 @@ def _normalize_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     for run in range(first, min(first + together, runs)):
         t = run // (outer * channels) * channels + run % channels
-        m, f, s = fill(factors[0, t]), fill(factors[1, t]), fill(factors[2, t])
-        run_apply(x, y, residual, run * inner + e0, n, near(x), m, f, s, relu, stream)
+        m, f, s = factors[0, t], factors[1, t], factors[2, t]
+        apply_values(x, y, residual, run * inner + e0, n, near(x), m, f, s, relu, stream)
 
 
 @Kernel
@@ -193,7 +193,7 @@ def normalize(
     inner: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(gamma, beta, mean, low, var, eps, batch, groups)
+    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, batch, groups)
     runs = batch * outer * channels
     units = pieces_of(runs, inner)[0]
     for u in prange(units):

@@ -14,7 +14,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import near, run_gradients, run_input_gradient
+from numba_bn._kernels.cpu.loops import gradient_values, near, run_gradients
 from numba_bn._kernels.cpu.memory import load, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
@@ -198,7 +198,7 @@ def _input_gradient_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     for run in range(first, min(first + together, runs)):
         k = run % channels
-        run_input_gradient(
+        gradient_values(
             dy,
             x,
             where,
@@ -206,10 +206,10 @@ def _input_gradient_unit(
             run * inner + e0,
             n,
             near(x),
-            fill(mean[k]),
-            fill(a[k]),
-            fill(b[k]),
-            fill(c[k]),
+            mean[k],
+            a[k],
+            b[k],
+            c[k],
             stream,
         )
 
@@ -251,6 +251,7 @@ def _shared_unit(
     count: Any,
     result: Any,
     stream: bool,
+    onward: bool,
     outer: int,
     channels: int,
     inner: int,
@@ -269,18 +270,18 @@ def _shared_unit(
         for j in range(wide):
             k = first + j
             a, b, c = coefficients(gamma[k], rs[k], count[k], out[j, 0], out[j, 1])
-            run_input_gradient(
+            gradient_values(
                 dy,
                 x,
                 where,
                 dx,
                 at + j * inner,
                 inner,
-                wide * inner,
-                fill(mean[k]),
-                fill(a),
-                fill(b),
-                fill(c),
+                wide * inner if onward else 0,
+                mean[k],
+                a,
+                b,
+                c,
                 stream,
             )
 
@@ -297,6 +298,7 @@ def backward_shared(
     count: Any,
     result: Any,
     stream: bool,
+    onward: bool,
     outer: int,
     channels: int,
     inner: int,
@@ -316,6 +318,7 @@ def backward_shared(
             count,
             result,
             stream,
+            onward,
             outer,
             channels,
             inner,

@@ -9,8 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill
-from numba_bn._kernels.cpu.loops import near, run_input_gradient
+from numba_bn._kernels.cpu.loops import gradient_values, near
 from numba_bn._kernels.cpu.moments import slab_moments
 from numba_bn._kernels.cpu.runs_backward import slab_sums
 from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
@@ -103,7 +102,7 @@ def _own_group(
     b, c = coefficients(1.0, r, n, s, t)[1:]
     for o in range(outer):
         for k in range(size):
-            run_input_gradient(
+            gradient_values(
                 dy,
                 x,
                 None,
@@ -111,10 +110,10 @@ def _own_group(
                 at + o * stride + k * inner,
                 inner,
                 near(x),
-                fill(mean),
-                fill(gamma[channel + k] * r),
-                fill(b),
-                fill(c),
+                mean,
+                gamma[channel + k] * r,
+                b,
+                c,
                 stream,
             )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels.cpu.lanes import remainder
+from numba_bn._kernels.cpu.precision import centre, gradient_terms
 
 STATE = 4
 _DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
@@ -103,18 +104,46 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
 
 
 @inline
-def scale_and_shift(gamma: float, beta: float, low: float, r: float) -> Any:
-    """→ a, b of y = (x - mean)·a + b.
+def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta: float) -> Any:
+    """→ m, a, b of y = (x - m)·a + b.
 
-    What the mean lost to rounding goes into the shift: x - mean itself is exact or nearly so.
+    What the mean lost to rounding goes into the shift: x - m itself is exact or nearly so.
     """
+    m, lost = centre(x, y, mean, low)
     a = gamma * r
-    return a, beta - low * a
+    return m, a, beta - lost * a
+
+
+@inline
+def put_factors(
+    x: Any, dx: Any, mean: float, a: float, b: float, c: float, factors: Any, k: int
+) -> None:
+    """→ factors[:, k]: m, a, b, c of dx = dy·a + (x - m)·b + c."""
+    m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
+    factors[0, k], factors[1, k], factors[2, k], factors[3, k] = m, a, b, c
+
+
+@unit
+def centred(x: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any) -> Any:
+    """Mean and a, b, c of dx = dy·a + (x - mean)·b + c, (channels,) → factors (4, channels)."""
+    factors = np.empty((4, mean.size))
+    for k in range(mean.size):
+        put_factors(x, dx, mean[k], a[k], b[k], c[k], factors, k)
+    return factors
 
 
 @unit
 def channel_factors(
-    gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float, batch: int, groups: int
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    low: Any,
+    var: Any,
+    eps: float,
+    batch: int,
+    groups: int,
 ) -> Any:
     """Per (batch·groups,) mean, low, var → (3, batch·channels): mean, factor, shift."""
     size = gamma.size // groups
@@ -125,6 +154,7 @@ def channel_factors(
             r = rsqrt(var[t], eps)
             for c in range(g * size, (g + 1) * size):
                 at = b * gamma.size + c
-                factors[0, at] = mean[t]
-                factors[1, at], factors[2, at] = scale_and_shift(gamma[c], beta[c], low[t], r)
+                factors[0, at], factors[1, at], factors[2, at] = affine(
+                    x, y, mean[t], low[t], r, gamma[c], beta[c]
+                )
     return factors

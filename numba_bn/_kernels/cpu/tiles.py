@@ -10,7 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import add, both, either, fill, finite, fma, head, mul, select, sub
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    both,
+    either,
+    fill,
+    fill_as,
+    finite,
+    fma,
+    head,
+    mul,
+    select,
+    sub,
+)
 from numba_bn._kernels.cpu.loops import near, rectify
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
@@ -18,7 +30,10 @@ from numba_bn._kernels.cpu.memory import (
     flags,
     flags_if,
     load,
+    load_as,
+    load_as_if,
     load_if,
+    load_own,
     prefetch,
     store,
     store_if,
@@ -28,7 +43,6 @@ from numba_bn._kernels.cpu.memory import (
 # stored again, like many; where something is written, memory likes one row after the other.
 _SUM_ROWS = 8
 _GRADIENT_ROWS = 4
-_APPLY_ROWS = 4
 _ROWS_AHEAD = 16
 
 
@@ -61,9 +75,9 @@ def tile_sums(
     x: Any, where: Any, at: int, stride: int, rows: int, width: int, p: Any, s: Any, q: Any, n: Any
 ) -> None:
     """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count."""
-    ahead = _ROWS_AHEAD * stride
     for r in range(0, rows, _SUM_ROWS):
         some = min(_SUM_ROWS, rows - r)
+        ahead = min(_ROWS_AHEAD, rows - 1 - r) * stride
         for j in range(0, width, 16):
             pj, sj, qj, nj = load(p, j), load(s, j), load(q, j), load(n, j)
             i = at + r * stride + j
@@ -113,30 +127,64 @@ def tile_apply(
     joined = lead > 0 and width == stride
     for k in range(4):
         start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
-        for r in range(0, count, _APPLY_ROWS):
-            some = min(_APPLY_ROWS, count - r)
-            j = first
-            while j < end:
-                n = min(lead if j == 0 and lead > 0 else 16, end - j)
-                mj, aj, bj = load(m, j), load(a, j), load(b, j)
-                i = start + r * stride + j
-                part = head(n)
-                for _ in range(some):
-                    if n == 16:
-                        prefetch(x, i + ahead)
-                        v = fma(sub(load(x, i), mj), aj, bj)
-                        if residual is not None:
-                            v = add(v, load(residual, i))
-                        if not stream:
-                            claim(y, i + near(y) // 4)
-                        store(y, i, rectify(v, relu_too), stream)
-                    else:
-                        v = fma(sub(load_if(x, i, part), mj), aj, bj)
-                        if residual is not None:
-                            v = add(v, load_if(residual, i, part))
-                        store_if(y, i, rectify(v, relu_too), part)
-                    i += stride
-                j += n
+        for r in range(count):
+            i, far = start + r * stride, min(ahead, (count - 1 - r) * stride + near(x))
+            _row_apply(x, y, residual, i, first, end, lead, far, m, a, b, relu_too, stream)
+
+
+@block
+def _row_apply(
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    j: int,
+    end: int,
+    lead: int,
+    ahead: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    relu_too: bool,
+    stream: bool,
+) -> None:
+    """Columns [j, end) of the row at x[at] → y."""
+    if j == 0 and lead > 0:
+        j = min(lead, end)
+        _part_apply(x, y, residual, at, 0, head(j), m, a, b, relu_too)
+    while j + 16 <= end:
+        i, mj = at + j, load_own(m, j)
+        if stream:  # from caches it costs more than it gives
+            prefetch(x, i + ahead)
+        v = fma(sub(load_as(x, i, mj), mj), load_own(a, j), load_own(b, j))
+        if residual is not None:
+            v = add(v, load_as(residual, i, mj))
+        if not stream:
+            claim(y, i + near(y) // 4)
+        store(y, i, rectify(v, relu_too), stream)
+        j += 16
+    if j < end:
+        _part_apply(x, y, residual, at + j, j, head(end - j), m, a, b, relu_too)
+
+
+@block
+def _part_apply(
+    x: Any,
+    y: Any,
+    residual: Any,
+    i: int,
+    j: int,
+    part: Any,
+    m: Any,
+    a: Any,
+    b: Any,
+    relu_too: bool,
+) -> None:
+    mj = load_own(m, j)
+    v = fma(sub(load_as_if(x, i, part, mj), mj), load_own(a, j), load_own(b, j))
+    if residual is not None:
+        v = add(v, load_as_if(residual, i, part, mj))
+    store_if(y, i, rectify(v, relu_too), part)
 
 
 @block
@@ -154,11 +202,11 @@ def tile_gradients(
     t: Any,
 ) -> None:
     """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
-    ahead = _ROWS_AHEAD // 2 * stride
     for k in range(4):
         start, count, _, wide = segment(k, at, stride, rows, tail, width, 0, False)
         for r in range(0, count, _GRADIENT_ROWS):
             some = min(_GRADIENT_ROWS, count - r)
+            ahead = min(_ROWS_AHEAD // 2, count - 1 - r) * stride
             for j in range(0, wide, 16):
                 mj, sj, tj = load(m, j), load(s, j), load(t, j)
                 i = start + r * stride + j
@@ -211,28 +259,64 @@ def tile_input_gradient(
     joined = lead > 0 and width == stride
     for k in range(4):
         start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
-        for r in range(0, count, _APPLY_ROWS):
-            some = min(_APPLY_ROWS, count - r)
-            j = first
-            while j < end:
-                n = min(lead if j == 0 and lead > 0 else 16, end - j)
-                mj, aj, bj, cj = load(m, j), load(a, j), load(b, j), load(c, j)
-                i = start + r * stride + j
-                part = head(n)
-                for _ in range(some):
-                    if n == 16:
-                        prefetch(x, i + ahead)
-                        prefetch(dy, i + ahead)
-                        share = fma(sub(load(x, i), mj), bj, cj)
-                        if where is not None:
-                            share = select(flags(where, i), share, fill(0.0))
-                        if not stream:
-                            claim(dx, i + near(dx) // 4)
-                        store(dx, i, fma(load(dy, i), aj, share), stream)
-                    else:
-                        share = fma(sub(load_if(x, i, part), mj), bj, cj)
-                        if where is not None:
-                            share = select(flags_if(where, i, part), share, fill(0.0))
-                        store_if(dx, i, fma(load_if(dy, i, part), aj, share), part)
-                    i += stride
-                j += n
+        for r in range(count):
+            i, far = start + r * stride, min(ahead, (count - 1 - r) * stride + near(x))
+            _row_gradient(dy, x, where, dx, i, first, end, lead, far, m, a, b, c, stream)
+
+
+@block
+def _row_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    at: int,
+    j: int,
+    end: int,
+    lead: int,
+    ahead: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+) -> None:
+    """Columns [j, end) of the rows at dy[at], x[at] → dx."""
+    if j == 0 and lead > 0:
+        j = min(lead, end)
+        _part_gradient(dy, x, where, dx, at, 0, head(j), m, a, b, c)
+    while j + 16 <= end:
+        i, mj = at + j, load_own(m, j)
+        if stream:  # from caches it costs more than it gives
+            prefetch(x, i + ahead)
+            prefetch(dy, i + ahead)
+        share = fma(sub(load_as(x, i, mj), mj), load_own(b, j), load_own(c, j))
+        if where is not None:
+            share = select(flags(where, i), share, fill_as(mj, 0.0))
+        if not stream:
+            claim(dx, i + near(dx) // 4)
+        store(dx, i, add(mul(load_as(dy, i, mj), load_own(a, j)), share), stream)
+        j += 16
+    if j < end:
+        _part_gradient(dy, x, where, dx, at + j, j, head(end - j), m, a, b, c)
+
+
+@block
+def _part_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    j: int,
+    part: Any,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+) -> None:
+    mj = load_own(m, j)
+    share = fma(sub(load_as_if(x, i, part, mj), mj), load_own(b, j), load_own(c, j))
+    if where is not None:
+        share = select(flags_if(where, i, part), share, fill_as(mj, 0.0))
+    store_if(dx, i, add(mul(load_as_if(dy, i, part, mj), load_own(a, j)), share), part)

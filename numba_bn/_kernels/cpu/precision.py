@@ -1,0 +1,127 @@
+"""In which precision y and dx are computed; statistics and sums are float64 always.
+
+float32 and shorter data is written with float32 arithmetic: (x - m)·a + b about a mean that float32
+holds, what that mean lost being part of b. That is right to two units in the last place at any mean
+and takes a third of the instructions. Factors beyond float32's range, which no data but the most
+extreme has, fall back to float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending
+from numba.core import types
+
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels.cpu.lanes import intrinsic, lanes, singles
+from numba_bn._kernels.cpu.memory import bits_of
+
+_LARGE = 2.0**100  # far enough from float32's end at 2^128, and its inverse from the other
+
+
+def _kind(x: Any, y: Any) -> Any:
+    """Return the lanes in which y is made of x: float32 where it holds every value of both."""
+    return singles if max(bits_of(x), bits_of(y)) <= 24 else lanes
+
+
+@intrinsic
+def arithmetic(typingctx: Any, x: Any, y: Any) -> Any:
+    """Return zeros of the kind in which the array y is made of the array x."""
+    kind = _kind(x, y)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant_null(kind)
+
+    return kind(x, y), codegen
+
+
+@intrinsic
+def _rounded(typingctx: Any, x: Any, y: Any, value: Any) -> Any:
+    """Return a number as the arithmetic of x and y holds it."""
+    kind = _kind(x, y)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if kind is lanes:
+            return args[2]
+        return builder.fpext(builder.fptrunc(args[2], ir.FloatType()), ir.DoubleType())
+
+    return types.float64(x, y, types.float64), codegen
+
+
+def vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
+    """Return ``count`` vectors of ``width`` numbers of the kind in which y is made of x."""
+    raise NotImplementedError("for kernels alone")
+
+
+@extending.overload(vectors_as, strict=False)  # strict would compare annotations
+def _vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
+    dtype = np.float32 if _kind(x, y) is singles else np.float64
+    return lambda x, y, count, width: np.empty((count, width), dtype)
+
+
+@intrinsic
+def _short(typingctx: Any, x: Any, y: Any) -> Any:
+    """Tell whether y is made of x in float32."""
+    answer = _kind(x, y) is singles
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, answer)
+
+    return types.boolean(x, y), codegen
+
+
+@inline
+def _is_factor(v: float) -> bool:
+    """Tell whether float32 holds a factor as well as any; NaN, infinity and zero it holds."""
+    size = abs(v)
+    # & and |, here and below: no branches
+    return bool(
+        not (((size > 0.0) & (size <= 1.0 / _LARGE)) | ((size >= _LARGE) & (size < np.inf)))
+    )
+
+
+@inline
+def _is_term(v: float) -> bool:
+    """Tell the same of what is added: nothing is too small for it."""
+    return bool(not ((abs(v) >= _LARGE) & (abs(v) < np.inf)))
+
+
+@inline
+def fits(x: Any, y: Any, m: float, a: float, b: float, c: float) -> bool:
+    """Tell whether the arithmetic of x and y holds the terms m and c and the factors a and b."""
+    if not _short(x, y):
+        return True
+    return bool(_is_term(m) & _is_term(c) & _is_factor(a) & _is_factor(b))
+
+
+@block
+def all_fit(x: Any, y: Any, factors: Any, first: int, count: int) -> bool:
+    """Tell the same of factors (n, channels) from ``first`` on: a term, factors, a term."""
+    last, misfits = factors.shape[0] - 1, 0
+    for c in range(first, first + count):
+        m, a, b, shift = factors[0, c], factors[1, c], factors[last - 1, c], factors[last, c]
+        misfits += 0 if fits(x, y, m, a, b, shift) else 1
+    return misfits == 0
+
+
+@inline
+def centre(x: Any, y: Any, mean: float, low: float) -> Any:
+    """Mean, and what it lost to rounding → those of the arithmetic of x and y."""
+    m = _rounded(x, y, mean) if _is_term(mean) else mean
+    return m, (low if m == mean else (mean - m) + low)
+
+
+@inline
+def gradient_terms(x: Any, dx: Any, mean: float, a: float, b: float, c: float) -> Any:
+    """dx = dy·a + (x - mean)·b + c → m, a, b, c of the same in the arithmetic of x and dx.
+
+    c, most of it the mean of dy·a, follows what a loses to rounding: what ought to cancel does.
+    """
+    m, lost = centre(x, dx, mean, 0.0)
+    near = _rounded(x, dx, a) if _is_factor(a) else a
+    if near != a:
+        c *= near / a
+    return m, near, b, c - lost * b
