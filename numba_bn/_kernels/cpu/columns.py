@@ -233,6 +233,8 @@ def _forward_unit(
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
     factors = np.empty((3, own // inner))
     t = (b * period + first) // length
+    if result.size == 0:
+        result, t = np.empty((STATE, own // length)), 0
     _factors(x, y, states, result, t, gamma, beta, first // inner, eps, factors)
     _apply(
         x,
@@ -276,7 +278,7 @@ def forward(
     inner: int,
     tile: int,
 ) -> None:
-    """x → y by its own statistics, which go to result (4, batch·groups)."""
+    """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
     for u in prange(batch * ((stride + tile - 1) // tile)):
         _forward_unit(
             u,

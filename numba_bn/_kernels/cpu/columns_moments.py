@@ -19,11 +19,11 @@ from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import add, fill, head, total
 from numba_bn._kernels.cpu.memory import load, load_if, nearest, scalar, store
-from numba_bn._kernels.cpu.moments import MAX_CHUNKS
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
+MAX_CHUNKS = 24  # parts a tile may be split into: their states take memory per channel
 
 
 @inline

@@ -137,7 +137,7 @@ def forward(
     centred: bool = True,
     keep: bool = True,
 ) -> Moments:
-    """x → y5 by its own statistics, which are returned; of rows only if they are to be kept."""
+    """x → y5 by its own statistics, which are returned if they are to be kept."""
     plan = plan_of(x5.shape)
     if plan.kind == "rows" or not centred:
         result = _forward_rows(x5, gamma, beta, eps, y5, centred, keep)
@@ -147,7 +147,7 @@ def forward(
         var = result[3] / result[0]
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
-    result = np.empty((4, plan.batch * plan.groups))
+    result = np.empty((4, plan.batch * plan.groups if keep else 0))
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
     given = gamma, beta, eps, relu
     if plan.kind == "columns":
@@ -184,7 +184,7 @@ def forward(
             plan.period,
             together,
         )
-    return _shaped(result, x5.shape)
+    return _shaped(result, x5.shape) if keep else (result[0], result[1], result[3])
 
 
 def _flat(plan: Plan) -> tuple[int, int]:

@@ -22,6 +22,7 @@ _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors 
 _STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 _SMALL = 1 << 18  # bytes that one thread does as fast as several
+_SUMS = 15 << 16  # bytes of partial sums of parameter gradients
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
@@ -158,4 +159,4 @@ def one_go(plan: Plan, itemsize: int) -> bool:
 def batch_chunks(plan: Plan) -> int:
     """Return how many partial sums of parameter gradients are kept: bounded, and by shape alone."""
     channels = plan.groups * plan.length if plan.kind == "rows" else plan.groups * plan.size
-    return max(min(plan.batch, moments.MAX_CHUNKS, (1 << 20) // (16 * channels)), 1)
+    return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels)), 1)

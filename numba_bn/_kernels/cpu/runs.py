@@ -75,15 +75,17 @@ def _forward_unit(
     at = b * outer * stride + g * length
     states = np.empty((wide, STATE))
     slab_moments(x, where, at, stride, outer, length, wide, states)
-    rs = np.empty(wide)
+    rs, first = np.empty(wide), b * groups + g
+    if result.size == 0:
+        result, first = np.empty((STATE, wide)), 0
     for j in range(wide):
-        t = b * groups + g + j
+        t = first + j
         conclude(states, j, result, t)
         rs[j] = rsqrt(result[3, t] / result[0, t], eps)
     for back in range(outer):
         o = outer - 1 - back
         for j in range(wide):
-            t = b * groups + g + j
+            t = first + j
             apply_run(
                 x,
                 y,
@@ -125,7 +127,7 @@ def forward(
     period: int,
     slab: int,
 ) -> None:
-    """x → y by its own statistics, which go to result (4, batch·groups)."""
+    """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
     for u in prange(batch * ((groups + slab - 1) // slab)):
         _forward_unit(
             u,
