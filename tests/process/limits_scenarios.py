@@ -5,19 +5,6 @@ import sys
 import threading
 
 
-def launches():
-    """Make the calls; return how many were launched in parallel."""
-    import work
-
-    from numba_bn._kernels._policy import policy
-
-    launched, launch = [], policy.launch
-    policy.launch = lambda *args: (launched.append(args), launch(*args))
-    work.check()
-    del policy.launch
-    return len(launched)
-
-
 def limits(order):
     """Limit the first calls of the process, then no longer."""
     if order == "threadpoolctl first":
@@ -30,11 +17,11 @@ def limits(order):
         if order == "asked for, then imported":
             assert importlib.util.find_spec("threadpoolctl").name == "threadpoolctl"
         import threadpoolctl
-    import numpy  # noqa: F401
+    import work
 
     with threadpoolctl.threadpool_limits(1):
-        print(nbn.get_num_threads(), "launches:", launches())
-    print(nbn.get_num_threads(), "launches:", "some" if launches() else "none")
+        print(nbn.get_num_threads(), "launches:", work.launches())
+    print(nbn.get_num_threads(), "launches:", "some" if work.launches() else "none")
     nbn.set_num_threads(3)
     assert nbn.get_num_threads() == 3
     with threadpoolctl.threadpool_limits(1, user_api="blas"):

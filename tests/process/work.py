@@ -55,6 +55,17 @@ def check():
             np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
 
 
+def launches():
+    """Make the calls; return how many kernels were launched in parallel."""
+    from numba_bn._kernels._policy import policy
+
+    launched, launch = [], policy.launch
+    policy.launch = lambda *args: (launched.append(args), launch(*args))
+    check()
+    del policy.launch
+    return len(launched)
+
+
 def task(_=None):
     """Do as `check`, for pools; return the process that did it."""
     check()
