@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from numba_bn import _limits
+
 if TYPE_CHECKING:
+    from numba_bn._threads import get_num_threads, set_num_threads, threads
     from numba_bn.folding import fold_batch_norm
     from numba_bn.functional import (
         Gradients,
@@ -47,6 +50,7 @@ _HOMES = {
     "numba_bn.stats": ("ChannelStats", "RunningStats", "channel_stats"),
     "numba_bn.layers": ("BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
     "numba_bn.folding": ("fold_batch_norm",),
+    "numba_bn._threads": ("get_num_threads", "set_num_threads", "threads"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -63,6 +67,7 @@ __all__ = [
     "batch_norm_train",
     "channel_stats",
     "fold_batch_norm",
+    "get_num_threads",
     "group_norm",
     "group_norm_backward",
     "instance_norm",
@@ -71,6 +76,8 @@ __all__ = [
     "layer_norm_backward",
     "rms_norm",
     "rms_norm_backward",
+    "set_num_threads",
+    "threads",
 ]
 
 
@@ -85,3 +92,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_limits.watch()

@@ -31,12 +31,14 @@ NAMES = [
     "BatchNorm2d",
     "BatchNorm3d",
     "fold_batch_norm",
+    *(THREADS := ["set_num_threads", "get_num_threads", "threads"]),
 ]
-FUNCTIONS = [name for name in NAMES if name.islower()]
+FUNCTIONS = [name for name in NAMES if name.islower() and name not in THREADS]
 FACES = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
-CLASSES = [name for name in NAMES if name not in (*FUNCTIONS, *FACES)]
+CLASSES = [name for name in NAMES if name not in (*FUNCTIONS, *FACES, *THREADS)]
 MODULES = [
     "_call",
+    "_threads",
     "folding",
     "functional.batch",
     "functional.group",
@@ -79,6 +81,14 @@ def test_functions_document_themselves(name):
     ]
     assert sorted(documented(function.__doc__)) == sorted(inspect.signature(function).parameters)
     assert len(function.__doc__.splitlines()[0]) < 100
+    assert f"nbn.{name}(" in function.__doc__.split("Examples")[1]
+
+
+@pytest.mark.parametrize("name", THREADS)
+def test_settings_document_themselves(name):
+    function = getattr(nbn, name)
+    has = {"Parameters", "Raises"} if inspect.signature(function).parameters else set()
+    assert has <= set(sections(function.__doc__))
     assert f"nbn.{name}(" in function.__doc__.split("Examples")[1]
 
 

@@ -6,7 +6,6 @@ Run in a process of its own, as the number of threads is fixed when Numba starts
 import hashlib
 import sys
 
-import numba
 import numpy as np
 
 import numba_bn as nbn
@@ -62,7 +61,7 @@ def main(threads):
             seen = {digest(x, channel_axis)}
             _launch._PARALLEL_BYTES = 0
             for count in threads:
-                numba.set_num_threads(count)
+                nbn.set_num_threads(count)
                 seen |= {digest(x, channel_axis) for _ in range(2)}
             print(name, channel_axis, "same" if len(seen) == 1 else f"{len(seen)} results")
 

@@ -34,15 +34,13 @@ class Kernel:
             named.__module__ = body.__module__
             compiled = whole(named, parallel=parallel)
             _cache.use(compiled)
-            self._twins[parallel] = compiled
+            self._twins.setdefault(parallel, compiled)  # threads that race here compile once
         return self._twins[parallel]
 
     def __call__(self, nbytes: int, *args: Any) -> None:
         """Run on ``args``, in parallel if that pays for ``nbytes`` and is safe here and now."""
-        if nbytes < _PARALLEL_BYTES or not policy.enter():
+        threads = 1 if nbytes < _PARALLEL_BYTES else policy.threads()
+        if threads == 1:
             self.twin(False)(*args)
-            return
-        try:
-            self.twin(True)(*args)
-        finally:
-            policy.leave()
+        else:
+            policy.launch(threads, self.twin(True), args)
