@@ -1,75 +1,124 @@
 """A cache of compiled kernels on disk that can only help.
 
-Its key holds the flags and the sources of the whole package, and whatever goes wrong with a file
-costs a warning and a compilation.
+A kernel is found again only if nothing has changed that its machine code depends on; whatever goes
+wrong with a file costs one warning in the process, and a compilation.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
+import pickle
+import sys
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+import numpy as np
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+from numba_bn._kernels import _store
+
+# settings of Numba that change the code; the CPU's are in its code generator's own words
+_SETTINGS = (
+    *("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML"),
+    *("DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "ENABLE_PROFILING", "JIT_COVERAGE"),
+    *("DEBUG_NRT", "DEBUG_ARRAY_OPT_RUNTIME", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS"),
+)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+
+# taken before any kernel is imported, and again when one is kept: an edit in between is seen
+_SOURCES = _store.sources()
 
 
 @cache
-def _package_stamp() -> str:
-    """Return a hash of Numba's version and every source file of the package."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def _stamp() -> str:
+    """Return a hash of the package's sources, and of those who compile them."""
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
+    about = repr((_SOURCES, versions, sys.flags.optimize))
+    return sha256(about.encode()).hexdigest()[:16]
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's on-disk cache, stamped with the whole package; its failures stay its own."""
+class _Cache(NullCache):  # type: ignore[misc]
+    """What one function of Numba's asks before it compiles, and gives what it has compiled."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path,
-            filename_base=self._impl.filename_base,
-            source_stamp=_package_stamp(),
-        )
+    warned = False
+
+    def __init__(self, compiled: Any) -> None:
+        function = compiled.py_func
+        module = function.__module__.rpartition(".")[2]
+        self._name = f"{module}.{function.__qualname__}"
+        pipeline = compiled._compiler.pipeline_class.__qualname__
+        options = sorted(compiled.targetoptions.items())
+        self._about = function.__module__, self._name, pipeline, options
+
+    @property
+    def cache_path(self) -> str | None:
+        folders = _store.places().folders
+        return str(folders[0]) if folders else None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            result = super().load_overload(sig, target_context)
-            if result is not None and tuple(result.signature.args) != tuple(sig):
-                raise ValueError("an entry is for another signature")
-            return result
-        except Exception as error:
-            self._give_up(error)
-            return None
+        """Return the compiled function for a signature, or None."""
+        target_context.refresh()
+        made_from, name = self._identity(sig, target_context.codegen())
+        for place in _store.places().folders:
+            try:
+                content = _store.read(place, _stamp(), name, made_from)
+                if content is not None:
+                    return CompileResult._rebuild(target_context, *pickle.loads(content))
+            except Exception as error:  # a damaged file can raise nearly anything
+                self._warn(place, error)
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except Exception as error:
-            self._give_up(error)
+        """Keep a compiled function, in the first place that takes it."""
+        # dynamic globals are addresses in this process
+        if data.library.has_dynamic_globals or _store.sources() != _SOURCES:
+            return
+        made_from, name = self._identity(sig, data.codegen)
+        content = None
+        for place in _store.places().folders:
+            try:
+                content = content or dumps(data._reduce())
+                _store.write(place, _stamp(), name, made_from, content)
+                return
+            except Exception as error:
+                self._warn(place, error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _identity(self, sig: Any, codegen: Any) -> tuple[bytes, str]:
+        """Return a digest of all that the machine code depends on, and the name of its file."""
+        args = tuple(getattr(sig, "args", sig))
+        settings = [getattr(config, name, None) for name in _SETTINGS]
+        about = _stamp(), self._about, args, codegen.magic_tuple(), settings
+        made_from = sha256(repr(about).encode()).digest()
+        return made_from, f"{self._name}.{made_from.hex()[:16]}.nbc"
+
+    def _warn(self, place: Path, error: Exception) -> None:
+        """Say once in a process what went wrong; that nobody offered a place is not wrong."""
+        refused = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
+        if _Cache.warned or (refused and _store.places().origin == "default"):
+            return
+        _Cache.warned = True
         warnings.warn(
-            f"numba_bn: the cache of compiled kernels in {self._cache_path} cannot be used "
-            f"({type(error).__name__}: {error}); compiling instead",
+            f"numba_bn: the cache of compiled kernels in {place} cannot be used "
+            f"({type(error).__name__}: {error}); compiling instead. NUMBA_BN_CACHE names another "
+            "folder for it, or is 0 for none",
             RuntimeWarning,
             stacklevel=2,
         )
-        try:
-            self.flush()
-        except Exception:
-            self.disable()
 
 
 def use(compiled: Any) -> None:
     """Let ``compiled``, a function of Numba's, find its machine code on disk and leave it there."""
-    with suppress(RuntimeError):  # no directory to write to: compile in memory
-        compiled._cache = _Cache(compiled.py_func)
+    # the stamp of this package says nothing about others' functions
+    ours = compiled.py_func.__module__.partition(".")[0] == __name__.partition(".")[0]
+    with suppress(OSError):  # there is no current folder for a relative one to be in
+        if ours and _SOURCES is not None and _store.places().folders:
+            compiled._cache = _Cache(compiled)
