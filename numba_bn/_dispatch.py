@@ -6,10 +6,26 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_BACKENDS = {"numpy": "numba_bn._kernels.cpu"}
+_REFERENCE, _CPU = "numba_bn._kernels.reference", "numba_bn._kernels.cpu"
+_BACKENDS = {"numpy": _CPU}
 
 
 @cache
 def backend(kind: str = "numpy") -> ModuleType:
     """Return the backend for arrays of ``kind``; its functions are those of ``reference``."""
-    return import_module(_BACKENDS[kind])
+    name = _BACKENDS[kind]
+    return import_module(_REFERENCE if name == _CPU and not _compiles() else name)
+
+
+def _compiles() -> bool:
+    """Tell whether Numba compiles; NUMBA_DISABLE_JIT asks for plain Python instead."""
+    try:
+        from numba.core import config
+    except Exception as error:  # a broken installation can raise nearly anything
+        raise ImportError(
+            "numba_bn: arrays are computed on by Numba, which cannot be imported "
+            f"({type(error).__name__}: {error}). Install it, or what it misses, with "
+            "'python -m pip install --upgrade numba'. ChannelStats, RunningStats and "
+            "fold_batch_norm work without it"
+        ) from error
+    return not config.DISABLE_JIT

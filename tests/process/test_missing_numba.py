@@ -1,0 +1,77 @@
+"""Where Numba is missing, broken or switched off, errors say so and the rest works."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from cache_job import ROOT
+
+BROKEN = {
+    "absent": ("raise ModuleNotFoundError(\"No module named 'numba'\")", "ModuleNotFoundError: No"),
+    "too old": ("raise ImportError('Numba needs NumPy 9')", "ImportError: Numba needs NumPy 9"),
+    "damaged": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "half there": ("", "No module named 'numba.core'"),
+}
+WITHOUT_KERNELS = """
+import numpy as np, numba_bn as nbn
+a, b = nbn.ChannelStats([2.0], [1.0], [2.0]), nbn.ChannelStats([2.0], [3.0], [2.0])
+a.merge(b).save("stats.npz")
+assert nbn.ChannelStats.load("stats.npz") == a + b
+assert (a + b).var() == 2.0
+running = nbn.RunningStats(1)
+running.update(a + b)
+assert running.running_mean == 0.2
+weight, bias = nbn.fold_batch_norm(np.eye(1), None, None, None, [1.0], [4.0], eps=0.0)
+assert weight == 0.5
+layer = nbn.BatchNorm(1)
+layer.load_state_dict(layer.state_dict())
+"""
+WITH_KERNELS = """
+x = np.array([[1.0], [3.0]])
+for call in (nbn.batch_norm_train, nbn.layer_norm, nbn.channel_stats, layer, layer):
+    try:
+        call(x)
+    except ImportError as error:
+        print(error)
+"""
+SWITCHED_OFF = """
+y = nbn.batch_norm(np.array([[1.0], [3.0]], np.float32), eps=0.0)
+assert y.dtype == np.float32 and y.tolist() == [[-1.0], [1.0]]
+dx = nbn.layer_norm_backward(y, y).dx
+import sys
+assert "numba_bn._kernels.reference" in sys.modules and "numba_bn._kernels.cpu" not in sys.modules
+"""
+
+
+def run(code, folder, path=(), **environment):
+    """Run code in a process of its own, in a folder; return what it prints."""
+    path = os.pathsep.join(map(str, [*path, ROOT]))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("state", BROKEN)
+def test_what_needs_numba_says_so_and_the_rest_works(tmp_path, state):
+    code, cause = BROKEN[state]
+    (tmp_path / "path" / "numba").mkdir(parents=True)
+    (tmp_path / "path" / "numba" / "__init__.py").write_text(code)
+    lines = run(WITHOUT_KERNELS + WITH_KERNELS, tmp_path, [tmp_path / "path"])
+    assert len(lines) == 5
+    for line in lines:
+        assert line.startswith("numba_bn: arrays are computed on by Numba")
+        assert cause in line
+        assert "pip install --upgrade numba" in line
+
+
+def test_switched_off_it_is_plain_numpy(tmp_path):
+    assert run(WITHOUT_KERNELS + SWITCHED_OFF, tmp_path, NUMBA_DISABLE_JIT="1") == []
