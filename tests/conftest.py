@@ -11,6 +11,11 @@ from hypothesis import HealthCheck, settings
 
 from numba_bn import _dispatch
 
+if os.environ.get("NUMBA_BOUNDSCHECK") == "1":
+    import bounds
+
+    bounds.install()
+
 BACKENDS = ("reference", "cpu")
 
 settings.register_profile(
