@@ -12,6 +12,7 @@ from numba_bn import _limits
 
 if TYPE_CHECKING:
     from numba_bn._threads import get_num_threads, set_num_threads, threads
+    from numba_bn._warmup import warmup
     from numba_bn.folding import fold_batch_norm
     from numba_bn.functional import (
         Gradients,
@@ -51,6 +52,7 @@ _HOMES = {
     "numba_bn.layers": ("BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
     "numba_bn.folding": ("fold_batch_norm",),
     "numba_bn._threads": ("get_num_threads", "set_num_threads", "threads"),
+    "numba_bn._warmup": ("warmup",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -78,6 +80,7 @@ __all__ = [
     "rms_norm_backward",
     "set_num_threads",
     "threads",
+    "warmup",
 ]
 
 

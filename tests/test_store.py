@@ -181,6 +181,16 @@ def test_nothing_is_kept_once_a_source_has_changed(place, monkeypatch):
     assert list(place.iterdir()) == []
 
 
+def test_content_that_is_no_kernel_is_compiled_anew_with_one_warning(place, monkeypatch):
+    monkeypatch.setattr(_cache._Cache, "warned", False)
+    monkeypatch.setattr(_store, "read", lambda *_: b"no pickle")
+    compiled = is_nan()
+    with pytest.warns(RuntimeWarning, match="cannot be used .UnpicklingError") as caught:
+        assert (compiled(np.nan), compiled(1)) == (True, False)
+    assert len(caught) == 1
+    assert len(list(place.rglob("*.nbc"))) == 2
+
+
 @pytest.mark.parametrize("setting", _cache._SETTINGS)
 def test_settings_that_change_the_code_are_in_the_key(setting, monkeypatch):
     compiled = is_nan()

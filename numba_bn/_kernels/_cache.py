@@ -34,7 +34,7 @@ _SETTINGS = (
 )
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
-# taken before any kernel is imported, and again when one is kept: an edit in between is seen
+# taken while the kernels are imported, and again when one is kept: an edit in between is seen
 _SOURCES = _store.sources()
 
 

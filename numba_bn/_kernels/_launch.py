@@ -16,6 +16,9 @@ from numba_bn._kernels._policy import policy
 
 _PARALLEL_BYTES = 1 << 18  # below, waking threads costs more than they save
 
+kernels: list[Kernel] = []
+"""All there are."""
+
 
 class Kernel:
     """One body, two twins: the same results, bit for bit."""
@@ -24,6 +27,7 @@ class Kernel:
         self._body = body
         self._twins: dict[bool, Any] = {}
         self.__doc__ = body.__doc__
+        kernels.append(self)
 
     def twin(self, parallel: bool) -> Any:
         """Return the parallel or the serial twin."""
@@ -44,3 +48,16 @@ class Kernel:
             self.twin(False)(*args)
         else:
             policy.launch(threads, self.twin(True), args)
+
+    def complete(self) -> tuple[int, int]:
+        """Compile or load each twin for what either has run on; return how often it was which."""
+        signatures = {s for twin in self._twins.values() for s in twin.signatures}
+        twins = [self.twin(parallel) for parallel in (False, True)] if signatures else []
+        for twin in twins:
+            for signature in signatures:
+                twin.compile(signature)
+        stats = [twin.stats for twin in twins]
+        return (
+            sum(sum(s.cache_misses.values()) for s in stats),
+            sum(sum(s.cache_hits.values()) for s in stats),
+        )

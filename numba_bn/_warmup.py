@@ -1,0 +1,172 @@
+"""Compiling ahead what ordinary calls need."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from numba_bn._arrays import is_float, result_dtype
+from numba_bn._dispatch import backend
+from numba_bn.functional import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_train,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+)
+from numba_bn.stats import ChannelStats, channel_stats
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from numba_bn._kernels._launch import Kernel
+
+_Step = Callable[[], object]
+
+
+class Warmup(NamedTuple):
+    """What `warmup` did."""
+
+    compiled: int
+    loaded: int
+    seconds: float
+
+
+def warmup(
+    dtypes: DTypeLike | Sequence[DTypeLike] = ("float32",),
+    device: str = "cpu",
+    progress: bool | None = None,
+) -> Warmup:
+    """Compile ahead what ordinary calls need, or load it where it is kept from an earlier time.
+
+    That is the serial and the parallel form of every kernel that batch, instance, group, layer and
+    RMS norm and `channel_stats` run on arrays of these dtypes, forward and backward. What a mask or
+    a residual needs is compiled when it is first used.
+
+    Parameters
+    ----------
+    dtypes : dtype or sequence of dtype, default ("float32",)
+        Of the arrays that calls will normalize.
+    device : {"cpu"}
+        Where they will be.
+    progress : bool, optional
+        Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
+
+    Returns
+    -------
+    Warmup
+        ``compiled`` and ``loaded`` count functions compiled in this process and found on disk,
+        ``seconds`` is how long it took.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    ImportError
+        If Numba, or for the bar tqdm, is not there.
+
+    References
+    ----------
+    Numba's documentation, "Notes on caching".
+
+    Examples
+    --------
+    >>> import numba_bn as nbn
+    >>> nbn.warmup()  # doctest: +ELLIPSIS
+    Warmup(compiled=..., loaded=..., seconds=...)
+    """
+    if device != "cpu":
+        raise ValueError(f"warmup: device must be 'cpu', got {device!r}")
+    started = time.perf_counter()
+    several = isinstance(dtypes, Sequence) and not isinstance(dtypes, str)
+    names: Sequence[Any] = dtypes if several else [dtypes]  # type: ignore[assignment]
+    chosen = [_dtype(name) for name in names]
+    kernels = _kernels()
+    before = after = _complete(kernels)
+    # there are no kernels under NUMBA_DISABLE_JIT
+    steps = [step for dtype in chosen for step in _steps(dtype)] if kernels else []
+    for step in _shown(steps, progress):
+        step()
+        after = _complete(kernels)
+    return Warmup(after[0] - before[0], after[1] - before[1], time.perf_counter() - started)
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    """Return a dtype that norms take, by its name too."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    try:
+        dtype: np.dtype[Any] = np.dtype(name)
+    except TypeError:
+        raise TypeError(f"warmup: dtypes must be dtypes or their names, got {name!r}") from None
+    if not is_float(dtype) and dtype.kind not in "iu":
+        raise TypeError(f"warmup: dtypes must be of real numbers, got {dtype}")
+    return dtype
+
+
+def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
+    """Yield calls that between them run every kernel, without masks and residuals."""
+    for shape, channel_axis in (((2, 3, 1024), 1), ((2, 50, 3), -1)):  # planes, channels-last
+        x = np.ones(shape, dtype)
+        dy = x.astype(result_dtype("warmup", "dtypes", dtype))
+        ones = np.ones(3)
+        stats = ChannelStats(ones * (x.size // 3), ones, ones)
+        axis: dict[str, Any] = {"channel_axis": channel_axis}
+        yield partial(batch_norm_train, x, **axis)
+        yield partial(batch_norm, x, mean=ones, var=ones, **axis)
+        yield partial(channel_stats, x, **axis)
+        yield partial(batch_norm_backward, dy, x, mean=ones, var=ones, **axis)
+        yield partial(batch_norm_backward, dy, x, stats=stats, activation="relu", y=dy, **axis)
+        yield partial(instance_norm, x, **axis)
+        yield partial(instance_norm_backward, dy, x, **axis)
+    yield partial(layer_norm, x)
+    yield partial(layer_norm_backward, dy, x)
+    yield partial(_long_row, dtype)
+
+
+def _long_row(dtype: np.dtype[Any]) -> None:
+    """Normalize a row that no cache of a core holds, which another kernel does."""
+    from numba_bn._kernels.cpu.plan import l2_bytes
+
+    layer_norm(np.ones((1, l2_bytes() // dtype.itemsize + 16), dtype))
+
+
+def _kernels() -> list[Kernel]:
+    """Return all kernels."""
+    backend()  # which loads them, or says what is missing
+    from numba_bn._kernels import _launch
+
+    return _launch.kernels
+
+
+def _complete(kernels: list[Kernel]) -> tuple[int, int]:
+    """Let every kernel have both forms of what it has run on; return counts of compiled, loaded."""
+    counts = [kernel.complete() for kernel in kernels]
+    return sum(c for c, _ in counts), sum(n for _, n in counts)
+
+
+def _shown(steps: Sequence[_Step], progress: bool | None) -> Iterable[_Step]:
+    """Return the steps, behind a bar if that is wanted."""
+    if progress is None:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        progress = terminal and find_spec("tqdm") is not None
+    if not progress:
+        return steps
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(
+            "warmup: progress=True needs tqdm: python -m pip install 'numba-bn[cli]'"
+        ) from error
+    bar: Iterable[_Step] = tqdm(steps, desc="numba_bn: kernels", unit="call")
+    return bar
