@@ -29,7 +29,8 @@ layer.load_state_dict(layer.state_dict())
 """
 WITH_KERNELS = """
 x = np.array([[1.0], [3.0]])
-for call in (nbn.batch_norm_train, nbn.layer_norm, nbn.channel_stats, layer, layer):
+def warmup(x): nbn.warmup()
+for call in (nbn.batch_norm_train, nbn.layer_norm, nbn.channel_stats, layer, layer, warmup):
     try:
         call(x)
     except ImportError as error:
@@ -39,16 +40,17 @@ SWITCHED_OFF = """
 y = nbn.batch_norm(np.array([[1.0], [3.0]], np.float32), eps=0.0)
 assert y.dtype == np.float32 and y.tolist() == [[-1.0], [1.0]]
 dx = nbn.layer_norm_backward(y, y).dx
+assert nbn.warmup()[:2] == (0, 0)
 import sys
 assert "numba_bn._kernels.reference" in sys.modules and "numba_bn._kernels.cpu" not in sys.modules
 """
 
 
-def run(code, folder, path=(), **environment):
-    """Run code in a process of its own, in a folder; return what it prints."""
+def run(arguments, folder, path=(), **environment):
+    """Run Python in a process of its own, in a folder; return the lines it prints."""
     path = os.pathsep.join(map(str, [*path, ROOT]))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", *arguments],
         env={**os.environ, "PYTHONPATH": path, **environment},
         cwd=folder,
         capture_output=True,
@@ -60,13 +62,20 @@ def run(code, folder, path=(), **environment):
     return done.stdout.splitlines()
 
 
+def instead_of_numba(folder, code):
+    """A folder for the path of modules, with another Numba."""
+    package = folder / "path" / "numba"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(code)
+    return package.parent
+
+
 @pytest.mark.parametrize("state", BROKEN)
 def test_what_needs_numba_says_so_and_the_rest_works(tmp_path, state):
     code, cause = BROKEN[state]
-    (tmp_path / "path" / "numba").mkdir(parents=True)
-    (tmp_path / "path" / "numba" / "__init__.py").write_text(code)
-    lines = run(WITHOUT_KERNELS + WITH_KERNELS, tmp_path, [tmp_path / "path"])
-    assert len(lines) == 5
+    path = [instead_of_numba(tmp_path, code)]
+    lines = run(["-c", WITHOUT_KERNELS + WITH_KERNELS], tmp_path, path)
+    assert len(lines) == 6
     for line in lines:
         assert line.startswith("numba_bn: arrays are computed on by Numba")
         assert cause in line
@@ -74,4 +83,11 @@ def test_what_needs_numba_says_so_and_the_rest_works(tmp_path, state):
 
 
 def test_switched_off_it_is_plain_numpy(tmp_path):
-    assert run(WITHOUT_KERNELS + SWITCHED_OFF, tmp_path, NUMBA_DISABLE_JIT="1") == []
+    code = ["-c", WITHOUT_KERNELS + SWITCHED_OFF]
+    assert run(code, tmp_path, NUMBA_DISABLE_JIT="1") == []
+
+
+def test_info_tells_what_is_wrong(tmp_path):
+    code, cause = BROKEN["too old"]
+    lines = run(["-m", "numba_bn", "info"], tmp_path, [instead_of_numba(tmp_path, code)])
+    assert f"  layer           none: {cause}" in lines
