@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from glob import glob
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +45,10 @@ class DamagedError(Exception):
 def places() -> Places:
     """Return where compiled kernels are kept, as the environment says when they are first needed.
 
-    ``NUMBA_BN_CACHE`` is 0 (nowhere) or a folder. Else ``NUMBA_CACHE_DIR`` is, as for all of Numba.
-    Else it is ``__pycache__`` in the package, and the user's cache folder. Both are read, so
-    that what was compiled when an image was built, as another user, is found.
+    ``NUMBA_BN_CACHE`` is 0 (nowhere) or a folder; 1 is as if it were not set. Then it is in
+    ``NUMBA_CACHE_DIR``, as for all of Numba, if that is set. Else it is ``__pycache__`` in the
+    package, and the user's cache folder: both are read, so that what was compiled when an image was
+    built, by another user, is found.
     """
     own = os.environ.get("NUMBA_BN_CACHE", "")
     if own == "0":
@@ -72,7 +74,7 @@ def _users_cache() -> Path | None:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     # a home that is not there is not to be made: build machines name one to catch who does
-    return base / "numba_bn" if base.is_absolute() and home.is_dir() else None
+    return base / "numba_bn" if base.is_absolute() and os.path.isdir(home) else None
 
 
 def sources() -> bytes | None:
@@ -130,9 +132,9 @@ def write(place: Path, stamp: str, name: str, made_from: bytes, content: bytes) 
 def usage(place: Path) -> tuple[int, int]:
     """Return how many compiled kernels of any version lie in a place, and their bytes."""
     sizes = []
-    for file in place.glob("kernels-*/*.nbc"):
+    for file in glob("kernels-*/*.nbc", root_dir=place):  # Path.glob raises where it may not look
         with suppress(OSError):
-            sizes.append(file.stat().st_size)
+            sizes.append((place / file).stat().st_size)
     return len(sizes), sum(sizes)
 
 

@@ -23,7 +23,7 @@ _ENVIRONMENT = {
 
 def start(*dtypes, root=ROOT, before=(), **environment):
     """Start the job; ``before`` comes before the interpreter on the command line."""
-    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/proc/nothing"}
     return subprocess.Popen(
         [*before, sys.executable, __file__, *dtypes],
         env={**_ENVIRONMENT, **own, **environment},

@@ -1,15 +1,16 @@
 """Whatever happens to the cache of compiled kernels, calls are right, and warn at most once."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 
+import cache_job
 import pytest
 from cache_job import ROOT, run, start
 from table import quickly
-
-NO_HOME = {"HOME": "/proc/nothing"}
 
 
 @pytest.fixture
@@ -121,9 +122,31 @@ def test_a_read_only_package_and_no_home(copied, home):
 
 def test_no_folder_can_be_made(copied):
     (copied / "numba_bn" / "__pycache__").write_text("a file where a folder should be")
-    said = run("float32", root=copied, **NO_HOME)
+    said = run("float32", root=copied)
     assert_fresh(said)
     assert said["warnings"] == []
+
+
+@pytest.fixture
+def nobody():
+    """The start of a command line that runs the rest as a user who owns nothing."""
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    probe = [*command, sys.executable, "-c", f"open({cache_job.__file__!r})"]
+    if shutil.which("setpriv") is None or subprocess.run(probe, check=False).returncode:
+        pytest.skip("needs setpriv, to be root, and tests that others may read")
+    return command
+
+
+@pytest.mark.parametrize("below", ["", "inner"])
+def test_a_home_that_may_not_be_entered(nobody, tmp_path, below):
+    home = {"HOME": str(tmp_path / below)}  # pytest's folders are for their owner alone
+    said = run("float32", before=nobody, **home)
+    assert said["right"]
+    assert said["warnings"] == []
+    info = [*nobody, sys.executable, "-m", "numba_bn", "info"]
+    subprocess.run(
+        info, env={**os.environ, **home, "PYTHONPATH": str(ROOT)}, check=True, timeout=60
+    )
 
 
 def test_a_package_that_cannot_be_written_leaves_the_users_cache(copied):
@@ -135,8 +158,8 @@ def test_a_package_that_cannot_be_written_leaves_the_users_cache(copied):
 
 
 def test_what_an_image_was_built_with_is_found_by_users_who_cannot_write_there(copied):
-    assert_fresh(run("float32", root=copied, **NO_HOME))
-    assert_kept(run("float32", root=copied, before=read_only(copied), **NO_HOME))
+    assert_fresh(run("float32", root=copied))
+    assert_kept(run("float32", root=copied, before=read_only(copied)))
 
 
 @pytest.mark.parametrize("obstacle", [read_only, full_disk, full_quota])
@@ -177,12 +200,6 @@ def swapped(files):
         file.write_bytes(content)
 
 
-def folders(files):
-    for file in files:
-        file.unlink()
-        file.mkdir()
-
-
 @pytest.mark.parametrize("spoil", quickly([truncated, swapped, garbage], emptied, one_byte_changed))
 def test_spoilt_files_are_replaced(tmp_path, spoil):
     place = {"NUMBA_BN_CACHE": str(tmp_path)}
@@ -197,7 +214,9 @@ def test_spoilt_files_are_replaced(tmp_path, spoil):
 def test_folders_in_the_place_of_files(tmp_path):
     place = {"NUMBA_BN_CACHE": str(tmp_path)}
     run("float32", **place)
-    folders(entries(tmp_path))
+    for file in entries(tmp_path):
+        file.unlink()
+        file.mkdir()
     said = run("float32", **place)
     assert_fresh(said)
     assert_one_warning(said, "IsADirectoryError")
