@@ -12,13 +12,13 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_moments import (
     channels_of,
     padded,
-    spread_out,
+    spread_each,
     tile_moments,
     tile_of,
 )
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
-from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply
+from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
 
 _UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
 
@@ -30,33 +30,6 @@ def slices_of(rows: int, tiles: int) -> Any:
     slices += slices % 2 if slices > 1 else 0  # an even number, so that no thread waits
     per_slice = max((rows + slices - 1) // slices, 1)
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
-
-
-@block
-def _spread_apply(
-    x: Any,
-    y: Any,
-    residual: Any,
-    factors: Any,
-    channel: int,
-    first: int,
-    vectors: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    inner: int,
-    ahead: int,
-    relu: bool,
-    stream: bool,
-) -> None:
-    m, a, b = vectors[0], vectors[1], vectors[2]
-    spread_out(factors[0], channel, first, width, own, inner, m)
-    spread_out(factors[1], channel, first, width, own, inner, a)
-    spread_out(factors[2], channel, first, width, own, inner, b)
-    tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
 
 
 @unit
@@ -79,13 +52,16 @@ def _apply(
     stream: bool,
 ) -> None:
     """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on."""
-    geometry = at, stride, rows, tail, width, own, inner, ahead
-    if all_fit(x, y, factors, channel + first // inner, channels_of(first, own, inner)):
-        vectors = vectors_as(x, y, 3, padded(width))
-        _spread_apply(x, y, residual, factors, channel, first, vectors, *geometry, relu, stream)
+    channels = channel + first // inner, channels_of(first, own, inner)
+    if all_fit(x, y, factors, channels[0], channels[1]):
+        v = vectors_as(x, y, 3, padded(width))
+        spread_each(factors, channel, first, width, own, inner, v)
+        m, a, b = v[0], v[1], v[2]
+        tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
     else:
-        wide = np.empty((3, padded(width)))
-        _spread_apply(x, y, residual, factors, channel, first, wide, *geometry, relu, stream)
+        w = np.empty((3, padded(width)))
+        spread_each(factors, channel, first, width, own, inner, w)
+        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
 
 
 @unit

@@ -14,12 +14,18 @@ from numba_bn._kernels.cpu.columns_moments import (
     channels_of,
     cut_rows,
     padded,
+    spread_each,
     spread_out,
     tile_of,
 )
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import centred, coefficients, put_factors
-from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradients, tile_input_gradient
+from numba_bn._kernels.cpu.tiles import (
+    ahead_of,
+    tile_gradient_wide,
+    tile_gradients,
+    tile_input_gradient,
+)
 
 
 @block
@@ -168,33 +174,6 @@ def gradient_sums(
             result[1, c] += parts[k, 1]
 
 
-@block
-def _spread_gradient(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    factors: Any,
-    first: int,
-    vectors: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    inner: int,
-    ahead: int,
-    stream: bool,
-) -> None:
-    m, a, b, c = vectors[0], vectors[1], vectors[2], vectors[3]
-    spread_out(factors[0], 0, first, width, own, inner, m)
-    spread_out(factors[1], 0, first, width, own, inner, a)
-    spread_out(factors[2], 0, first, width, own, inner, b)
-    spread_out(factors[3], 0, first, width, own, inner, c)
-    tile_input_gradient(dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream)
-
-
 @unit
 def gradient_of_tile(
     dy: Any,
@@ -214,13 +193,18 @@ def gradient_of_tile(
     stream: bool,
 ) -> None:
     """Rows of a tile → dx, by factors (4, channels): m, a, b, c of dx = dy·a + (x-m)·b + c."""
-    geometry = at, stride, rows, tail, width, own, inner, ahead
     if all_fit(x, dx, factors, first // inner, channels_of(first, own, inner)):
-        vectors = vectors_as(x, dx, 4, padded(width))
-        _spread_gradient(dy, x, where, dx, factors, first, vectors, *geometry, stream)
+        v = vectors_as(x, dx, 4, padded(width))
+        spread_each(factors, 0, first, width, own, inner, v)
+        m, a, b, c = v[0], v[1], v[2], v[3]
+        tile_input_gradient(
+            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
+        )
     else:
-        wide = np.empty((4, padded(width)))
-        _spread_gradient(dy, x, where, dx, factors, first, wide, *geometry, stream)
+        w = np.empty((4, padded(width)))
+        spread_each(factors, 0, first, width, own, inner, w)
+        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
+        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
 
 
 @unit

@@ -70,6 +70,15 @@ def spread_out(
 
 
 @block
+def spread_each(
+    factors: Any, at: int, first: int, width: int, period: int, inner: int, vectors: Any
+) -> None:
+    """The same for each row of factors."""
+    for i in range(factors.shape[0]):
+        spread_out(factors[i], at, first, width, period, inner, vectors[i])
+
+
+@block
 def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
     """One value per column → its sum per group."""
     groups = period // length

@@ -148,7 +148,9 @@ def apply_values(
         mv, av, bv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b)
         run_apply(x, y, residual, i, n, ahead, mv, av, bv, relu_too, stream)
     else:
-        run_apply(x, y, residual, i, n, ahead, fill(m), fill(a), fill(b), relu_too, stream)
+        for k in range(0, n, 16):
+            part = head(n - k)
+            _part_apply(x, y, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
 
 
 @block
@@ -247,8 +249,9 @@ def gradient_values(
         mv, av, bv, cv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b), fill_as(zero, c)
         run_input_gradient(dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream)
     else:
-        mw, aw, bw, cw = fill(m), fill(a), fill(b), fill(c)
-        run_input_gradient(dy, x, where, dx, i, n, ahead, mw, aw, bw, cw, stream)
+        for k in range(0, n, 16):
+            mw, aw, bw, cw = fill(m), fill(a), fill(b), fill(c)
+            _part_input_gradient(dy, x, where, dx, i + k, head(n - k), mw, aw, bw, cw)
 
 
 @block

@@ -41,7 +41,7 @@ def row_apply(
     end = i + n
     lead = min(before_aligned(y, i), n) if stream else 0
     if lead > 0:
-        _part_apply(x, y, i, head(lead), m, r, z, gamma, beta, j)
+        part_apply(x, y, i, head(lead), m, r, z, gamma, beta, j)
         i += lead
         j += lead
     while i + 16 <= end:
@@ -53,11 +53,11 @@ def row_apply(
         i += 16
         j += 16
     if i < end:
-        _part_apply(x, y, i, head(end - i), m, r, z, gamma, beta, j)
+        part_apply(x, y, i, head(end - i), m, r, z, gamma, beta, j)
 
 
 @block
-def _part_apply(
+def part_apply(
     x: Any, y: Any, i: int, part: Any, m: Any, r: Any, z: Any, gamma: Any, beta: Any, j: int
 ) -> None:
     v = fma(sub(load_as_if(x, i, part, m), m), r, z)

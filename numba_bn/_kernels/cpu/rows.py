@@ -13,12 +13,12 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, fill_as, total
+from numba_bn._kernels.cpu.lanes import fill, fill_as, head, total
 from numba_bn._kernels.cpu.loops import near, run_sums
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
-from numba_bn._kernels.cpu.row_loops import row_apply, row_gradients, row_input_gradient
+from numba_bn._kernels.cpu.row_loops import part_apply, row_apply, row_gradients, row_input_gradient
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
 _AT_ONCE = 4096  # values: they stay in the L1
@@ -76,7 +76,8 @@ def _apply(
         mv, rv, zv = fill_as(like, m), fill_as(like, r), fill_as(like, z)
         row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream)
     else:
-        row_apply(x, y, i, n, fill(m), fill(r), fill(z), gamma, beta, j, stream)
+        for k in range(0, n, 16):
+            part_apply(x, y, i + k, head(n - k), fill(m), fill(r), fill(z), gamma, beta, j + k)
 
 
 @unit

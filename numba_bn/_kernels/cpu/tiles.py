@@ -133,6 +133,29 @@ def tile_apply(
 
 
 @block
+def tile_apply_wide(
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    relu_too: bool,
+) -> None:
+    """The same with float64 vectors; so rarely needed for short x that it is short, not fast."""
+    for r in range(rows + (1 if tail > 0 else 0)):
+        end = width if r < rows else tail
+        for j in range(0, end, 16):
+            i, part = at + r * stride + j, head(end - j)
+            _part_apply(x, y, residual, i, j, part, m, a, b, relu_too)
+
+
+@block
 def _row_apply(
     x: Any,
     y: Any,
@@ -262,6 +285,30 @@ def tile_input_gradient(
         for r in range(count):
             i, far = start + r * stride, min(ahead, (count - 1 - r) * stride + near(x))
             _row_gradient(dy, x, where, dx, i, first, end, lead, far, m, a, b, c, stream)
+
+
+@block
+def tile_gradient_wide(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+) -> None:
+    """The same with float64 vectors; so rarely needed for short x that it is short, not fast."""
+    for r in range(rows + (1 if tail > 0 else 0)):
+        end = width if r < rows else tail
+        for j in range(0, end, 16):
+            i, part = at + r * stride + j, head(end - j)
+            _part_gradient(dy, x, where, dx, i, j, part, m, a, b, c)
 
 
 @block
