@@ -133,7 +133,11 @@ class ChannelStats:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.fsdecode(path)
+        path = os.path.realpath(os.fsdecode(path))
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(
+                f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
+            )
         fields: dict[str, Any] = dict(zip(_FIELDS, self._moments, strict=True))
         aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
         try:
