@@ -107,7 +107,10 @@ class BatchNorm:
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
         self.channel_axis = check.integer(call, "channel_axis", channel_axis)
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except TypeError as error:
+            raise TypeError(f"{call}: dtype must name a dtype, got {dtype!r}: {error}") from None
         if not is_float(kind):
             raise TypeError(f"{call}: dtype must be a real floating-point dtype, got {kind}")
         kind = parameter_dtype(kind)
@@ -223,7 +226,7 @@ class BatchNorm:
         own = self.state_dict()
         optional = {"running_count", "num_batches_tracked"}
         missing = sorted(own.keys() - state.keys() - optional)
-        unexpected = sorted(state.keys() - own.keys() - optional)
+        unexpected = sorted(state.keys() - own.keys() - optional, key=str)
         if missing or unexpected:
             raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
         new = {name: self._loaded(call, name, value) for name, value in state.items()}

@@ -254,7 +254,7 @@ def channel_stats(
     call = "channel_stats"
     a = real_array(call, x)
     axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if nan_policy not in ("propagate", "omit", "raise"):
+    if not isinstance(nan_policy, str) or nan_policy not in ("propagate", "omit", "raise"):
         raise ValueError(
             f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}"
         )
