@@ -1,7 +1,10 @@
 """Interrupted anywhere, updated by many threads: a state is the old one or the new one, whole."""
 
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +208,45 @@ def test_a_child_forked_during_an_update_can_update():
     done.set()
     thread.join(60)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+# ---- Ctrl-C ----
+
+JOB = Path(__file__).with_name("interrupt_job.py")
+LAYERS = ["default", "workqueue", "omp"]
+
+
+def interrupt(job, layer, tmp_path):
+    """Run a job in a process, and see what it says."""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    env = env if layer == "default" else {**env, "NUMBA_THREADING_LAYER": layer}
+    done = subprocess.run(
+        [sys.executable, str(JOB), job],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "interrupted right\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_ctrl_c_during_calls(layer, tmp_path):
+    interrupt("call", layer, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_ctrl_c_while_kernels_compile(tmp_path):
+    interrupt("compile", "default", tmp_path)
+    interrupt("call", "default", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_ctrl_c_during_updates(tmp_path):
+    interrupt("update", "default", tmp_path)
