@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -31,6 +32,8 @@ def as_array(call: str, name: str, value: object) -> Array:
     elif isinstance(value, np.memmap):
         x = value.view(np.ndarray)
     elif isinstance(value, list | tuple | int | float | np.generic):
+        if isinstance(value, list | tuple):
+            _refuse_strangers(call, name, value)
         try:
             x = np.asarray(value)
         except ValueError as error:
@@ -42,6 +45,19 @@ def as_array(call: str, name: str, value: object) -> Array:
     if not (x.dtype.isnative and x.flags.aligned):
         x = x.astype(x.dtype.newbyteorder("="))
     return x
+
+
+def _refuse_strangers(call: str, name: str, values: Sequence[object], deeper: int = 1) -> None:
+    """Raise if a list holds arrays of other kinds, which NumPy would convert without a word."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            if deeper:  # a list of lists of them is as far as this looks
+                _refuse_strangers(call, name, value, deeper - 1)
+        elif hasattr(value, "__array__") and not (
+            type(value) is np.ndarray or isinstance(value, np.generic | np.memmap)
+        ):
+            kind = type(value).__name__
+            raise TypeError(f"{call}: {name} must be an array of numbers, got a list with a {kind}")
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:

@@ -23,7 +23,10 @@ def number(call: str, name: str, value: SupportsFloat) -> float:
     """Return ``value`` as a float, or raise: it must be a real number and not NaN."""
     if not isinstance(value, float | int | np.floating | np.integer) or isinstance(value, bool):
         raise TypeError(f"{call}: {name} must be a real number, got {value!r}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an int of hundreds of digits
+        result = math.inf if value > 0 else -math.inf
     if math.isnan(result):
         raise ValueError(f"{call}: {name} must not be NaN")
     return result
@@ -203,7 +206,7 @@ def some_values(call: str, x: Array, where: Array | None, channel_axes: Axes) ->
 
 def activation(call: str, value: str | None) -> bool:
     """Tell whether the activation is ReLU."""
-    if value is None or value == "relu":
+    if value is None or (isinstance(value, str) and value == "relu"):
         return value is not None
     raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
 

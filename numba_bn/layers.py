@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
-from numba_bn.stats import ChannelStats, RunningStats
+from numba_bn.stats import ChannelStats, RunningStats, _turns
+from numba_bn.stats.running import resumed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -30,6 +32,7 @@ class BatchNorm:
     Training normalizes by the batch's mean and biased variance and updates
     ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance; test
     time normalizes by the running statistics. ``y = (x - mean) / sqrt(var + eps) * gamma + beta``.
+    An error, or an interrupt, leaves the layer as before or as after the call, never in between.
 
     Parameters
     ----------
@@ -64,8 +67,7 @@ class BatchNorm:
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit; on a call, also if training has one value per channel. On an
-        error the layer is as before.
+        If an argument does not fit; on a call, also if training has one value per channel.
 
     References
     ----------
@@ -105,7 +107,10 @@ class BatchNorm:
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
         self.channel_axis = check.integer(call, "channel_axis", channel_axis)
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except TypeError as error:
+            raise TypeError(f"{call}: dtype must name a dtype, got {dtype!r}: {error}") from None
         if not is_float(kind):
             raise TypeError(f"{call}: dtype must be a real floating-point dtype, got {kind}")
         kind = parameter_dtype(kind)
@@ -160,17 +165,25 @@ class BatchNorm:
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
         kept = a.copy("K") if in_place else a
-        if self.training or self.running is None:
+        running = self.running
+        if self.training or running is None:
             y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
-            if self.training and self.running is not None:
-                self.running.update(stats)
-            self._step = _Step(kept, where, {"stats": stats})
+            self._trained(_Step(kept, where, {"stats": stats}), stats)
         else:
-            mean, var = self.running.running_mean, self.running.running_var
+            mean, var = running.running_mean, running.running_var
             statistics: dict[str, Any] = {"mean": mean, "var": var}
             y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **statistics, **options)
             self._step = _Step(kept, where, statistics)
         return y
+
+    def _trained(self, step: _Step, stats: ChannelStats) -> None:
+        """Take in what a training step found, all of it at once."""
+        with _turns.lock:
+            running = self.running
+            if self.training and running is not None:
+                running = copy(running)
+                running.update(stats)
+            vars(self).update(running=running, _step=step)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
         """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
@@ -182,7 +195,7 @@ class BatchNorm:
             dy, x, self.gamma, where=where, out=out, **statistics, **options
         )
         if self.gamma is not None:
-            self.dgamma, self.dbeta = gradients.dgamma, gradients.dbeta
+            vars(self).update(dgamma=gradients.dgamma, dbeta=gradients.dbeta)
         return gradients.dx
 
     def parameters(self) -> list[Array]:
@@ -196,12 +209,13 @@ class BatchNorm:
         exactly where it was.
         """
         state: dict[str, Any] = {"weight": self.gamma, "bias": self.beta}
-        if self.running is not None:
-            state["running_mean"] = self.running.running_mean
-            state["running_var"] = self.running.running_var
-            state["num_batches_tracked"] = self.running.num_batches_tracked
-            if self.momentum is None and self.running.seen is not None:
-                state["running_count"] = self.running.seen.count
+        running = self.running
+        if running is not None:
+            state["running_mean"] = running.running_mean
+            state["running_var"] = running.running_var
+            state["num_batches_tracked"] = running.num_batches_tracked
+            if self.momentum is None and running.seen is not None:
+                state["running_count"] = running.seen.count
         return {name: np.array(value) for name, value in state.items() if value is not None}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
@@ -212,15 +226,17 @@ class BatchNorm:
         own = self.state_dict()
         optional = {"running_count", "num_batches_tracked"}
         missing = sorted(own.keys() - state.keys() - optional)
-        unexpected = sorted(state.keys() - own.keys() - optional)
+        unexpected = sorted(state.keys() - own.keys() - optional, key=str)
         if missing or unexpected:
             raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
         new = {name: self._loaded(call, name, value) for name, value in state.items()}
+        whole: dict[str, Any] = {}
         if self.gamma is not None and self.beta is not None:
-            self.gamma = new["weight"].astype(self.gamma.dtype)
-            self.beta = new["bias"].astype(self.beta.dtype)
+            whole["gamma"] = new["weight"].astype(self.gamma.dtype)
+            whole["beta"] = new["bias"].astype(self.beta.dtype)
         if self.running is not None:
-            self.running = _resumed(self.running, new)
+            whole["running"] = resumed(self.running, new)
+        vars(self).update(whole)
 
     def _loaded(self, call: str, name: str, value: object) -> Array:
         """Return one array of a state, if it fits."""
@@ -261,21 +277,6 @@ class BatchNorm:
                 f"{call}: expected more than 1 value per channel in training, "
                 f"got x of shape {shape}{masked}"
             )
-
-
-def _resumed(running: RunningStats, state: Mapping[str, Array]) -> RunningStats:
-    """Return running statistics that go on from a state."""
-    mean, var = (np.asarray(state[k], np.float64) for k in ("running_mean", "running_var"))
-    new = RunningStats(mean.size, momentum=running.momentum, correction=running.correction)
-    new.running_mean, new.running_var = mean.copy(), var.copy()
-    new.num_batches_tracked = int(state.get("num_batches_tracked", np.array(0)))
-    if "running_count" in state:
-        count = np.asarray(state["running_count"], np.float64)
-        m2 = np.where(count > running.correction, var * (count - running.correction), 0.0)
-        new.seen = ChannelStats(count, mean, m2)
-    elif new.num_batches_tracked:
-        new.seen = None
-    return new
 
 
 class BatchNorm1d(BatchNorm):

@@ -110,6 +110,18 @@ def test_input_gradient_of_huge_and_tiny_values(case, power):
     assert np.abs(scaled_dx.astype(np.float64) * 2.0**power - plain_dx).max() <= 8 * unit
 
 
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("scale", [1e120, 1e-120])
+def test_input_gradient_whose_factors_cubed_leave_float64(case, scale):
+    rng = np.random.default_rng(15)
+    x, dy = rng.normal(size=(2, *case.shape))
+    gamma = rng.uniform(0.5, 2, case.parameter_shape)
+    plain, scaled = (
+        backward(case, Data(a, dy, gamma, gamma, None, None), eps=0.0).dx for a in (x, x * scale)
+    )
+    np.testing.assert_allclose(scaled * scale, plain, rtol=1e-9, atol=1e-9)
+
+
 @over_shapes
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e4, 1e6])
 def test_statistics_of_float32(shape, axis, mean):

@@ -269,6 +269,13 @@ def test_samples_without_values_or_no_samples(call, shape):
     assert arrays(CALLS[call](x=a, **changes))[0].shape == shape
 
 
+@pytest.mark.parametrize("groups", [1, 2, 10**30])
+def test_any_number_of_groups_divides_no_channels(groups):
+    empty = np.zeros((4, 0, 5), np.float32)
+    assert nbn.group_norm(empty, groups).shape == empty.shape
+    assert nbn.group_norm_backward(empty, empty, groups).dx.shape == empty.shape
+
+
 def test_no_channels():
     empty = np.zeros((4, 0, 5), np.float32)
     y, found = nbn.batch_norm_train(empty, [], [])

@@ -70,6 +70,14 @@ def test_unknown_kind_of_array(call, name, kind):
     refuses(call, TypeError, text, **{name: value})
 
 
+@pytest.mark.parametrize("nested", [lambda a: [a], lambda a: ([1.0, a], (1.0, 2.0))])
+@pytest.mark.parametrize(("call", "name"), ARRAYS)
+def test_list_with_an_unknown_kind_of_array(call, name, nested):
+    for kind in ("MaskedArray", "Tensor"):
+        text = f"{function(call)}: {name} must be an array of numbers, got a list with a {kind}"
+        refuses(call, TypeError, text, **{name: nested(KINDS[kind][0])})
+
+
 @pytest.mark.parametrize(("call", "name"), ARRAYS)
 def test_ragged_list(call, name):
     with pytest.raises(ValueError, match=f"^{function(call)}: {name} must be an array of numbers"):

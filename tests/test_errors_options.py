@@ -32,6 +32,8 @@ EPSILONS = [
     (-1e-9, ValueError, "must be finite and >= 0, got -1e-09"),
     (-1, ValueError, "must be finite and >= 0, got -1"),
     (math.inf, ValueError, "must be finite and >= 0, got inf"),
+    (10**400, ValueError, f"must be finite and >= 0, got {10**400}"),
+    (-(10**400), ValueError, f"must be finite and >= 0, got {-(10**400)}"),
     (math.nan, ValueError, "must not be NaN"),
     (np.float32("nan"), ValueError, "must not be NaN"),
     ("1e-5", TypeError, "must be a real number, got '1e-5'"),
@@ -127,7 +129,10 @@ def test_num_groups(call, groups, error, text):
     refuses(call, error, f"{call}: num_groups {text}", num_groups=groups)
 
 
-@pytest.mark.parametrize("value", ["tanh", "ReLU", 1, np.maximum])
+RELUS = [np.array("relu"), np.array(["relu", "relu"])]  # equal to it, in a way
+
+
+@pytest.mark.parametrize("value", ["tanh", "ReLU", 1, np.maximum, *RELUS])
 @pytest.mark.parametrize("call", [c for c in NORMS if c.startswith("batch")])
 def test_activation(call, value):
     text = f"{function(call)}: activation must be None or 'relu', got {value!r}"
@@ -139,7 +144,7 @@ def test_activation_needs_the_output_to_go_back_through():
     refuses("batch_norm_backward", ValueError, text, activation="relu")
 
 
-@pytest.mark.parametrize("value", ["ignore", None, 1])
+@pytest.mark.parametrize("value", ["ignore", None, 1, np.array(["omit", "omit"])])
 def test_nan_policy(value):
     text = f"channel_stats: nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}"
     refuses("channel_stats", ValueError, text, nan_policy=value)

@@ -113,6 +113,8 @@ def test_number_of_dimensions(kind, ndim, wanted):
         ({"dtype": complex}, TypeError, "dtype must be a real floating-point dtype, got "
          "complex128"),
         ({"dtype": int}, TypeError, "dtype must be a real floating-point dtype, got int64"),
+        ({"dtype": "wide"}, TypeError, "dtype must name a dtype, got 'wide': data type 'wide' not "
+         "understood"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit(options, error, text):

@@ -140,6 +140,7 @@ STATES = [
         "running_mean must be a NumPy array, got set; convert it with np.asarray first",
     ),
     ([1, 2], TypeError, "state must be a mapping, got list"),
+    ({**without(), 1: 2, "a": 3}, ValueError, "missing keys [], unexpected keys [1, 'a']"),
 ]
 
 
@@ -150,6 +151,16 @@ def test_states_that_do_not_fit(given, error, text):
     with pytest.raises(error) as caught:
         layer.load_state_dict(given)
     assert str(caught.value) == f"BatchNorm.load_state_dict: {text}"
+    assert_unchanged(layer, before)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_value_too_large_for_the_layer_changes_nothing(name):
+    """The parameter that does not fit float32 may come after one that does."""
+    layer = nbn.BatchNorm(3)
+    before = state(layer)
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        layer.load_state_dict({**without(), name: np.full(3, 1e300)})
     assert_unchanged(layer, before)
 
 

@@ -48,7 +48,8 @@ MODULES = [
     "functional.group",
     "functional.layer",
     "layers",
-    "stats",
+    "stats.channel",
+    "stats.running",
 ]
 PACKAGE = Path(nbn.__file__).parent
 

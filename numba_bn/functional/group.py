@@ -250,4 +250,4 @@ def _sample_call(
                 f"{call}: num_groups must divide the number of channels, {channels}, "
                 f"got {groups} for x of shape {a.shape}"
             )
-    return a, sample_view(a.shape, order_of(a), axes, groups)
+    return a, sample_view(a.shape, order_of(a), axes, groups if channels else 1)

@@ -241,7 +241,7 @@ def _backward_unit(
             mean, r = kept[0, t - first], kept[1, t - first]
             zeros, j = fill(0.0), t % groups * length
             sv, qv = row_gradients(dy, x, gamma, t * length, length, j, fill(mean), zeros, zeros)
-            kept[2, t - first] = -r * r * total(qv) / length
+            kept[2, t - first] = -(r * total(qv)) * r / length
             kept[3, t - first] = -total(sv) / length if centred else 0.0
         for t in range(first, stop):
             mean, r = kept[0, t - first], kept[1, t - first]

@@ -100,7 +100,7 @@ def rsqrt(var: float, eps: float) -> float:
 def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
     a = gamma * r
-    return a, -a * r * r * t / n, -a * s / n
+    return a, -a * (r * t) * r / n, -a * s / n  # r cubed need not fit float64
 
 
 @inline

@@ -1,10 +1,11 @@
-"""Statistics per channel that merge exactly: of an array, of a data set, of a training run."""
+"""Statistics per channel that merge exactly: of an array, of a data set."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
 from numba_bn._view import View, batch_view
+from numba_bn.stats import _turns
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,6 +27,7 @@ class ChannelStats:
     """Number of values, mean, and sum of squared deviations of each channel.
 
     Statistics of parts merge into those of the whole: ``a + b``, for any counts, empty ones too.
+    Threads may `update` one object: all updates count, in the order in which they come.
 
     Parameters
     ----------
@@ -54,11 +57,10 @@ class ChannelStats:
     array([7.])
     """
 
-    __slots__ = _FIELDS
+    __slots__ = ("_moments",)
     __hash__ = None  # type: ignore[assignment]
-    count: Array
-    mean: Array
-    m2: Array
+    _moments: tuple[Array, ...]
+    """count, mean and m2 in one, so that an interrupt cannot leave them out of step."""
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
         named = zip(_FIELDS, (count, mean, m2), strict=True)
@@ -66,21 +68,35 @@ class ChannelStats:
         if len({a.shape for a in arrays}) > 1:
             shapes = ", ".join(str(a.shape) for a in arrays)
             raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
-        self.count, self.mean, self.m2 = arrays
+        self._moments = tuple(arrays)
 
     @classmethod
     def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
         self = cls.__new__(cls)
-        self.count, self.mean, self.m2 = [per_channel(v[0], view) for v in moments]
+        self._moments = tuple([per_channel(v[0], view) for v in moments])
         return self
+
+    @property
+    def count(self) -> Array:
+        """Number of values per channel."""
+        return self._moments[0]
+
+    @property
+    def mean(self) -> Array:
+        """Their mean; NaN where there are none."""
+        return self._moments[1]
+
+    @property
+    def m2(self) -> Array:
+        """Their sum of squared deviations from the mean."""
+        return self._moments[2]
 
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
         c = check.number("ChannelStats.var", "correction", correction)
-        result = np.full(self.count.shape, np.nan)
-        np.divide(self.m2, self.count - c, out=result, where=self.count > c)
-        return result
+        count, _, m2 = self._moments
+        return variance(count, m2, c)
 
     def std(self, correction: float = 0) -> Array:
         """Return the square root of `var`."""
@@ -91,17 +107,13 @@ class ChannelStats:
         if not isinstance(other, ChannelStats):
             kind = type(other).__name__
             raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
-        if self.count.shape != other.count.shape:
+        mine, theirs = self._moments, other._moments
+        if mine[0].shape != theirs[0].shape:
             raise ValueError(
-                f"ChannelStats.merge: other must have channels of shape {self.count.shape}, "
-                f"got {other.count.shape}"
+                f"ChannelStats.merge: other must have channels of shape {mine[0].shape}, "
+                f"got {theirs[0].shape}"
             )
-        count = self.count + other.count
-        both = (self.count > 0) & (other.count > 0)
-        delta = np.where(both, other.mean - self.mean, 0.0)
-        share = np.divide(other.count, count, out=np.zeros_like(count), where=both)
-        mean = np.where(self.count > 0, self.mean + delta * share, other.mean)
-        return ChannelStats(count, mean, self.m2 + other.m2 + delta**2 * self.count * share)
+        return ChannelStats(*_merged(*mine, *theirs))
 
     def __add__(self, other: object) -> ChannelStats:
         return self.merge(other) if isinstance(other, ChannelStats) else NotImplemented
@@ -113,23 +125,31 @@ class ChannelStats:
         channel_axis: int | Sequence[int] = 1,
         where: ArrayLike | None = None,
     ) -> ChannelStats:
-        """Take in the values of `x`, and return self."""
-        merged = self.merge(channel_stats(x, channel_axis=channel_axis, where=where))
-        self.count, self.mean, self.m2 = merged.count, merged.mean, merged.m2
+        """Take in the values of `x`, and return self; on an error nothing is changed."""
+        new = channel_stats(x, channel_axis=channel_axis, where=where)
+        with _turns.lock:
+            self._moments = self.merge(new)._moments
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.fsdecode(path)
-        aside = f"{path}.{secrets.token_hex(4)}.tmp"
-        with open(aside, "xb") as file:  # not tempfile: it would keep others from reading
-            try:
-                np.savez(file, **{name: getattr(self, name) for name in _FIELDS})
-                file.close()
-                os.replace(aside, path)
-            except BaseException:
+        path = os.path.realpath(os.fsdecode(path))
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(
+                f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
+            )
+        fields: dict[str, Any] = dict(zip(_FIELDS, self._moments, strict=True))
+        aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
+        try:
+            with open(aside, "xb") as file:
+                np.savez(file, **fields)
+                file.flush()
+                os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
+            os.replace(aside, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
                 os.unlink(aside)
-                raise
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
@@ -147,16 +167,16 @@ class ChannelStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChannelStats):
             return NotImplemented
-        pairs = ((getattr(self, name), getattr(other, name)) for name in _FIELDS)
+        pairs = zip(self._moments, other._moments, strict=True)
         return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelStats, (self.count, self.mean, self.m2)
+        return ChannelStats, self._moments
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            f"{name}={np.array2string(getattr(self, name), threshold=6, precision=6)}"
-            for name in _FIELDS
+            f"{name}={np.array2string(values, threshold=6, precision=6)}"
+            for name, values in zip(_FIELDS, self._moments, strict=True)
         )
         return f"ChannelStats({fields})"
 
@@ -166,6 +186,25 @@ def _float64(call: str, name: str, value: object) -> Array:
     array = as_array(call, name, value)
     result_dtype(call, name, array.dtype)
     return array.astype(np.float64)
+
+
+def variance(count: Array, m2: Array, correction: float) -> Array:
+    """Return ``m2 / (count - correction)``, and NaN where that many values were not seen."""
+    result = np.full(count.shape, np.nan)
+    np.divide(m2, count - correction, out=result, where=count > correction)
+    return result
+
+
+def _merged(
+    n0: Array, mean0: Array, m0: Array, n1: Array, mean1: Array, m1: Array
+) -> tuple[Array, Array, Array]:
+    """Merge count, mean and m2 of two sets by Chan's formula."""
+    count = n0 + n1
+    both = (n0 > 0) & (n1 > 0)
+    delta = np.where(both, mean1 - mean0, 0.0)
+    share = np.divide(n1, count, out=np.zeros_like(count), where=both)
+    mean = np.where(n0 > 0, mean0 + delta * share, mean1)
+    return count, mean, m0 + m1 + delta**2 * n0 * share
 
 
 def channel_stats(
@@ -215,7 +254,7 @@ def channel_stats(
     call = "channel_stats"
     a = real_array(call, x)
     axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if nan_policy not in ("propagate", "omit", "raise"):
+    if not isinstance(nan_policy, str) or nan_policy not in ("propagate", "omit", "raise"):
         raise ValueError(
             f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}"
         )
@@ -236,107 +275,3 @@ def channel_stats(
         if nan:
             raise ValueError(f"{call}: x of shape {a.shape} has NaN, with nan_policy='raise'")
     return stats
-
-
-class RunningStats:
-    """Running mean and variance of a training run.
-
-    ``running = (1 - momentum) * running + momentum * batch``; with ``momentum=None`` the exact
-    statistics of all that was seen. Channels without a value in a batch keep what they have.
-
-    Parameters
-    ----------
-    num_channels : int
-        Number of channels.
-    momentum : float or None, default 0.1
-        Weight of the new value (PyTorch's convention; Keras and ONNX give 1 - momentum).
-    correction : int, default 1
-        The stored variance divides by ``count - correction``: 1 is PyTorch's, 0 Keras' and ONNX's.
-
-    Attributes
-    ----------
-    running_mean, running_var : ndarray of float64, shape (num_channels,)
-        0 and 1 at first.
-    num_batches_tracked : int
-        Number of updates so far.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument does not fit.
-
-    References
-    ----------
-    PyTorch's BatchNorm, whose conventions these are.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import numba_bn as nbn
-    >>> running = nbn.RunningStats(1, momentum=0.5)
-    >>> running.update(nbn.channel_stats(np.array([[1.0], [3.0]])))
-    >>> running.running_mean, running.running_var
-    (array([1.]), array([1.5]))
-    """
-
-    def __init__(
-        self, num_channels: int, *, momentum: float | None = 0.1, correction: float = 1
-    ) -> None:
-        channels = check.positive_int("RunningStats", "num_channels", num_channels)
-        self.momentum = check.momentum("RunningStats", momentum)
-        self.correction = check.number("RunningStats", "correction", correction)
-        self.running_mean = np.zeros(channels)
-        self.running_var = np.ones(channels)
-        self.num_batches_tracked = 0
-        self.seen: ChannelStats | None = ChannelStats(*np.zeros((3, channels)))
-        """All that was seen, for ``momentum=None``; None where a loaded state does not say."""
-
-    def update(self, stats: ChannelStats) -> None:
-        """Take in the statistics of a batch; on an error nothing is changed."""
-        call = "RunningStats.update"
-        if not isinstance(stats, ChannelStats):
-            raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
-        if stats.count.shape != self.running_mean.shape:
-            raise ValueError(
-                f"{call}: stats must have channels of shape {self.running_mean.shape}, "
-                f"got {stats.count.shape}"
-            )
-        few = (stats.count > 0) & (stats.count <= self.correction)
-        if few.any():
-            raise ValueError(
-                f"{call}: expected more than {self.correction:g} value per channel in training, "
-                f"got {stats.count[few][0]:g}"
-            )
-        seen = self._require_count(call)
-        if self.momentum is None:
-            seen = seen.merge(stats)
-            mean, var, kept = seen.mean, seen.var(self.correction), seen.count > 0
-        else:
-            m, kept = self.momentum, stats.count > 0
-            mean = (1 - m) * self.running_mean + m * stats.mean
-            var = (1 - m) * self.running_var + m * stats.var(self.correction)
-        mean = np.where(kept, mean, self.running_mean)
-        var = np.where(kept, var, self.running_var)
-        self.__dict__.update(
-            seen=seen,
-            running_mean=mean,
-            running_var=var,
-            num_batches_tracked=self.num_batches_tracked + 1,
-        )
-
-    def _require_count(self, call: str) -> ChannelStats:
-        """Return what was seen so far, of which ``momentum=None`` must know the count."""
-        if self.seen is not None:
-            return self.seen
-        if self.momentum is None:
-            raise ValueError(
-                f"{call}: momentum=None needs the number of values seen so far, "
-                "which the loaded state does not have"
-            )
-        return ChannelStats(*np.zeros((3, self.running_mean.size)))
-
-    def __repr__(self) -> str:
-        return (
-            f"RunningStats({self.running_mean.size}, momentum={self.momentum}, "
-            f"correction={self.correction:g}, num_batches_tracked={self.num_batches_tracked})"
-        )

@@ -1,0 +1,133 @@
+"""Running statistics of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array
+from numba_bn.stats import _turns
+from numba_bn.stats.channel import ChannelStats, variance
+
+
+class RunningStats:
+    """Running mean and variance of a training run.
+
+    ``running = (1 - momentum) * running + momentum * batch``; with ``momentum=None`` the exact
+    statistics of all that was seen. Channels without a value in a batch keep what they have.
+    Threads may `update` one object: all updates count, in the order in which they come.
+
+    Parameters
+    ----------
+    num_channels : int
+        Number of channels.
+    momentum : float or None, default 0.1
+        Weight of the new value (PyTorch's convention; Keras and ONNX give 1 - momentum).
+    correction : int, default 1
+        The stored variance divides by ``count - correction``: 1 is PyTorch's, 0 Keras' and ONNX's.
+
+    Attributes
+    ----------
+    running_mean, running_var : ndarray of float64, shape (num_channels,)
+        0 and 1 at first.
+    num_batches_tracked : int
+        Number of updates so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    References
+    ----------
+    PyTorch's BatchNorm, whose conventions these are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numba_bn as nbn
+    >>> running = nbn.RunningStats(1, momentum=0.5)
+    >>> running.update(nbn.channel_stats(np.array([[1.0], [3.0]])))
+    >>> running.running_mean, running.running_var
+    (array([1.]), array([1.5]))
+    """
+
+    def __init__(
+        self, num_channels: int, *, momentum: float | None = 0.1, correction: float = 1
+    ) -> None:
+        channels = check.positive_int("RunningStats", "num_channels", num_channels)
+        self.momentum = check.momentum("RunningStats", momentum)
+        self.correction = check.number("RunningStats", "correction", correction)
+        self.running_mean = np.zeros(channels)
+        self.running_var = np.ones(channels)
+        self.num_batches_tracked = 0
+        self.seen: ChannelStats | None = ChannelStats(*np.zeros((3, channels)))
+        """All that was seen, for ``momentum=None``; None where a loaded state does not say."""
+
+    def update(self, stats: ChannelStats) -> None:
+        """Take in the statistics of a batch; on an error nothing is changed."""
+        call = "RunningStats.update"
+        if not isinstance(stats, ChannelStats):
+            raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
+        count, batch_mean, m2 = stats._moments
+        if count.shape != self.running_mean.shape:
+            raise ValueError(
+                f"{call}: stats must have channels of shape {self.running_mean.shape}, "
+                f"got {count.shape}"
+            )
+        few = (count > 0) & (count <= self.correction)
+        if few.any():
+            raise ValueError(
+                f"{call}: expected more than {self.correction:g} value per channel in training, "
+                f"got {count[few][0]:g}"
+            )
+        with _turns.lock:
+            seen = self._require_count(call)
+            if self.momentum is None:
+                seen = seen.merge(stats)
+                mean, var, kept = seen.mean, seen.var(self.correction), seen.count > 0
+            else:
+                m, kept = self.momentum, count > 0
+                mean = (1 - m) * self.running_mean + m * batch_mean
+                var = (1 - m) * self.running_var + m * variance(count, m2, self.correction)
+            # in one call into C: an interrupt finds the old state or the new one
+            vars(self).update(
+                seen=seen,
+                running_mean=np.where(kept, mean, self.running_mean),
+                running_var=np.where(kept, var, self.running_var),
+                num_batches_tracked=self.num_batches_tracked + 1,
+            )
+
+    def _require_count(self, call: str) -> ChannelStats:
+        """Return what was seen so far, of which ``momentum=None`` must know the count."""
+        if self.seen is not None:
+            return self.seen
+        if self.momentum is None:
+            raise ValueError(
+                f"{call}: momentum=None needs the number of values seen so far, "
+                "which the loaded state does not have"
+            )
+        return ChannelStats(*np.zeros((3, self.running_mean.size)))
+
+    def __repr__(self) -> str:
+        return (
+            f"RunningStats({self.running_mean.size}, momentum={self.momentum}, "
+            f"correction={self.correction:g}, num_batches_tracked={self.num_batches_tracked})"
+        )
+
+
+def resumed(running: RunningStats, state: Mapping[str, Array]) -> RunningStats:
+    """Return running statistics that go on from a state."""
+    mean, var = (np.asarray(state[k], np.float64) for k in ("running_mean", "running_var"))
+    new = RunningStats(mean.size, momentum=running.momentum, correction=running.correction)
+    new.running_mean, new.running_var = mean.copy(), var.copy()
+    new.num_batches_tracked = int(state.get("num_batches_tracked", np.array(0)))
+    if "running_count" in state:
+        count = np.asarray(state["running_count"], np.float64)
+        m2 = np.where(count > running.correction, var * (count - running.correction), 0.0)
+        new.seen = ChannelStats(count, mean, m2)
+    elif new.num_batches_tracked:
+        new.seen = None
+    return new
