@@ -6,6 +6,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
+from numba_bn._interrupts import uninterrupted
+
 _REFERENCE, _CPU = "numba_bn._kernels.reference", "numba_bn._kernels.cpu"
 _BACKENDS = {"numpy": _CPU}
 
@@ -14,7 +16,8 @@ _BACKENDS = {"numpy": _CPU}
 def backend(kind: str = "numpy") -> ModuleType:
     """Return the backend for arrays of ``kind``; its functions are those of ``reference``."""
     name = _BACKENDS[kind]
-    return import_module(_REFERENCE if name == _CPU and not _compiles() else name)
+    with uninterrupted():
+        return import_module(_REFERENCE if name == _CPU and not _compiles() else name)
 
 
 def _compiles() -> bool:

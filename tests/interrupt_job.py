@@ -1,6 +1,7 @@
 """Ctrl-C again and again while calls run, compile or update: prints what the process is then worth.
 
-Run in a process of its own: ``interrupt_job.py call|compile|update``.
+Run in a process of its own: ``interrupt_job.py call|compile|update``, or
+``interrupt_job.py load SECONDS``.
 """
 
 import os
@@ -76,6 +77,22 @@ def is_right():
     return len(found) == 8 and all(found)
 
 
+def load():
+    """The first call of a process, interrupted while it imports Numba."""
+    global armed
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+    armed = True
+    try:
+        nbn.layer_norm(X[0, 0])
+        ended = 1
+    except KeyboardInterrupt:
+        ended = 0
+    armed = False
+    return ended, 1 - ended
+
+
 def call():
     """Long calls, one after the other."""
     nbn.batch_norm_train(X)
@@ -117,6 +134,7 @@ def update():
 
 
 if __name__ == "__main__":
-    ended, broken = {"call": call, "compile": compile_, "update": update}[sys.argv[1]]()
+    jobs = {"load": load, "call": call, "compile": compile_, "update": update}
+    ended, broken = jobs[sys.argv[1]]()
     print("interrupted" if broken else "never interrupted", "right" if is_right() else "wrong")
     print(ended, broken, file=sys.stderr)

@@ -216,12 +216,12 @@ JOB = Path(__file__).with_name("interrupt_job.py")
 LAYERS = ["default", "workqueue", "omp"]
 
 
-def interrupt(job, layer, tmp_path):
+def interrupt(job, layer, tmp_path, *arguments):
     """Run a job in a process, and see what it says."""
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
     env = env if layer == "default" else {**env, "NUMBA_THREADING_LAYER": layer}
     done = subprocess.run(
-        [sys.executable, str(JOB), job],
+        [sys.executable, str(JOB), job, *arguments],
         env=env,
         capture_output=True,
         text=True,
@@ -237,6 +237,13 @@ def interrupt(job, layer, tmp_path):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_ctrl_c_during_calls(layer, tmp_path):
     interrupt("call", layer, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("seconds", ["0.02", "0.05", "0.08", "0.11"])
+def test_ctrl_c_while_numba_is_imported(seconds, tmp_path):
+    interrupt("load", "default", tmp_path, seconds)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from numba_bn._interrupts import uninterrupted
 from numba_bn._kernels import _cache
 from numba_bn._kernels._compile import whole
 from numba_bn._kernels._policy import policy
@@ -38,6 +39,7 @@ class Kernel:
             named.__module__ = body.__module__
             compiled = whole(named, parallel=parallel)
             _cache.use(compiled)
+            compiled.compile = uninterrupted()(compiled.compile)
             self._twins.setdefault(parallel, compiled)  # threads that race here compile once
         return self._twins[parallel]
 

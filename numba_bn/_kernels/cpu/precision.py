@@ -2,8 +2,9 @@
 
 float32 and shorter data is written with float32 arithmetic: (x - m)·a + b about a mean that float32
 holds, what that mean lost being part of b. That is right to two units in the last place at any mean
-and takes a third of the instructions. Factors beyond float32's range, which no data but the most
-extreme has, fall back to float64.
+and takes a third of the instructions, which from memory is a tenth of the time and from caches
+nothing. Factors beyond float32's range, which no data but the most extreme has, fall back to
+float64.
 """
 
 from __future__ import annotations
