@@ -41,15 +41,25 @@ class Watchdog:
     """Ends the process with 1, once a time is over, and tells where all threads are."""
 
     def __init__(self):
-        self._deadline = None
+        self._deadline = time.monotonic()
+        self._forking = threading.Lock()
         # a child would wait for ever for the watching thread, which it has not
-        cancel = faulthandler.cancel_dump_traceback_later
-        os.register_at_fork(before=cancel, after_in_parent=self._arm, after_in_child=self._arm)
+        os.register_at_fork(
+            before=self._pause, after_in_parent=self._resume, after_in_child=self._resume
+        )
 
     def limit(self, seconds):
         """Give what comes next so many seconds."""
         self._deadline = time.monotonic() + seconds
         self._arm()
+
+    def _pause(self):
+        self._forking.acquire()  # or another fork could resume it before this one happens
+        faulthandler.cancel_dump_traceback_later()
+
+    def _resume(self):
+        self._arm()
+        self._forking.release()
 
     def _arm(self):
         left = max(self._deadline - time.monotonic(), 0.1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from numba_bn._kernels import _cache, _store
+from numba_bn._kernels import _cache, _launch, _store
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
 
@@ -165,7 +165,9 @@ def test_fastmath_and_strict_are_kept_each_on_its_own():
         assert (loaded(strict), loaded(fast)) == (found, found)
 
 
-def test_functions_of_others_are_not_kept(place):
+def test_functions_of_others_are_not_kept(place, monkeypatch):
+    monkeypatch.setattr(_launch, "kernels", [])  # of which this is to be none
+
     @Kernel
     def nothing(x):
         pass
