@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, empty_like_view, five_axes, order_of, result_dtype
 from numba_bn._call import (
     Gradients,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+@adapted
 def batch_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -113,6 +115,7 @@ def batch_norm(
     return y.done(out)
 
 
+@adapted
 def batch_norm_train(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -200,6 +203,7 @@ def _train(
     return y.done(out), ChannelStats._of(moments, view)
 
 
+@adapted
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, order_of
 from numba_bn._call import Gradients, own_backward, own_forward, real_array
 from numba_bn._view import View, sample_view
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+@adapted
 def instance_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -69,6 +71,7 @@ def instance_norm(
     return own_forward(call, a, view, gamma, beta, eps, out)
 
 
+@adapted
 def instance_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
@@ -119,6 +122,7 @@ def instance_norm_backward(
     return own_backward(call, dy, a, view, gamma, eps, out)
 
 
+@adapted
 def group_norm(
     x: ArrayLike,
     num_groups: int,
@@ -176,6 +180,7 @@ def group_norm(
     return own_forward(call, a, view, gamma, beta, eps, out)
 
 
+@adapted
 def group_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,

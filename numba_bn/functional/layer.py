@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, order_of
 from numba_bn._call import Gradients, own_backward, own_forward, real_array
 from numba_bn._view import View, row_view
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+@adapted
 def layer_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -67,6 +69,7 @@ def layer_norm(
     return own_forward(call, a, view, gamma, beta, eps, out, axis="axis")
 
 
+@adapted
 def layer_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
@@ -117,6 +120,7 @@ def layer_norm_backward(
     return own_backward(call, dy, a, view, gamma, eps, out, axis="axis")
 
 
+@adapted
 def rms_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -162,6 +166,7 @@ def rms_norm(
     return own_forward(call, a, view, gamma, None, eps, out, centred=False, axis="axis")
 
 
+@adapted
 def rms_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,

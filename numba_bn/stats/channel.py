@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
@@ -207,6 +208,7 @@ def _merged(
     return count, mean, m0 + m1 + delta**2 * n0 * share
 
 
+@adapted
 def channel_stats(
     x: ArrayLike,
     *,

@@ -1,0 +1,42 @@
+"""Arrays of other libraries: each kind has an adapter, which is imported when one of them comes.
+
+An adapter is a module with ``call(function, args, options)``: it runs a public function, given as
+it is for NumPy arrays, on arguments of which at least one is of its kind, and returns its kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_HOMES: dict[str, str] = {}
+"""The package that an array's class comes from → the adapter, outermost kind first."""
+
+
+def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a public function on NumPy arrays take those of other libraries."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **options: _P.kwargs) -> _R:
+        if args and type(args[0]) is np.ndarray:  # as nearly always: the rest costs a microsecond
+            return function(*args, **options)
+        home = _home_of((*args, *options.values()))
+        if home is None:
+            return function(*args, **options)
+        result: _R = importlib.import_module(home).call(function, args, options)
+        return result
+
+    return call
+
+
+def _home_of(values: tuple[Any, ...]) -> str | None:
+    """Return the adapter for the outermost kind among ``values``, or None."""
+    kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
+    return next((home for package, home in _HOMES.items() if package in kinds), None)
