@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,15 @@ class ChannelStats:
             self._moments = self.merge(new)._moments
         return self
 
+    def _arrays(self) -> dict[str, Array]:
+        """Return all there is to keep, by name."""
+        return dict(zip(_FIELDS, self._moments, strict=True))
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelStats:
+        """Return the statistics in what `_arrays` gave."""
+        return cls(*(arrays[name] for name in _FIELDS))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
         path = os.path.realpath(os.fsdecode(path))
@@ -139,7 +148,7 @@ class ChannelStats:
             raise ValueError(
                 f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
             )
-        fields: dict[str, Any] = dict(zip(_FIELDS, self._moments, strict=True))
+        fields: dict[str, Any] = self._arrays()
         aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
         try:
             with open(aside, "xb") as file:
@@ -158,7 +167,7 @@ class ChannelStats:
         with open(path, "rb") as handle:
             try:
                 with np.load(handle, allow_pickle=False) as file:
-                    return cls(*(file[name] for name in _FIELDS))
+                    return cls._from_arrays(file)
             except Exception as error:  # a damaged file can raise nearly anything
                 raise ValueError(
                     f"ChannelStats.load: {os.fsdecode(path)} is not a file of ChannelStats "
@@ -172,7 +181,7 @@ class ChannelStats:
         return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelStats, self._moments
+        return ChannelStats._from_arrays, (self._arrays(),)
 
     def __repr__(self) -> str:
         fields = ", ".join(
