@@ -1,7 +1,7 @@
-"""Exact sums of channels: blocks of rows of sixteen lanes, walked as their memory lies.
+"""Exact sums of channels: blocks of rows of sixteen lanes.
 
-Runs (channels-first): the lanes are neighbours in a run, and all of one channel. Columns (channels-
-last, small planes): the lanes are columns, each of a channel of its own or not.
+Runs (channels-first): a row is sixteen neighbours in a run, and all lanes are of one channel.
+Columns (channels-last, small planes): the lanes are columns, whose rows are brought together first.
 
 ``form`` is (mantissa bits, bias, size of infinity, least window) of the values' dtype, then (bit of
 the first word of Σx, of Σx², which word that is). ``owners`` are the rows of words of the lanes.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.exact_blocks import (
     BELOW,
@@ -31,8 +31,10 @@ from numba_bn._kernels.cpu.exact_blocks import (
     open_window,
     sum_block,
 )
-from numba_bn._kernels.cpu.exact_lanes import all_within, bounds_at
+from numba_bn._kernels.cpu.exact_lanes import all_within, bounds_at, move_if
+from numba_bn._kernels.cpu.lanes import head
 from numba_bn._kernels.cpu.loops import near
+from numba_bn._kernels.cpu.memory import prefetch
 from numba_bn._kernels.cpu.moments import bounds
 
 _MOST_BLOCKS = 800  # whose sums int64 holds for sure; one may be added in 150 windows
@@ -86,10 +88,7 @@ def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
 def _add_block(
     x: Any, where: Any, floats: Any, deep: Any, form: Any, shape: Any, lane: int, state: Any
 ) -> None:
-    """Add rows of lanes; shape is (at, stride, rows, wide, tail, ahead).
-
-    A row has ``wide`` lanes; after the rows come ``tail`` lanes of one more.
-    """
+    """Add rows of lanes; shape is (at, rows, lanes of one more row, values to ask for ahead)."""
     windows, scales, whole, found, _, _ = state
     windows[3, lane] += 1
     if windows[3, lane] > _MOST_BLOCKS:
@@ -100,11 +99,33 @@ def _add_block(
         sum_block(x, where, deep, None, shape, lane, scales, found, whole)
     else:
         extent(x, where, None, shape, found)
-        least, most = bounds_at(x, windows[1], lane), bounds_at(x, windows[2], lane)
-        if all_within(bounds_at(x, found, LOW), bounds_at(x, found, HIGH), least, most):
+        fits = _fits(x, lane, state)
+        if not fits and _largest(found) < form[2]:
+            for j in range(LANES):
+                found[BELOW + j] = form[2]
+            _choose_windows(deep, form, lane, state)
+            fits = _fits(x, lane, state)
+        if fits:
             sum_block(x, where, deep, None, shape, lane, scales, found, whole)
         else:
             _add_by_windows(x, where, floats, deep, form, shape, lane, state)
+
+
+@inline
+def _fits(x: Any, lane: int, state: Any) -> bool:
+    """Tell whether all sizes found fit the windows."""
+    windows, found = state[0], state[3]
+    least, most = bounds_at(x, windows[1], lane), bounds_at(x, windows[2], lane)
+    return bool(all_within(bounds_at(x, found, LOW), bounds_at(x, found, HIGH), least, most))
+
+
+@block
+def _largest(found: Any) -> int:
+    """The largest size found in any lane."""
+    high = 0
+    for j in range(LANES):
+        high = max(high, found[HIGH + j])
+    return high
 
 
 @block
@@ -124,7 +145,10 @@ def _add_by_windows(
 
 @block
 def _finish(deep: Any, form: Any, state: Any) -> None:
-    """Empty all lanes, and carry, so that parts of a channel can be added."""
+    """Empty all lanes, and carry, so that parts of a channel can be added.
+
+    Words end in [-2^31, 2^31): most of those of a small number are 0, whatever its sign.
+    """
     _, _, _, _, owners, words = state
     _empty_lanes(deep, form, 0, owners.size, state)
     for k in range(owners.size):
@@ -132,7 +156,7 @@ def _finish(deep: Any, form: Any, state: Any) -> None:
         if row >= 0 and (k == 0 or owners[k - 1] != row):
             for i in range(words.shape[1] - 3):
                 if i != form[6] - 1:  # the last word of Σx
-                    carry = words[row, i] >> 32
+                    carry = (words[row, i] + (1 << 31)) >> 32
                     words[row, i] -= carry << 32
                     words[row, i + 1] += carry
 
@@ -169,7 +193,7 @@ def _runs_unit(
                 start = (o * groups + g + j) * length
                 for e in range(start + e0, start + e1, most):
                     n = min(most, start + e1 - e)
-                    shape = e, LANES, n // LANES, LANES, n % LANES, near(x)
+                    shape = e, n // LANES, n % LANES, near(x)
                     _add_block(x, where, floats, deep, form, shape, j * LANES, state)
     _finish(deep, form, state)
 
@@ -196,6 +220,19 @@ def run_words(
         _runs_unit(
             u, x, where, floats, deep, form, words, outer, groups, length, slab, per_chunk, blocks
         )
+
+
+@block
+def _pack(x: Any, into: Any, at: int, stride: int, rows: int, wide: int) -> None:
+    """Rows of ``wide`` columns of x → blocks of rows of sixteen lanes, side by side."""
+    for r in range(rows):
+        i = at + r * stride
+        for k in range(0, wide, LANES):
+            prefetch(x, i + 8 * stride + k)
+            if wide - k >= LANES:
+                move_if(into, k * rows + r * LANES, x, i + k, head(LANES))
+            else:
+                move_if(into, k * rows + r * LANES, x, i + k, head(wide - k))
 
 
 @unit
@@ -225,16 +262,20 @@ def _columns_unit(
     for k in range(wide):
         owners[k] = c * (period // length) + (first + k) % period // length
     last, most = min((c + 1) * per_chunk, rows), block_rows(deep)
-    for r in range(c * per_chunk, last, most):
-        for k in range(0, lanes, LANES):
-            at = r * stride + first + k
-            shape = at, stride, min(most, last - r), min(wide - k, LANES), 0, LANES
-            _add_block(x, where, floats, deep, form, shape, k, state)
-    if last == rows:
-        for k in range(0, min(lanes, tail - first), LANES):
-            rest = min(tail - first - k, LANES)
-            shape = rows * stride + first + k, stride, 0, LANES, rest, 0
-            _add_block(x, where, floats, deep, form, shape, k, state)
+    packed, masks = np.empty(most * lanes, x.dtype), where
+    if where is not None:
+        masks = np.empty(most * lanes, where.dtype)
+    r, end = c * per_chunk, last + (1 if last == rows and tail > first else 0)
+    while r < end:
+        n = min(most, last - r) if r < last else 1
+        width = wide if r < last else min(wide, tail - first)
+        at = r * stride + first
+        _pack(x, packed, at, stride, n, width)
+        if where is not None:
+            _pack(where, masks, at, stride, n, width)
+        for k in range(0, width, LANES):
+            _add_block(packed, masks, floats, deep, form, (k * n, n, 0, 0), k, state)
+        r += n
     _finish(deep, form, state)
 
 

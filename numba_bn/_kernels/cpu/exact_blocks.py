@@ -54,23 +54,23 @@ def block_rows(deep: Any) -> int:
 @inline
 def _plain(where: Any, bounded: Any, shape: Any) -> int:
     """How many rows can be taken as they are."""
-    return shape[2] if where is None and bounded is None and shape[3] == LANES else 0
+    return shape[1] if where is None and bounded is None else 0
 
 
 @block
 def extent(x: Any, where: Any, bounded: Any, shape: Any, found: Any) -> None:
     """Rows of lanes → their largest and least sizes but 0; with ``bounded``, of those BELOW."""
-    at, stride, rows, wide, tail, ahead = shape
+    at, rows, tail, ahead = shape
     none = same_bits(x, 0)
     high, low = none, same_bits(x, -1)
     plain = _plain(where, bounded, shape)
     for r in range(plain):
-        i = at + r * stride
+        i = at + r * LANES
         prefetch(x, i + ahead)
         v = sizes(x, i)
         high, low = largest(high, v), least(low, v)
     for r in range(plain, rows + 1):
-        i, part = at + r * stride, head(wide if r < rows else tail)
+        i, part = at + r * LANES, head(LANES if r < rows else tail)
         v = sizes_if(x, i, part)
         if where is not None:
             v = select(flags_if(where, i, part), v, none)
@@ -113,14 +113,14 @@ def _sum_rows(
     sums: Any,
 ) -> Any:
     """Rows of lanes → sums with them; with ``bounded``, of sizes FROM and below TO alone."""
-    at, stride, rows, wide, tail, ahead = shape
+    at, rows, tail, ahead = shape
     plain = _plain(where, bounded, shape)
     for r in range(plain):
-        i = at + r * stride
+        i = at + r * LANES
         prefetch(x, i + ahead)
         sums = _take(x, deep, i, head(LANES), None, scale, sums)
     for r in range(plain, rows + 1):
-        i, part = at + r * stride, head(wide if r < rows else tail)
+        i, part = at + r * LANES, head(LANES if r < rows else tail)
         usable = part
         if where is not None:
             usable = flags_if(where, i, part)
@@ -174,10 +174,10 @@ def sum_block(
 @block
 def count_block(x: Any, where: Any, odd: Any, shape: Any, form: Any, lane: int, whole: Any) -> None:
     """Rows of lanes → how many are usable; with ``odd``, how many of those are not finite."""
-    at, stride, rows, wide, tail, _ = shape
+    at, rows, tail, _ = shape
     n = fill(0.0)
     for r in range(rows + 1):
-        i, part = at + r * stride, head(wide if r < rows else tail)
+        i, part = at + r * LANES, head(LANES if r < rows else tail)
         if where is not None:
             part = flags_if(where, i, part)
         if odd is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numba_bn._kernels.cpu import exact
-from numba_bn._kernels.cpu.arrays import Array, columns_of, optional
+from numba_bn._kernels.cpu.arrays import Array, optional
 from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, SHORT_GRID
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK, cut
 from numba_bn._kernels.cpu.plan import Plan, plan_of, wide_slab
 from numba_bn._words import BITS, ExactSums, carried
 
-_UNITS = 16  # that are enough for all threads
-_TILE = 512  # columns
+_UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
+_TILE = 256  # columns
+_LONG_RUN = 32  # values from which a run is better summed by itself than as columns
 _MOST = 1 << 26  # values of a lane that a part may have, so that words do not overflow
 _FLOATS = {
     "float16": (10, 15, 0x7C00, -13, 16),
@@ -61,9 +63,9 @@ def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     plan, form = plan_of(x5.shape), _form_of(x5.dtype)
     groups = x5.shape[2]
     given = kernel_array(x5), optional(where5), form.floats, form.deep, form.numbers
-    columns = plan.kind == "columns"
+    columns = plan.length < _LONG_RUN
     kernel = exact.column_words if columns else exact.run_words
-    chunks, *shape = _columns(plan) if columns else _runs(plan, x5.itemsize)
+    chunks, *shape = _columns(plan, x5) if columns else _runs(plan, x5)
     parts = np.zeros((chunks * groups, form.words + 2), np.int64)
     kernel(x5.nbytes, *given, parts, chunks, *shape)
     words = parts.reshape(chunks, groups, -1).sum(0).T
@@ -76,27 +78,28 @@ def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     )
 
 
-def _runs(plan: Plan, itemsize: int) -> tuple[int, ...]:
-    """Return chunks, outer, groups, length, slab, blocks in a chunk, blocks."""
-    together = wide_slab(plan, itemsize)
+def _parts(nbytes: int, units: int, steps: int, most: int) -> tuple[int, int]:
+    """Return how many parts channels are cut into, if need be, and how many steps each has."""
+    wanted = -(-min(max(nbytes // _UNIT_BYTES, 1), _UNITS) // units)
+    each = max(min(-(-steps // wanted), most), 1)
+    return -(-steps // each), each
+
+
+def _runs(plan: Plan, x5: Array) -> tuple[int, ...]:
+    """Return parts, outer, groups, length, slab, blocks in a part, blocks."""
+    together = wide_slab(plan, x5.itemsize)
     blocks = int(cut.py_func(plan.outer, plan.length)[2])
-    wanted = -(-_UNITS // -(-plan.groups // together))
-    per_chunk = max(min(-(-blocks // wanted), _MOST // BLOCK), 1)
-    return (
-        -(-blocks // per_chunk),
-        plan.outer,
-        plan.groups,
-        plan.length,
-        together,
-        per_chunk,
-        blocks,
-    )
+    slabs = -(-plan.groups // together)
+    parts, each = _parts(x5.nbytes, slabs, blocks, _MOST // BLOCK)
+    return parts, plan.outer, plan.groups, plan.length, together, each, blocks
 
 
-def _columns(plan: Plan) -> tuple[int, ...]:
-    """Return chunks, rows, tail, stride, period, length, tile, rows in a chunk."""
-    tile = min(_TILE, plan.stride)
-    wanted = -(-_UNITS // -(-plan.stride // tile))
-    rows = max(plan.outer, 1)
-    per_chunk = max(min(-(-rows // (wanted * 256)) * 256, _MOST), 1)
-    return -(-rows // per_chunk), *columns_of(plan), plan.length, tile, per_chunk
+def _columns(plan: Plan, x5: Array) -> tuple[int, ...]:
+    """Return parts, wide rows, tail, stride, period, length, tile, rows in a part."""
+    outer, width = x5.shape[1], plan.groups * plan.length
+    # narrow rows are taken several at a time, so that their columns are whole sixteens
+    fold = min(16 // gcd(width, 16), outer) if width < _TILE else 1
+    rows, stride = outer // fold, width * fold
+    tile = min(_TILE, stride)
+    parts, each = _parts(x5.nbytes, -(-stride // tile), rows, _MOST)
+    return parts, rows, outer % fold * width, stride, width, plan.length, tile, each
