@@ -73,8 +73,9 @@ def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
         high, k = found[HIGH + j], lane + j
         if windows[2, k] == 0 or (high > 0 and not windows[1, k] <= high < windows[2, k]):
             _empty_lanes(deep, form, k, k + 1, state)
-            exponent = max(high >> form[0], 1) - form[1] + 1
-            open_window(deep, form, max(exponent, form[3]), windows, scales, k)
+            # twice as much room as is needed: the next block's largest may be larger
+            field = min(max(high >> form[0], 1) + 2, form[2] >> form[0])
+            open_window(deep, form, max(field - form[1], form[3]), windows, scales, k)
         found[FROM + j], found[TO + j] = 0, 0
         if high > 0:
             any_left = True
