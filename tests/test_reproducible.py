@@ -15,7 +15,15 @@ from table import DTYPES, quickly
 import numba_bn as nbn
 
 NAN, INF = math.nan, math.inf
-LAYOUTS = [((3, 5, 700), 1), ((901, 5), 1), ((2, 60, 300), -1), ((40, 3, 7), 1), ((1, 37), 1)]
+LAYOUTS = [
+    ((3, 5, 700), 1),
+    ((150, 3, 49), 1),
+    ((901, 5), 1),
+    ((2, 60, 300), -1),
+    ((40, 3, 7), 1),
+    ((1, 37), 1),
+    ((3, 17000), 0),
+]
 UNSIGNED = [np.dtype(t) for t in (np.uint32, np.uint64)]
 
 
