@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._words import BITS, ExactSums, words_of
+from numba_bn import _words
+from numba_bn._words import BITS, ExactSums
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Moments = tuple[Array, Array, Array, Array]
@@ -188,7 +189,9 @@ def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     shape = x5.shape[2:3]
     count = keep.sum(REDUCED, dtype=np.int64)[0]
     odd = count - usable.sum(REDUCED, dtype=np.int64)[0]
-    return ExactSums(count, odd, words_of(first, -34, shape), words_of(second, -68, shape))
+    return ExactSums(
+        count, odd, _words.words_of(first, -34, shape), _words.words_of(second, -68, shape)
+    )
 
 
 def _whole(values: Array, bits: int) -> list[int]:
