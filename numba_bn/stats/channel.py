@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
+from numba_bn._files import replaced
 from numba_bn._view import View, batch_view
 from numba_bn.stats import _turns
 
@@ -143,23 +142,8 @@ class ChannelStats:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.path.realpath(os.fsdecode(path))
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError(
-                f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
-            )
-        fields: dict[str, Any] = self._arrays()
-        aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
-        try:
-            with open(aside, "xb") as file:
-                np.savez(file, **fields)
-                file.flush()
-                os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
-            os.replace(aside, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(aside)
-            raise
+        with replaced("ChannelStats.save", path) as file:
+            np.savez(file, **self._arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
