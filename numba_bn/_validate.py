@@ -171,8 +171,8 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     return a
 
 
-def mask(call: str, where: object, x: Array) -> Array | None:
-    """Return ``where`` broadcast to x's shape."""
+def mask(call: str, where: object, x: Any) -> Array | None:
+    """Return ``where`` broadcast to the shape of x, which is all that is asked of x."""
     if where is None:
         return None
     m = as_array(call, "where", where)
