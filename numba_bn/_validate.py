@@ -211,6 +211,14 @@ def activation(call: str, value: str | None) -> bool:
     raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
 
 
+def nan_policy(call: str, value: object) -> None:
+    """Raise unless it says what NaN does to statistics."""
+    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
+        raise ValueError(
+            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}"
+        )
+
+
 def output(
     call: str, out: object, x: Array, dtype: np.dtype[Any], inputs: Sequence[object]
 ) -> Array:

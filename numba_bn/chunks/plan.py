@@ -39,10 +39,18 @@ def blocks(shape: Axes, chunking: Chunking, itemsize: int, limit: int) -> list[B
     return [tuple([cuts[place] for place in places]) for cuts in slowest_first]
 
 
+def lengths_of(block: Block) -> Axes:
+    """Return the shape of a block."""
+    return tuple([s.stop - s.start for s in block])
+
+
 def common(shape: Axes, first: Axes, second: Axes, itemsize: int, limit: int) -> Axes:
-    """Return a chunk made of whole ones of both, or else `second`, where that is too large."""
-    both = tuple(min(lcm(a, b), max(n, 1)) for n, a, b in zip(shape, first, second, strict=True))
-    return both if prod(both) * itemsize <= limit else second
+    """Return a chunk made of whole ones of both; where that is too large, of `second` if it has."""
+    pairs = zip(shape, first, second, strict=True)
+    both = tuple(min(lcm(a, b), max(n, 1)) for n, a, b in pairs)
+    if prod(both) * itemsize <= limit:
+        return both
+    return second if prod(second) > 1 else first
 
 
 def _grouped(shape: Axes, unit: Axes, itemsize: int, limit: int, order: Axes) -> Axes:

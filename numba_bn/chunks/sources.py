@@ -7,14 +7,13 @@ import math
 import mmap
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numba_bn._arrays import Array, as_array, order_of
 from numba_bn._view import Axes
-from numba_bn.chunks.plan import Block, Chunking
+from numba_bn.chunks.plan import Block, Chunking, lengths_of
 
 _POPULATE_READ, _POPULATE_WRITE = 22, 23  # Linux's, since 5.14
 _PIECE = 4 << 20
@@ -62,8 +61,13 @@ class Source:
 
     def about(self) -> dict[str, Any]:
         """Return what tells it from other sources."""
-        chunk = self.chunking().chunk
-        return {"x": self.name, "shape": self.shape, "dtype": str(self.dtype), "chunks": chunk}
+        chunk, written = self.chunking().chunk, self._written()
+        about = {"x": self.name, "shape": self.shape, "dtype": str(self.dtype), "chunks": chunk}
+        return about if written is None else {**about, "last write (ns)": written}
+
+    def _written(self) -> int | None:
+        """Return when its file was last written, where that says whether it is still the same."""
+        return None
 
     def chunking(self) -> Chunking:
         """Return how it is kept."""
@@ -98,11 +102,15 @@ class Hdf5(Source):
     def name(self) -> str:
         return f"{os.path.realpath(self.array.file.filename)}:{self.array.name}"
 
+    def _written(self) -> int | None:
+        # a file that is open for writing has a new time when it is opened again
+        return _time_of(self.array.file.filename) if self.array.file.mode == "r" else None
+
     def _divisible(self) -> bool:
         return bool(self.array.id.get_create_plist().get_nfilters() == 0)
 
     def read(self, block: Block) -> Array:
-        dtype, shape = self.dtype.newbyteorder("="), tuple(s.stop - s.start for s in block)
+        dtype, shape = self.dtype.newbyteorder("="), lengths_of(block)
         nbytes = math.prod(shape) * dtype.itemsize
         self._buffers.reverse()
         if self._buffers[0].size < nbytes:
@@ -119,46 +127,60 @@ class Mapped(Source):
 
     def __init__(self, array: Any) -> None:
         super().__init__(array.view(np.ndarray))
-        self._map, self._file = array._mmap, array.filename
-        self._own = array.mode == "c"  # pages that were written to are nowhere else
+        self._map, self._own = array._mmap, array.mode == "c"
         self._bytes = np.frombuffer(self._map, np.uint8)
+        self.path = array.filename and os.path.realpath(array.filename)
+        self.offset = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        """Where in the file the map begins."""
 
     @property
     def name(self) -> str:
-        if self._file is None:
-            return ""
-        path = Path(self._file).resolve()
-        start, _ = self._span(self.array)
-        return f"{path}, from byte {start}, of {path.stat().st_mtime_ns if path.exists() else 0}"
+        start, _ = self.span(self.array)
+        return f"{self.path}, from byte {self.offset + start}" if self.path else ""
+
+    def _written(self) -> int | None:
+        return _time_of(self.path) if self.path else None
 
     def read(self, block: Block) -> Array:
         part: Array = self.array[block]
-        self._bring(part, _POPULATE_READ)
+        self.bring(part)
         return part
 
     def release(self, part: Array) -> None:
+        # pages that were changed in a map of mode "c" are nowhere else
         if hasattr(self._map, "madvise") and not self._own:
-            low, high = self._span(part)
+            low, high = self.span(part)
             with suppress(OSError):  # pages that were locked into memory stay
                 self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
 
-    def _bring(self, part: Array, advice: int) -> None:
+    def flush(self) -> None:
+        """Bring what was changed to the disk."""
+        self._map.flush()
+
+    def bring(self, part: Array, writing: bool = False) -> None:
         """Have a part's pages mapped; where the file cannot give them, that is an error here.
 
         Computing on a page that cannot be read or, in a sparse file, has no room on the disk would
         end the process.
         """
-        low, high = self._span(part)
+        low, high = self.span(part)
+        advice = _POPULATE_WRITE if writing else _POPULATE_READ
         try:
             for start in range(low, high, _PIECE):  # Python waits for each
                 self._map.madvise(advice, start, min(_PIECE, high - start))
         except (AttributeError, OSError) as error:
-            if getattr(error, "errno", errno.EINVAL) != errno.EINVAL:
-                raise
+            if getattr(error, "errno", None) == errno.EFAULT:
+                text = "the disk is full or failed, or the file is shorter than its map"
+                raise OSError(errno.EIO, text) from error
             np.bitwise_or.reduce(self._bytes[low : high : mmap.PAGESIZE])  # not Linux, or old
 
-    def _span(self, part: Array) -> tuple[int, int]:
+    def span(self, part: Array) -> tuple[int, int]:
         """Return from where to where in the map a part lies, from the beginning of a page on."""
         start = self._bytes.ctypes.data
         low, high = (address - start for address in np.lib.array_utils.byte_bounds(part))
         return low - low % mmap.PAGESIZE, high
+
+
+def _time_of(path: str) -> int | None:
+    """Return when a file was last written."""
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else None

@@ -51,6 +51,7 @@ def of_source(
     source = source_of(call, "x", x)
     result_dtype(call, "x", source.dtype)
     axes = check.axis_tuple(call, "channel_axis", channel_axis, source.shape)
+    check.nan_policy(call, how["nan_policy"])
     mask = check.mask(call, where, source)
 
     def step(merged: Merged, block: Block, part: Array) -> Merged:

@@ -294,10 +294,7 @@ def channel_stats(
             f"{call}: checkpoint is for what is read in blocks, not for arrays in memory"
         )
     axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if not isinstance(nan_policy, str) or nan_policy not in ("propagate", "omit", "raise"):
-        raise ValueError(
-            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}"
-        )
+    check.nan_policy(call, nan_policy)
     view = batch_view(a.shape, order_of(a), axes)
     w = check.mask(call, where, a)
     if nan_policy == "omit" and a.dtype.kind not in "iu":

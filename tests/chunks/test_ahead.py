@@ -44,15 +44,25 @@ def test_an_error_comes_in_its_place():
         return item
 
     got = []
-    with pytest.raises(OSError, match="the disk is gone"), ahead(read, range(5)) as results:
-        for result in results:
-            got.append(result)
+
+    def take_all():
+        with ahead(read, range(5)) as results:
+            for result in results:
+                got.append(result)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        take_all()
     assert got == [0, 1]
 
 
 def test_an_error_of_the_caller_ends_the_reading():
     done = []
-    with pytest.raises(KeyboardInterrupt), ahead(done.append, range(1000)) as results:
-        next(results)
-        raise KeyboardInterrupt
+
+    def stop():
+        with ahead(done.append, range(1000)) as results:
+            next(results)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
     assert len(done) <= 2
