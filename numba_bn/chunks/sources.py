@@ -50,7 +50,7 @@ def source_of(call: str, name: str, value: Any) -> Source:
 class Source:
     """An array that is read by slicing."""
 
-    limit = 32 << 20
+    limit = 16 << 20
     """Bytes of a block, of which there are two or three in memory at a time."""
 
     def __init__(self, array: Any) -> None:
@@ -127,7 +127,7 @@ class Hdf5(Source):
 class Mapped(Source):
     """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
 
-    limit = 48 << 20  # mapping copies nothing, and kernels take large blocks faster
+    limit = 56 << 20  # mapping copies nothing, and kernels take large blocks faster
 
     def __init__(self, array: Any) -> None:
         super().__init__(array.view(np.ndarray))

@@ -242,7 +242,7 @@ def channel_stats(
     Parameters
     ----------
     x : array_like, any shape
-        float16, bfloat16, float32, float64, or integers. A memory map of more than 96 MB, an HDF5
+        float16, bfloat16, float32, float64, or integers. A memory map of more than 112 MB, an HDF5
         dataset (h5py), a zarr array, and whatever else has chunks and slices alike is read block by
         block, along its own chunks, the next one while the kernels work.
     channel_axis : int or tuple of int, default 1
