@@ -95,13 +95,29 @@ def _cold(folder: Path) -> Any:
     return _memmap(folder)
 
 
+def _reading(open_: Callable[[Path], Any]) -> Callable[[Path], Callable[[], object]]:
+    """Return the side that reads an array as ours does, and does nothing with it."""
+    from numba_bn.chunks.plan import blocks
+    from numba_bn.chunks.sources import source_of
+
+    def call(folder: Path) -> None:
+        source = source_of("chunks.py", "x", open_(folder))
+        kept, itemsize = source.chunking(), source.dtype.itemsize
+        for block in blocks(source.shape, kept, itemsize, source.limit):
+            source.release(source.read(block))
+
+    return lambda folder: lambda: call(folder)
+
+
 SIDES: dict[str, Callable[[Path], Callable[[], object]]] = {
     "bare sum": _bare,
     "channel_stats": _stats(_memmap),
     "dask.array": _dask,
     "reproducible": _stats(_memmap, reproducible=True),
     "zarr, compressed": _stats(_zarr),
+    "zarr, compressed, read alone": _reading(_zarr),
     "cold file": _stats(_cold),
+    "cold file, read alone": _reading(_cold),
 }
 
 
@@ -175,8 +191,10 @@ def summary(sides: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
         _line("memory, MB", sides["channel_stats"]["MB"], at_most=300.0),
     ]
     for side in ("zarr, compressed", "cold file"):
-        what = f"{side}: share of the time in kernels"
+        what = f"{side}: share of the time in kernels, which wait for the reader's core too"
         lines.append(_line(what, sides[side]["kernels"], at_most=0.2))
+        beyond = 1 - seconds[f"{side}, read alone"] / seconds[side]
+        lines.append(_line(f"{side}: share of the time beyond reading", beyond, at_most=0.2))
     if "reproducible" in seconds:
         what = "reproducible=True, × the time"
         lines.append(_line(what, seconds["reproducible"] / ours, at_most=3.0))
