@@ -104,7 +104,8 @@ def _reading(open_: Callable[[Path], Any]) -> Callable[[Path], Callable[[], obje
         source = source_of("chunks.py", "x", open_(folder))
         kept, itemsize = source.chunking(), source.dtype.itemsize
         for block in blocks(source.shape, kept, itemsize, source.limit):
-            source.release(source.read(block))
+            source.read(block)
+            source.release(block)
 
     return lambda folder: lambda: call(folder)
 

@@ -91,7 +91,7 @@ class Source:
         part: Array = self.array[block]
         return part
 
-    def release(self, part: Array) -> None:
+    def release(self, block: Block) -> None:
         """Let go of a block that was read."""
 
 
@@ -150,10 +150,10 @@ class Mapped(Source):
         self.bring(part)
         return part
 
-    def release(self, part: Array) -> None:
+    def release(self, block: Block) -> None:
         # pages that were changed in a map of mode "c" are nowhere else
         if hasattr(self._map, "madvise") and not self._own:
-            low, high = self.span(part)
+            low, high = self.span(self.array[block])
             with suppress(OSError):  # pages that were locked into memory stay
                 self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
 

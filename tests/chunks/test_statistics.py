@@ -160,6 +160,30 @@ def test_blocks_that_are_not_what_the_shape_says():
         nbn.channel_stats(Short(data(), (2, 7, 9, 5)))
 
 
+def test_blocks_that_are_no_numpy_arrays():
+    class Masked(Own):
+        def __getitem__(self, block):
+            return np.ma.array(super().__getitem__(block))
+
+    with pytest.raises(
+        TypeError, match=r"channel_stats: x\[...\] must be .* got MaskedArray; pass"
+    ):
+        nbn.channel_stats(Masked(data(), (2, 7, 9, 5)))
+
+
+@pytest.mark.parametrize("kind", ["chunked", "zarr"])
+def test_other_functions_say_what_to_do(kind, tmp_path):
+    x = KINDS[kind](tmp_path, data())
+    with pytest.raises(
+        TypeError, match=r"^batch_norm: x must be .*; read it, x\[...\]; channel_st"
+    ):
+        nbn.batch_norm(x)
+    with pytest.raises(
+        TypeError, match=r"^channel_stats: where must be a NumPy array, got .*; read"
+    ):
+        nbn.channel_stats(data(), where=x)
+
+
 @pytest.mark.parametrize("at", [0, 1, 5])
 def test_an_error_while_reading_is_raised_and_leaves_no_thread(at):
     source = Own(data(), (2, 2, 9, 5), fails_at=at)
