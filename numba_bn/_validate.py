@@ -171,8 +171,8 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     return a
 
 
-def mask(call: str, where: object, x: Array) -> Array | None:
-    """Return ``where`` broadcast to x's shape."""
+def mask(call: str, where: object, x: Any) -> Array | None:
+    """Return ``where`` broadcast to the shape of x, which is all that is asked of x."""
     if where is None:
         return None
     m = as_array(call, "where", where)
@@ -209,6 +209,14 @@ def activation(call: str, value: str | None) -> bool:
     if value is None or (isinstance(value, str) and value == "relu"):
         return value is not None
     raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
+
+
+def nan_policy(call: str, value: object) -> None:
+    """Raise unless it says what NaN does to statistics."""
+    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
+        raise ValueError(
+            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}"
+        )
 
 
 def output(

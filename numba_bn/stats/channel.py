@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, five_axes, order_of
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
+from numba_bn._files import write
 from numba_bn._view import View, batch_view
+from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
 from numba_bn.stats._exact import Exact, exact_from
-from numba_bn.stats._files import write
 from numba_bn.stats._moments import Moments, moments_of
 
 if TYPE_CHECKING:
@@ -158,9 +159,29 @@ class ChannelStats:
         exact = "exact_version" in arrays
         return cls._with(exact_from(arrays) if exact else moments_of(**arrays))
 
+    @classmethod
+    def from_chunks(
+        cls,
+        chunks: Iterable[ArrayLike],
+        *,
+        channel_axis: int | Sequence[int] = 1,
+        nan_policy: str = "propagate",
+        reproducible: bool = False,
+        progress: bool | None = None,
+    ) -> ChannelStats:
+        """Return the statistics of arrays that come one after another, of any sizes.
+
+        `channel_axis`, `nan_policy` and `reproducible` are those of `channel_stats`. `progress`
+        shows a bar, by tqdm; by default on a terminal, if tqdm is there.
+        """
+        from numba_bn.chunks.statistics import of_iterable
+
+        how = {"channel_axis": channel_axis, "nan_policy": nan_policy, "reproducible": reproducible}
+        return of_iterable("ChannelStats.from_chunks", chunks, progress, how)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        write(path, self._arrays())
+        write("ChannelStats.save", path, self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
@@ -224,6 +245,9 @@ def channel_stats(
     where: ArrayLike | None = None,
     nan_policy: str = "propagate",
     reproducible: bool = False,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 5.0,
 ) -> ChannelStats:
     """Return the number of values, mean and sum of squared deviations of each channel of `x`.
 
@@ -233,7 +257,9 @@ def channel_stats(
     Parameters
     ----------
     x : array_like, any shape
-        float16, bfloat16, float32, float64, or integers.
+        float16, bfloat16, float32, float64, or integers. A memory map of more than 112 MB, an HDF5
+        dataset (h5py), a zarr array, and whatever else has chunks and slices alike is read block by
+        block, along its own chunks, the next one while the kernels work.
     channel_axis : int or tuple of int, default 1
         The axis, or axes, that hold the channels.
     where : array_like of bool, broadcasts to x, optional
@@ -243,6 +269,14 @@ def channel_stats(
     reproducible : bool, default False
         Sum exactly: the same bits however a data set is cut into arrays and in whatever order their
         statistics are merged, by any number of threads and processes.
+    progress : bool, optional
+        Of what is read block by block, whether to show a bar, which needs tqdm; by default on a
+        terminal, if tqdm is there.
+    checkpoint : path, optional
+        File that keeps what was done, for a call that is stopped, or killed, and made again; the
+        result has the same bits. A job that is done is not done again.
+    checkpoint_every : float, default 5.0
+        Seconds from one checkpoint to the next.
 
     Returns
     -------
@@ -252,7 +286,9 @@ def channel_stats(
     Raises
     ------
     TypeError, ValueError, AxisError
-        If an argument does not fit; of NaN if so asked.
+        If an argument does not fit; of NaN if so asked; if the checkpoint is of another job.
+    OSError
+        If x cannot be read, or the checkpoint not be written.
 
     References
     ----------
@@ -266,12 +302,19 @@ def channel_stats(
     ChannelStats(count=[2. 2.], mean=[ 2. 20.], m2=[  2. 200.])
     """
     call = "channel_stats"
+    if type(x) is not np.ndarray and is_chunked(x, checkpoint is not None):
+        from numba_bn.chunks import statistics, work
+
+        options = work.Options(progress, checkpoint, checkpoint_every)
+        how = {"nan_policy": nan_policy, "reproducible": reproducible}
+        return statistics.of_source(call, x, channel_axis, where, how, options)
     a = real_array(call, x)
-    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if not isinstance(nan_policy, str) or nan_policy not in ("propagate", "omit", "raise"):
+    if checkpoint is not None:
         raise ValueError(
-            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}"
+            f"{call}: checkpoint is for what is read in blocks, not for arrays in memory"
         )
+    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
+    check.nan_policy(call, nan_policy)
     view = batch_view(a.shape, order_of(a), axes)
     w = check.mask(call, where, a)
     if nan_policy == "omit" and a.dtype.kind not in "iu":

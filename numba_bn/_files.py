@@ -1,4 +1,4 @@
-"""Statistics on disk: a file is written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._arrays import Array
 
-
-def write(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write arrays to `path` as ``.npz``."""
     path = os.path.realpath(os.fsdecode(path))
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(
-            f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
-        )
-    named: dict[str, Any] = dict(arrays)
+        raise ValueError(f"{call}: path must be that of a regular file or a new one, got {path}")
+    named = dict(arrays)
     aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
     try:
         with open(aside, "xb") as file:
