@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -10,12 +11,18 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
+from numba_bn._mpi import Ranks
+from numba_bn.functional import _steps as steps
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
 from numba_bn.stats.running import resumed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+
+_ALONE: AbstractContextManager[Any] = nullcontext()
+"""In the place of `Ranks` where there are no others to tell of an error."""
 
 
 class _Step(NamedTuple):
@@ -50,6 +57,10 @@ class BatchNorm:
         The axis of x that holds the channels.
     dtype : dtype, default float32
         Of `gamma` and `beta`; at least float32.
+    comm : mpi4py.MPI.Intracomm, optional
+        The batch is that of all its ranks, as in `batch_norm_train`. All of them make the same
+        calls, but those at test time by running statistics, which each makes for itself; `backward`
+        is for all in either mode. Copies share it, pickles cannot hold it.
 
     Attributes
     ----------
@@ -68,6 +79,8 @@ class BatchNorm:
     ------
     TypeError, ValueError
         If an argument does not fit; on a call, also if training has one value per channel.
+    RuntimeError
+        On a call, if another rank raised an error of its own.
 
     References
     ----------
@@ -101,8 +114,10 @@ class BatchNorm:
         track_running_stats: bool = True,
         channel_axis: int = 1,
         dtype: DTypeLike = np.float32,
+        comm: Any = None,
     ) -> None:
         call = type(self).__name__
+        self.comm = comm
         self.num_channels = check.positive_int(call, "num_channels", num_channels)
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
@@ -123,6 +138,15 @@ class BatchNorm:
         )
         self.training = True
         self._step: _Step | None = None
+
+    @property
+    def comm(self) -> Any:
+        """The communicator, or None where there is but one process; assign one, or None."""
+        return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, comm: Any) -> None:
+        self._ranks = Ranks.of(type(self).__name__, comm)
 
     @property
     def momentum(self) -> float | None:
@@ -160,13 +184,20 @@ class BatchNorm:
 
         The backward looks at x again: leave it unchanged until then. (In place is fine.)
         """
-        a = as_array(type(self).__name__, "x", x)
-        self._check(a, where)
-        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
-        in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
-        kept = a.copy("K") if in_place else a
         running = self.running
-        if self.training or running is None:
+        ranks = self._ranks if self.training or running is None else None
+        with ranks or _ALONE:
+            a = as_array(type(self).__name__, "x", x)
+            self._check(a, where)
+            in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
+            kept = a.copy("K") if in_place else a
+        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
+        if ranks is not None:
+            given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
+            call = type(self).__name__
+            y, stats = steps.train_together(ranks, call, *given, out=out, least=2)
+            self._trained(_Step(kept, where, {"stats": stats}), stats)
+        elif self.training or running is None:
             y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
             self._trained(_Step(kept, where, {"stats": stats}), stats)
         else:
@@ -187,12 +218,13 @@ class BatchNorm:
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
         """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
-        if self._step is None:
-            raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
+        with self._ranks or _ALONE:
+            if self._step is None:
+                raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
         x, where, statistics = self._step
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         gradients = batch_norm_backward(
-            dy, x, self.gamma, where=where, out=out, **statistics, **options
+            dy, x, self.gamma, where=where, comm=self.comm, out=out, **statistics, **options
         )
         if self.gamma is not None:
             vars(self).update(dgamma=gradients.dgamma, dbeta=gradients.dbeta)
@@ -269,6 +301,8 @@ class BatchNorm:
         if self.running is not None:
             self.running._require_count(call)
         mask = check.mask(call, where, x)
+        if self._ranks is not None:  # which count their values together
+            return
         others = tuple(a for a in range(x.ndim) if a != axis)
         values = x.size // channels if mask is None else np.count_nonzero(mask, axis=others)
         if np.any(np.equal(values, 1)):

@@ -6,6 +6,9 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
+from numba_bn._mpi import Ranks
 from numba_bn._view import View, batch_view
 from numba_bn.stats import _turns
 
@@ -131,6 +135,19 @@ class ChannelStats:
         with _turns.lock:
             self._moments = self.merge(new)._moments
         return self
+
+    def allreduce(self, comm: Any) -> ChannelStats:
+        """Return the statistics of all ranks of a communicator of mpi4py, the same bits on each.
+
+        All ranks make this call, those without a value too; they merge in the order of the ranks.
+        """
+        call = "ChannelStats.allreduce"
+        ranks = Ranks.of(call, comm)
+        if ranks is None:
+            return copy(self)
+        parts = ranks.gather(call, {"the shape of the channels": self.count.shape}, self)
+        merged: ChannelStats = reduce(add, parts)
+        return merged
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
