@@ -92,6 +92,10 @@ def float32(comm):
     as_one_process(comm, np.float32, 1, masked=False, near=1e-5)
 
 
+def float64_large_mean(comm):
+    as_one_process(comm, np.float64, 1, masked=False, mean=1e6)
+
+
 def at_test_time(comm):
     """With constant statistics, dgamma and dbeta are of all ranks, and dx needs no others."""
     x, dy, *_ = batch(0, np.float64, 1)
@@ -275,6 +279,7 @@ ANYWHERE = [
     float64_channels_last,
     float64_channels_last_masked,
     float32,
+    float64_large_mean,
     at_test_time,
     values_on_one_rank_only,
     differences,

@@ -72,9 +72,10 @@ def train_together(
             f"{call}: expected at least {least} value{'s' * (least > 1)} per channel in training, "
             f"on all ranks together, got {few[0]:g}, with x of shape {a.shape} on this one"
         )
-    mean, var, _ = statistics(call, stats, None, None, view, a)
     if a.size:
-        backend().normalize(a5, mean, var, g, b, eps, y.five_axes, r5, relu)
+        mean, var, _ = statistics(call, stats, None, None, view, a)
+        low = check.parameter(call, "stats", stats._moments.low, view, a.shape).reshape(1, -1)
+        backend().normalize(a5, mean, var, g, b, eps, y.five_axes, r5, relu, low)
     return y.done(out), stats
 
 

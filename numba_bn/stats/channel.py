@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import reduce
@@ -21,6 +21,7 @@ from numba_bn._dispatch import backend
 from numba_bn._mpi import Ranks
 from numba_bn._view import View, batch_view
 from numba_bn.stats import _turns
+from numba_bn.stats._moments import Moments
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -64,44 +65,44 @@ class ChannelStats:
 
     __slots__ = ("_moments",)
     __hash__ = None  # type: ignore[assignment]
-    _moments: tuple[Array, ...]
-    """count, mean and m2 in one, so that an interrupt cannot leave them out of step."""
+    _moments: Moments
+    """All there is in one, so that an interrupt cannot leave it out of step."""
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
-        named = zip(_FIELDS, (count, mean, m2), strict=True)
-        arrays = [_float64("ChannelStats", name, value) for name, value in named]
-        if len({a.shape for a in arrays}) > 1:
-            shapes = ", ".join(str(a.shape) for a in arrays)
-            raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
-        self._moments = tuple(arrays)
+        self._moments = _held(count, mean, m2)
 
     @classmethod
     def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
+
+    @classmethod
+    def _with(cls, moments: Moments) -> ChannelStats:
+        """Return the statistics in moments."""
         self = cls.__new__(cls)
-        self._moments = tuple([per_channel(v[0], view) for v in moments])
+        self._moments = moments
         return self
 
     @property
     def count(self) -> Array:
         """Number of values per channel."""
-        return self._moments[0]
+        return self._moments.count
 
     @property
     def mean(self) -> Array:
         """Their mean; NaN where there are none."""
-        return self._moments[1]
+        return self._moments.mean
 
     @property
     def m2(self) -> Array:
         """Their sum of squared deviations from the mean."""
-        return self._moments[2]
+        return self._moments.m2
 
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
         c = check.number("ChannelStats.var", "correction", correction)
-        count, _, m2 = self._moments
-        return variance(count, m2, c)
+        moments = self._moments
+        return variance(moments.count, moments.m2, c)
 
     def std(self, correction: float = 0) -> Array:
         """Return the square root of `var`."""
@@ -113,12 +114,12 @@ class ChannelStats:
             kind = type(other).__name__
             raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
         mine, theirs = self._moments, other._moments
-        if mine[0].shape != theirs[0].shape:
+        if mine.count.shape != theirs.count.shape:
             raise ValueError(
-                f"ChannelStats.merge: other must have channels of shape {mine[0].shape}, "
-                f"got {theirs[0].shape}"
+                f"ChannelStats.merge: other must have channels of shape {mine.count.shape}, "
+                f"got {theirs.count.shape}"
             )
-        return ChannelStats(*_merged(*mine, *theirs))
+        return self._with(mine.merge(theirs))
 
     def __add__(self, other: object) -> ChannelStats:
         return self.merge(other) if isinstance(other, ChannelStats) else NotImplemented
@@ -149,6 +150,15 @@ class ChannelStats:
         merged: ChannelStats = reduce(add, parts)
         return merged
 
+    def _arrays(self) -> dict[str, Array]:
+        """Return all there is to keep, by name."""
+        return self._moments.arrays()
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelStats:
+        """Return the statistics in what `_arrays` gave."""
+        return cls._with(_held(**arrays))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
         path = os.path.realpath(os.fsdecode(path))
@@ -156,7 +166,7 @@ class ChannelStats:
             raise ValueError(
                 f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
             )
-        fields: dict[str, Any] = dict(zip(_FIELDS, self._moments, strict=True))
+        fields: dict[str, Any] = self._arrays()
         aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
         try:
             with open(aside, "xb") as file:
@@ -175,7 +185,7 @@ class ChannelStats:
         with open(path, "rb") as handle:
             try:
                 with np.load(handle, allow_pickle=False) as file:
-                    return cls(*(file[name] for name in _FIELDS))
+                    return cls._from_arrays(file)
             except Exception as error:  # a damaged file can raise nearly anything
                 raise ValueError(
                     f"ChannelStats.load: {os.fsdecode(path)} is not a file of ChannelStats "
@@ -185,18 +195,31 @@ class ChannelStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChannelStats):
             return NotImplemented
-        pairs = zip(self._moments, other._moments, strict=True)
-        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+        mine, theirs = self._arrays(), other._arrays()
+        return all(np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelStats, self._moments
+        return ChannelStats._from_arrays, (self._arrays(),)
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            f"{name}={np.array2string(values, threshold=6, precision=6)}"
-            for name, values in zip(_FIELDS, self._moments, strict=True)
+            f"{name}={np.array2string(getattr(self, name), threshold=6, precision=6)}"
+            for name in _FIELDS
         )
         return f"ChannelStats({fields})"
+
+
+def _held(
+    count: ArrayLike, mean: ArrayLike, m2: ArrayLike, mean_low: ArrayLike | None = None
+) -> Moments:
+    """Return copies of arrays of one shape; older files have no ``mean_low``."""
+    named = {"count": count, "mean": mean, "m2": m2, "mean_low": mean_low}
+    arrays = [_float64("ChannelStats", k, v) for k, v in named.items() if v is not None]
+    if len({a.shape for a in arrays}) > 1:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
+    n, high, squares, *low = arrays
+    return Moments(n, high, low[0] if low else np.zeros(n.shape), squares)
 
 
 def _float64(call: str, name: str, value: object) -> Array:
@@ -211,18 +234,6 @@ def variance(count: Array, m2: Array, correction: float) -> Array:
     result = np.full(count.shape, np.nan)
     np.divide(m2, count - correction, out=result, where=count > correction)
     return result
-
-
-def _merged(
-    n0: Array, mean0: Array, m0: Array, n1: Array, mean1: Array, m1: Array
-) -> tuple[Array, Array, Array]:
-    """Merge count, mean and m2 of two sets by Chan's formula."""
-    count = n0 + n1
-    both = (n0 > 0) & (n1 > 0)
-    delta = np.where(both, mean1 - mean0, 0.0)
-    share = np.divide(n1, count, out=np.zeros_like(count), where=both)
-    mean = np.where(n0 > 0, mean0 + delta * share, mean1)
-    return count, mean, m0 + m1 + delta**2 * n0 * share
 
 
 @adapted
