@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
+from numba_bn._arrays import Array, as_array, is_float, parameter_dtype
 from numba_bn._mpi import Ranks
+from numba_bn._state import checked
 from numba_bn.functional import _steps as steps
-from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
+from numba_bn.functional import batch_norm, batch_norm_backward
 from numba_bn.stats import ChannelStats, RunningStats, _turns
 from numba_bn.stats.running import resumed
 
@@ -191,20 +192,19 @@ class BatchNorm:
             self._check(a, where)
             in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
             kept = a.copy("K") if in_place else a
-        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
-        if ranks is not None:
-            given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
+        if not self.training and running is not None:
+            known: dict[str, Any] = {"mean": running.running_mean, "var": running.running_var}
+            options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
+            y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **known, **options)
+            self._step = _Step(kept, where, known)
+            return y
+        given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
+        if ranks is None:
+            y, stats = steps.train("batch_norm_train", *given, out=out)
+        else:
             call = type(self).__name__
             y, stats = steps.train_together(ranks, call, *given, out=out, least=2)
-            self._trained(_Step(kept, where, {"stats": stats}), stats)
-        elif self.training or running is None:
-            y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
-            self._trained(_Step(kept, where, {"stats": stats}), stats)
-        else:
-            mean, var = running.running_mean, running.running_var
-            statistics: dict[str, Any] = {"mean": mean, "var": var}
-            y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **statistics, **options)
-            self._step = _Step(kept, where, statistics)
+        self._trained(_Step(kept, where, {"stats": stats}), stats)
         return y
 
     def _trained(self, step: _Step, stats: ChannelStats) -> None:
@@ -253,15 +253,7 @@ class BatchNorm:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
         call = f"{type(self).__name__}.load_state_dict"
-        if not isinstance(state, Mapping):
-            raise TypeError(f"{call}: state must be a mapping, got {type(state).__name__}")
-        own = self.state_dict()
-        optional = {"running_count", "num_batches_tracked"}
-        missing = sorted(own.keys() - state.keys() - optional)
-        unexpected = sorted(state.keys() - own.keys() - optional, key=str)
-        if missing or unexpected:
-            raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
-        new = {name: self._loaded(call, name, value) for name, value in state.items()}
+        new = checked(call, self.state_dict(), state, self.num_channels)
         whole: dict[str, Any] = {}
         if self.gamma is not None and self.beta is not None:
             whole["gamma"] = new["weight"].astype(self.gamma.dtype)
@@ -269,18 +261,6 @@ class BatchNorm:
         if self.running is not None:
             whole["running"] = resumed(self.running, new)
         vars(self).update(whole)
-
-    def _loaded(self, call: str, name: str, value: object) -> Array:
-        """Return one array of a state, if it fits."""
-        array = as_array(call, name, value)
-        scalar = name == "num_batches_tracked"
-        expected = () if scalar else (self.num_channels,)
-        if array.shape != expected:
-            raise ValueError(f"{call}: {name} must have shape {expected}, got {array.shape}")
-        result_dtype(call, name, array.dtype)
-        if scalar and array.dtype.kind not in "iu":
-            raise TypeError(f"{call}: {name} must be an integer, got {array}")
-        return array
 
     def _check(self, x: Array, where: object) -> None:
         """Raise unless x has the right dimensions and enough to train on."""
