@@ -258,6 +258,29 @@ def allreduce(comm):
     raises(r"the shape of .* \(2,\) on .* \(3,\) on rank 3", lambda: wrong.allreduce(comm))
 
 
+def reproducible(comm):
+    """Exact sums have one bit pattern, whatever part of the data each rank has."""
+    size, rank = comm.Get_size(), comm.Get_rank()
+    for dtype in (np.float32, np.float64):
+        x, *_ = batch(0, dtype, 1, mean=1e4)
+        cuts = np.sort(np.random.default_rng(size).integers(0, len(x), size - 1))
+        mine = np.split(x[::-1], cuts)[rank]
+        got = nbn.channel_stats(mine, reproducible=True).allreduce(comm)
+        want = nbn.channel_stats(x, reproducible=True)
+        assert got == want
+        assert [v.tobytes() for v in (got.mean, got.m2)] == [
+            v.tobytes() for v in (want.mean, want.m2)
+        ]
+
+
+def any_number_of_ranks(comm):
+    """Each number of the ranks alone, and the rest of them."""
+    for number in range(1, comm.size + 1):
+        some = comm.Split(comm.rank < number)
+        reproducible(some)
+        some.Free()
+
+
 def parts_of_the_ranks(comm):
     """Two halves of the ranks train apart from each other."""
     half = comm.Split(comm.rank % 2)
@@ -290,7 +313,7 @@ ANYWHERE = [
     layer_errors,
     allreduce,
 ]
-ALL = [*ANYWHERE, parts_of_the_ranks]
+ALL = [*ANYWHERE, any_number_of_ranks, parts_of_the_ranks]
 
 
 def main():

@@ -26,6 +26,11 @@ def test_ranks(scenario):
     assert together(scenario) == [None] * 4
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_exact_sums_by_any_number_of_ranks(size):
+    assert together(mpi_job.reproducible, size) == [None] * size
+
+
 @pytest.mark.parametrize("call", TAKES_COMM)
 def test_what_is_no_communicator(call):
     with pytest.raises(TypeError, match=f"^{call}: comm must be a communicator of mpi4py, got int"):
