@@ -87,11 +87,11 @@ def _parts(nbytes: int, units: int, steps: int, most: int) -> tuple[int, int]:
 
 def _runs(plan: Plan, x5: Array) -> tuple[int, ...]:
     """Return parts, outer, groups, length, slab, blocks in a part, blocks."""
-    together = wide_slab(plan, x5.itemsize)
-    blocks = int(cut.py_func(plan.outer, plan.length)[2])
+    together, outer = wide_slab(plan, x5.itemsize), x5.shape[1]  # plan.outer may be wide rows
+    blocks = int(cut.py_func(outer, plan.length)[2])
     slabs = -(-plan.groups // together)
     parts, each = _parts(x5.nbytes, slabs, blocks, _MOST // BLOCK)
-    return parts, plan.outer, plan.groups, plan.length, together, each, blocks
+    return parts, outer, plan.groups, plan.length, together, each, blocks
 
 
 def _columns(plan: Plan, x5: Array) -> tuple[int, ...]:
