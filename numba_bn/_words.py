@@ -65,9 +65,8 @@ class ExactSums:
 def carried(place: int, words: Array) -> Words:
     """Return words of any size, less than 2**62, in the one way there is to write their sum."""
     used = np.flatnonzero(words.any(axis=tuple(range(1, words.ndim))))
-    if not used.size:
-        return Words(0, np.zeros((1, *words.shape[1:]), np.int64))
-    place, words = place + int(used[0]), words[used[0] : used[-1] + 1]
+    start, stop = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
+    place, words = place + start, words[start:stop]
     words = np.concatenate([words, np.zeros((1, *words.shape[1:]), np.int64)])
     for i in range(len(words) - 1):
         words[i + 1] += words[i] >> BITS
@@ -79,7 +78,7 @@ def carried(place: int, words: Array) -> Words:
         words[last - 1] -= (words[last - 1] >> (BITS - 1)) << BITS
     while first < last - 1 and not words[first].any():
         first += 1
-    return Words(place + first, words[first:last])
+    return Words(place + first if words.any() else 0, words[first:last])
 
 
 def words_of(numbers: Iterable[int], place: int, shape: tuple[int, ...]) -> Words:

@@ -18,6 +18,8 @@ from numba_bn.stats._moments import Moments
 VERSION = 1
 """Of the arrays that files keep: those of `arrays`, words being as `_words` says."""
 
+_FARTHEST = 100  # words: more than float64 and its squares reach
+
 
 @dataclass(frozen=True)
 class Exact:
@@ -91,8 +93,8 @@ def _words(place: Array, words: Array) -> Words:
     """Return words that were kept, if they are as they should be."""
     if words.dtype != np.int64 or not words.ndim or not len(words):
         raise ValueError(f"words must be int64 of shape (words, ...), got {words.dtype}")
-    if (np.abs(words) >> BITS).any():
-        raise ValueError(f"words must be of {BITS} bits")
+    if (np.abs(words) >> BITS).any() or abs(int(place)) > _FARTHEST:
+        raise ValueError(f"words must be of {BITS} bits, and no farther than {_FARTHEST} from 1")
     return carried(int(place), words)
 
 

@@ -36,19 +36,19 @@ from numba_bn._kernels.cpu.lanes import add, both, fill, fma, head, mul, select,
 from numba_bn._kernels.cpu.memory import flags_if, load, load_if, prefetch
 
 LANES = 16
-SHORT_GRID, DEEP_GRID = 45, 69  # the grid is 2^(e - this)
+SHORT_GRID, DEEP_GRID = 45, 71  # the grid is 2^(e - this)
 SLOTS = 10  # whole numbers of a lane: up to eight sums, how many values, how many not finite
 _COUNT, _ODD = 8, 9
 HIGH, LOW, BELOW, FROM, TO = 0, 16, 32, 48, 64  # in what is found of a block, and wanted of it
 _SHORT = ((1, -45), (2, -44), (2, -90))  # the unit of a sum is 2^(first · e + second)
-_DEEP = ((1, -46), (1, -69), (2, -46), (2, -68), (2, -91), (2, -92), (2, -114), (2, -138))
+_DEEP = ((1, -47), (1, -71), (2, -46), (2, -69), (2, -93), (2, -94), (2, -117), (2, -142))
 _CUT = 1.5 * 2.0**29  # to add and subtract leaves multiples of 2^-23
 
 
 @inline
 def block_rows(deep: Any) -> int:
     """How many rows a block may have, so that its sums stay below 2^53 units."""
-    return 256 if deep is None else 128
+    return 256 if deep is None else 64
 
 
 @inline
@@ -141,14 +141,14 @@ def _settle(deep: Any, scale: Any, sums: Any, whole: Any, at: int) -> None:
         add_whole(whole, at + LANES, mul(upper, fill(2.0**-46)))
         add_whole(whole, at + 2 * LANES, mul(sums[2], square))
     else:
-        add_whole(whole, at, mul(sums[0], fill(2.0**46)))
-        add_whole(whole, at + LANES, mul(sums[1], fill(2.0**69)))
+        add_whole(whole, at, mul(sums[0], fill(2.0**47)))
+        add_whole(whole, at + LANES, mul(sums[1], fill(2.0**71)))
         add_whole(whole, at + 2 * LANES, mul(sums[2], fill(2.0**46)))
-        add_whole(whole, at + 3 * LANES, mul(sums[3], fill(2.0**69)))
-        add_whole(whole, at + 4 * LANES, mul(sums[4], fill(2.0**92)))
-        add_whole(whole, at + 5 * LANES, mul(sums[5], fill(2.0**92)))
-        add_whole(whole, at + 6 * LANES, mul(sums[6], fill(2.0**115)))
-        add_whole(whole, at + 7 * LANES, mul(sums[7], fill(2.0**138)))
+        add_whole(whole, at + 3 * LANES, mul(sums[3], fill(2.0**70)))
+        add_whole(whole, at + 4 * LANES, mul(sums[4], fill(2.0**94)))
+        add_whole(whole, at + 5 * LANES, mul(sums[5], fill(2.0**94)))
+        add_whole(whole, at + 6 * LANES, mul(sums[6], fill(2.0**118)))
+        add_whole(whole, at + 7 * LANES, mul(sums[7], fill(2.0**142)))
 
 
 @block

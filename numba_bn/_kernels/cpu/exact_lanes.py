@@ -183,11 +183,11 @@ def _part(upper: bool, doc: str) -> Any:
         v = _read(context, builder, sig, args[:3])
         if isinstance(sig.args[0].dtype, types.Float):
             v = builder.fmul(v, args[3])
-            # adding so much leaves multiples of 2^-46
-            shift = ir.Constant(v.type, [1.5 * 2.0**6] * WIDTH)
+            # adding so much leaves multiples of 2^-47
+            shift = ir.Constant(v.type, [1.5 * 2.0**5] * WIDTH)
             high = builder.fsub(builder.fadd(v, shift), shift)
             return high if upper else builder.fsub(v, high)
-        rest = (1 << 18) - 1
+        rest = (1 << 17) - 1
         v = builder.and_(v, _constant(_BITS[64], ~rest if upper else rest))
         convert = builder.sitofp if sig.args[0].dtype.signed else builder.uitofp
         return builder.fmul(convert(v, wide(_F64)), args[3])
@@ -199,5 +199,5 @@ def _part(upper: bool, doc: str) -> Any:
     return intrinsic(typing)
 
 
-upper_if = _part(True, "array[index : index + 16] · scale as multiples of 2^-46, 0 if not where.")
+upper_if = _part(True, "array[index : index + 16] · scale as multiples of 2^-47, 0 if not where.")
 lower_if = _part(False, "What upper_if leaves.")

@@ -12,7 +12,7 @@ from numba_bn._kernels.cpu.arrays import Array, optional
 from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, SHORT_GRID
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK, cut
-from numba_bn._kernels.cpu.plan import Plan, plan_of, wide_slab
+from numba_bn._kernels.cpu.plan import l2_bytes
 from numba_bn._words import BITS, ExactSums, carried
 
 _UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
@@ -23,7 +23,7 @@ _FLOATS = {
     "float16": (10, 15, 0x7C00, -13, 16),
     "bfloat16": (7, 127, 0x7F80, -125, 128),
     "float32": (23, 127, 0x7F800000, -125, 128),
-    "float64": (52, 1023, 0x7FF << 52, -1005, 1024),  # with its grid at the least number
+    "float64": (52, 1023, 0x7FF << 52, -1003, 1024),  # with its grid at the least number
 }
 
 
@@ -60,12 +60,12 @@ def _form_of(dtype: np.dtype[Any]) -> _Form:
 
 def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     """x (five axes, batch of one) → exact Σx, Σx² (groups,)."""
-    plan, form = plan_of(x5.shape), _form_of(x5.dtype)
-    groups = x5.shape[2]
+    _, outer, groups, size, inner = x5.shape
+    length, form = size * inner, _form_of(x5.dtype)
     given = kernel_array(x5), optional(where5), form.floats, form.deep, form.numbers
-    columns = plan.length < _LONG_RUN
+    columns = length < _LONG_RUN
     kernel = exact.column_words if columns else exact.run_words
-    chunks, *shape = _columns(plan, x5) if columns else _runs(plan, x5)
+    chunks, *shape = (_columns if columns else _runs)(x5.nbytes, outer, groups, length)
     parts = np.zeros((chunks * groups, form.words + 2), np.int64)
     kernel(x5.nbytes, *given, parts, chunks, *shape)
     words = parts.reshape(chunks, groups, -1).sum(0).T
@@ -85,21 +85,21 @@ def _parts(nbytes: int, units: int, steps: int, most: int) -> tuple[int, int]:
     return -(-steps // each), each
 
 
-def _runs(plan: Plan, x5: Array) -> tuple[int, ...]:
+def _runs(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
     """Return parts, outer, groups, length, slab, blocks in a part, blocks."""
-    together, outer = wide_slab(plan, x5.itemsize), x5.shape[1]  # plan.outer may be wide rows
-    blocks = int(cut.py_func(outer, plan.length)[2])
-    slabs = -(-plan.groups // together)
-    parts, each = _parts(x5.nbytes, slabs, blocks, _MOST // BLOCK)
-    return parts, outer, plan.groups, plan.length, together, each, blocks
+    row = nbytes // (outer * groups)
+    together = max(min(l2_bytes() // 16 // row, -(-groups // _UNITS)), 1)
+    blocks = int(cut.py_func(outer, length)[2])
+    parts, each = _parts(nbytes, -(-groups // together), blocks, _MOST // BLOCK)
+    return parts, outer, groups, length, together, each, blocks
 
 
-def _columns(plan: Plan, x5: Array) -> tuple[int, ...]:
+def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
     """Return parts, wide rows, tail, stride, period, length, tile, rows in a part."""
-    outer, width = x5.shape[1], plan.groups * plan.length
+    width = groups * length
     # narrow rows are taken several at a time, so that their columns are whole sixteens
     fold = min(16 // gcd(width, 16), outer) if width < _TILE else 1
     rows, stride = outer // fold, width * fold
     tile = min(_TILE, stride)
-    parts, each = _parts(x5.nbytes, -(-stride // tile), rows, _MOST)
-    return parts, rows, outer % fold * width, stride, width, plan.length, tile, each
+    parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
+    return parts, rows, outer % fold * width, stride, width, length, tile, each
