@@ -186,8 +186,9 @@ def build_network(
     *,
     norm: bool = True,
     dtype: DTypeLike = np.float32,
+    comm: Any = None,
 ) -> Network:
-    """Return the network "mlp" or "cnn", with or without its batch norm."""
+    """Return the network "mlp" or "cnn", with or without its batch norm, by the ranks of `comm`."""
     height, width = image_size
     front: list[Layer]
     middle: list[Layer]
@@ -196,12 +197,12 @@ def build_network(
     if model == "mlp":
         features = HIDDEN_UNITS
         front = [Flatten(), Linear((HIDDEN_UNITS, height * width), rng, **options)]
-        middle = [nbn.BatchNorm1d(HIDDEN_UNITS, dtype=dtype)] if norm else []
+        middle = [nbn.BatchNorm1d(HIDDEN_UNITS, dtype=dtype, comm=comm)] if norm else []
         back: list[Layer] = [ReLU()]
     else:
         features = CONV_CHANNELS * (height // 2) * (width // 2)
         front = [Conv((CONV_CHANNELS, 1, KERNEL, KERNEL), rng, **options)]
-        middle = [nbn.BatchNorm2d(CONV_CHANNELS, dtype=dtype)] if norm else []
+        middle = [nbn.BatchNorm2d(CONV_CHANNELS, dtype=dtype, comm=comm)] if norm else []
         back = [ReLU(), MaxPool(), Flatten()]
     return Network([*front, *middle, *back, Linear((classes, features), rng, dtype=dtype)])
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
-from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
+from numba_bn._arrays import Array, as_array, is_float, parameter_dtype
+from numba_bn._mpi import Ranks
+from numba_bn._state import checked
+from numba_bn.functional import _steps as steps
+from numba_bn.functional import batch_norm, batch_norm_backward
 from numba_bn.stats import ChannelStats, RunningStats, _turns
 from numba_bn.stats.running import resumed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+
+_ALONE: AbstractContextManager[Any] = nullcontext()
+"""In the place of `Ranks` where there are no others to tell of an error."""
 
 
 class _Step(NamedTuple):
@@ -50,6 +58,10 @@ class BatchNorm:
         The axis of x that holds the channels.
     dtype : dtype, default float32
         Of `gamma` and `beta`; at least float32.
+    comm : mpi4py.MPI.Intracomm, optional
+        The batch is that of all its ranks, as in `batch_norm_train`. All of them make the same
+        calls, but those at test time by running statistics, which each makes for itself; `backward`
+        is for all in either mode. Copies share it, pickles cannot hold it.
 
     Attributes
     ----------
@@ -68,6 +80,8 @@ class BatchNorm:
     ------
     TypeError, ValueError
         If an argument does not fit; on a call, also if training has one value per channel.
+    RuntimeError
+        On a call, if another rank raised an error of its own.
 
     References
     ----------
@@ -101,8 +115,10 @@ class BatchNorm:
         track_running_stats: bool = True,
         channel_axis: int = 1,
         dtype: DTypeLike = np.float32,
+        comm: Any = None,
     ) -> None:
         call = type(self).__name__
+        self.comm = comm
         self.num_channels = check.positive_int(call, "num_channels", num_channels)
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
@@ -123,6 +139,15 @@ class BatchNorm:
         )
         self.training = True
         self._step: _Step | None = None
+
+    @property
+    def comm(self) -> Any:
+        """The communicator, or None where there is but one process; assign one, or None."""
+        return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, comm: Any) -> None:
+        self._ranks = Ranks.of(type(self).__name__, comm)
 
     @property
     def momentum(self) -> float | None:
@@ -160,20 +185,26 @@ class BatchNorm:
 
         The backward looks at x again: leave it unchanged until then. (In place is fine.)
         """
-        a = as_array(type(self).__name__, "x", x)
-        self._check(a, where)
-        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
-        in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
-        kept = a.copy("K") if in_place else a
         running = self.running
-        if self.training or running is None:
-            y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
-            self._trained(_Step(kept, where, {"stats": stats}), stats)
+        ranks = self._ranks if self.training or running is None else None
+        with ranks or _ALONE:
+            a = as_array(type(self).__name__, "x", x)
+            self._check(a, where)
+            in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
+            kept = a.copy("K") if in_place else a
+        if not self.training and running is not None:
+            known: dict[str, Any] = {"mean": running.running_mean, "var": running.running_var}
+            options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
+            y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **known, **options)
+            self._step = _Step(kept, where, known)
+            return y
+        given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
+        if ranks is None:
+            y, stats = steps.train("batch_norm_train", *given, out=out)
         else:
-            mean, var = running.running_mean, running.running_var
-            statistics: dict[str, Any] = {"mean": mean, "var": var}
-            y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **statistics, **options)
-            self._step = _Step(kept, where, statistics)
+            call = type(self).__name__
+            y, stats = steps.train_together(ranks, call, *given, out=out, least=2)
+        self._trained(_Step(kept, where, {"stats": stats}), stats)
         return y
 
     def _trained(self, step: _Step, stats: ChannelStats) -> None:
@@ -187,12 +218,13 @@ class BatchNorm:
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
         """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
-        if self._step is None:
-            raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
+        with self._ranks or _ALONE:
+            if self._step is None:
+                raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
         x, where, statistics = self._step
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         gradients = batch_norm_backward(
-            dy, x, self.gamma, where=where, out=out, **statistics, **options
+            dy, x, self.gamma, where=where, comm=self.comm, out=out, **statistics, **options
         )
         if self.gamma is not None:
             vars(self).update(dgamma=gradients.dgamma, dbeta=gradients.dbeta)
@@ -221,15 +253,7 @@ class BatchNorm:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
         call = f"{type(self).__name__}.load_state_dict"
-        if not isinstance(state, Mapping):
-            raise TypeError(f"{call}: state must be a mapping, got {type(state).__name__}")
-        own = self.state_dict()
-        optional = {"running_count", "num_batches_tracked"}
-        missing = sorted(own.keys() - state.keys() - optional)
-        unexpected = sorted(state.keys() - own.keys() - optional, key=str)
-        if missing or unexpected:
-            raise ValueError(f"{call}: missing keys {missing}, unexpected keys {unexpected}")
-        new = {name: self._loaded(call, name, value) for name, value in state.items()}
+        new = checked(call, self.state_dict(), state, self.num_channels)
         whole: dict[str, Any] = {}
         if self.gamma is not None and self.beta is not None:
             whole["gamma"] = new["weight"].astype(self.gamma.dtype)
@@ -237,18 +261,6 @@ class BatchNorm:
         if self.running is not None:
             whole["running"] = resumed(self.running, new)
         vars(self).update(whole)
-
-    def _loaded(self, call: str, name: str, value: object) -> Array:
-        """Return one array of a state, if it fits."""
-        array = as_array(call, name, value)
-        scalar = name == "num_batches_tracked"
-        expected = () if scalar else (self.num_channels,)
-        if array.shape != expected:
-            raise ValueError(f"{call}: {name} must have shape {expected}, got {array.shape}")
-        result_dtype(call, name, array.dtype)
-        if scalar and array.dtype.kind not in "iu":
-            raise TypeError(f"{call}: {name} must be an integer, got {array}")
-        return array
 
     def _check(self, x: Array, where: object) -> None:
         """Raise unless x has the right dimensions and enough to train on."""
@@ -269,6 +281,8 @@ class BatchNorm:
         if self.running is not None:
             self.running._require_count(call)
         mask = check.mask(call, where, x)
+        if self._ranks is not None:  # which count their values together
+            return
         others = tuple(a for a in range(x.ndim) if a != axis)
         values = x.size // channels if mask is None else np.count_nonzero(mask, axis=others)
         if np.any(np.equal(values, 1)):

@@ -132,7 +132,7 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     arrays = [n for n in parameters if n not in options]
     assert set(options) <= {
         *("axis", "channel_axis", "output_axis", "eps", "where", "residual", "activation"),
-        *("out", "mean", "var", "stats", "y", "nan_policy", "reproducible"),
+        *("out", "mean", "var", "stats", "y", "nan_policy", "reproducible", "comm"),
         *("progress", "checkpoint", "checkpoint_every"),
     }
     order = ["dy", "x", "num_groups", "weight", "bias", "source", "target", "stats"]

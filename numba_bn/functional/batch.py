@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, empty_like_view, five_axes, order_of, result_dtype
-from numba_bn._call import (
-    Gradients,
-    Output,
-    parameter_gradient,
-    real_array,
-)
+from numba_bn._arrays import Array, five_axes
+from numba_bn._call import Gradients, Output
 from numba_bn._dispatch import backend
-from numba_bn._view import View, batch_view
+from numba_bn._mpi import Ranks
+from numba_bn.functional import _steps as steps
 from numba_bn.stats import ChannelStats
 
 if TYPE_CHECKING:
@@ -96,9 +90,9 @@ def batch_norm(
     if (mean is None) != (var is None):
         raise ValueError(f"{call}: mean and var must be given together, or neither")
     if mean is None:
-        train = (x, gamma, beta, channel_axis, eps, where, residual, activation, out)
-        return _train(call, *train)[0]
-    a, view = _batch_call(call, x, channel_axis)
+        given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
+        return steps.train(call, *given, out=out)[0]
+    a, _, view = steps.batch_call(call, x, channel_axis)
     eps = check.epsilon(call, eps)
     g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
     b = check.parameter(call, "beta", beta, view, a.shape, 0.0)
@@ -126,6 +120,7 @@ def batch_norm_train(
     where: ArrayLike | None = None,
     residual: ArrayLike | None = None,
     activation: str | None = None,
+    comm: Any = None,
     out: Array | None = None,
 ) -> tuple[Any, ChannelStats]:
     """Normalize each channel by the batch's own statistics, and return them too.
@@ -137,18 +132,23 @@ def batch_norm_train(
     ----------
     x, gamma, beta, channel_axis, eps, where, residual, activation, out
         As for `batch_norm`.
+    comm : mpi4py.MPI.Intracomm, optional
+        The batch is that of all its ranks, each with a part along any axis but the channels', of
+        any size, 0 too. All of them make this call, with the same parameters and options.
 
     Returns
     -------
     y : ndarray, shape of x
         As for `batch_norm`.
     stats : ChannelStats
-        For `RunningStats.update` and `batch_norm_backward`.
+        For `RunningStats.update` and `batch_norm_backward`; the same bits on all ranks.
 
     Raises
     ------
     TypeError, ValueError, AxisError
-        If an argument does not fit, or a channel has no values.
+        If an argument does not fit, a channel has no values, or ranks disagree.
+    RuntimeError
+        If another rank raised an error of its own.
 
     References
     ----------
@@ -163,44 +163,10 @@ def batch_norm_train(
     (array([3.]), array([2.66666667]))
     """
     call = "batch_norm_train"
-    return _train(call, x, gamma, beta, channel_axis, eps, where, residual, activation, out)
-
-
-def _train(
-    call: str,
-    x: object,
-    gamma: object,
-    beta: object,
-    channel_axis: int | Sequence[int],
-    eps: float,
-    where: object,
-    residual: object,
-    activation: str | None,
-    out: object,
-) -> tuple[Any, ChannelStats]:
-    """Run a training forward: checks, kernel, statistics."""
-    a, view = _batch_call(call, x, channel_axis)
-    eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
-    b = check.parameter(call, "beta", beta, view, a.shape, 0.0)
-    w = check.mask(call, where, a)
-    check.some_values(call, a, w, check.axis_tuple(call, "channel_axis", channel_axis, a.shape))
-    relu = check.activation(call, activation)
-    r = None if residual is None else check.like(call, "residual", residual, a)
-    y = Output(call, out, a, view, (gamma, beta, w, r))
-    if not a.size:
-        return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
-    moments = backend().forward(
-        five_axes(a, view),
-        g,
-        b,
-        eps,
-        y.five_axes,
-        where5=None if w is None else five_axes(w, view),
-        residual5=None if r is None else five_axes(r, view),
-        relu=relu,
-    )
-    return y.done(out), ChannelStats._of(moments, view)
+    given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
+    if comm is not None and (ranks := Ranks.of(call, comm)):
+        return steps.train_together(ranks, call, *given, out=out)
+    return steps.train(call, *given, out=out)
 
 
 @adapted
@@ -217,6 +183,7 @@ def batch_norm_backward(
     where: ArrayLike | None = None,
     activation: str | None = None,
     y: ArrayLike | None = None,
+    comm: Any = None,
     out: Array | None = None,
 ) -> Gradients:
     """Return the gradients of a batch norm, of a training step or at test time.
@@ -240,6 +207,9 @@ def batch_norm_backward(
         As in the forward; needs `y`.
     y : array_like, shape of x, optional
         The forward's output, to see where the activation let values through.
+    comm : mpi4py.MPI.Intracomm, optional
+        As in the forward: ``dgamma`` and ``dbeta`` are then sums over all ranks, the same bits on
+        each, and `dx` is the gradient of what all ranks' losses add up to.
     out : ndarray, shape of x, optional
         Receives dx; may be `dy` or `x` itself.
 
@@ -253,7 +223,9 @@ def batch_norm_backward(
     Raises
     ------
     TypeError, ValueError, AxisError
-        If an argument does not fit, before anything is computed.
+        If an argument does not fit, or ranks disagree, before anything is computed.
+    RuntimeError
+        If another rank raised an error of its own.
 
     References
     ----------
@@ -270,62 +242,7 @@ def batch_norm_backward(
     array([1.])
     """
     call = "batch_norm_backward"
-    a, view = _batch_call(call, x, channel_axis)
-    eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
-    given = _statistics(call, stats, mean, var, view, a)
-    d = check.like(call, "dy", dy, a)
-    w = check.mask(call, where, a)
-    activated = None
-    if check.activation(call, activation):
-        if y is None:
-            raise ValueError(f"{call}: activation={activation!r} needs y, the forward's output")
-        activated = check.like(call, "y", y, a)
-    dx = Output(call, out, a, view, (d, gamma, mean, var, w, activated))
-    d5 = five_axes(d, view)
-    dresidual = None
-    if activated is not None:
-        dresidual = empty_like_view(a.shape, result_dtype(call, "x", a.dtype), view)
-        r5 = five_axes(dresidual, view)
-        backend().relu_gradient(d5, five_axes(activated, view), r5)
-        d5 = r5
-    if not a.size:
-        dgamma, dbeta = np.zeros((2, g.size))
-    else:
-        w5 = None if w is None else five_axes(w, view)
-        a5 = five_axes(a, view)
-        dgamma, dbeta = backend().backward(d5, a5, g, eps, dx.five_axes, given, w5)
-    return Gradients(
-        dx.done(out),
-        parameter_gradient(dgamma, gamma, a, view),
-        parameter_gradient(dbeta, gamma, a, view),
-        dresidual,
-    )
-
-
-def _batch_call(call: str, x: object, channel_axis: int | Sequence[int]) -> tuple[Array, View]:
-    """Return x as an array, and its view with the statistics shared by the batch."""
-    a = real_array(call, x)
-    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    return a, batch_view(a.shape, order_of(a), axes)
-
-
-def _statistics(
-    call: str, stats: object, mean: object, var: object, view: View, x: Array
-) -> tuple[Array, Array, Array | None]:
-    """Return mean, var and, of a training step, count, as (1, channels)."""
-    if stats is None and mean is not None and var is not None:
-        m = check.parameter(call, "mean", mean, view, x.shape)
-        v = check.parameter(call, "var", var, view, x.shape)
-        return m.reshape(1, -1), v.reshape(1, -1), None
-    if stats is None or mean is not None or var is not None:
-        raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
-    if not isinstance(stats, ChannelStats):
-        raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
-    named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))
-    m, m2, n = (check.parameter(call, name, v, view, x.shape).reshape(1, -1) for name, v in named)
-    if x.size and not n.all():
-        raise ValueError(
-            f"{call}: stats must have counted values in every channel, got {n.ravel()}"
-        )
-    return m, m2 / np.maximum(n, 1.0), n
+    given = (dy, x, gamma, stats, mean, var, channel_axis, eps, where, activation, y)
+    if comm is not None and (ranks := Ranks.of(call, comm)):
+        return steps.backward_together(ranks, call, *given, out=out)
+    return steps.backward(call, *given, out=out)

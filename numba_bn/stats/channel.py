@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from numba_bn._arrays import Array, five_axes, order_of
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
 from numba_bn._files import write
+from numba_bn._mpi import Ranks
 from numba_bn._view import View, batch_view
 from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
@@ -148,6 +152,19 @@ class ChannelStats:
         with _turns.lock:
             self._state = self.merge(new)._state
         return self
+
+    def allreduce(self, comm: Any) -> ChannelStats:
+        """Return the statistics of all ranks of a communicator of mpi4py, the same bits on each.
+
+        All ranks make this call, those without a value too; they merge in the order of the ranks.
+        """
+        call = "ChannelStats.allreduce"
+        ranks = Ranks.of(call, comm)
+        if ranks is None:
+            return copy(self)
+        parts = ranks.gather(call, {"the shape of the channels": self._state.count.shape}, self)
+        merged: ChannelStats = reduce(add, parts)
+        return merged
 
     def _arrays(self) -> dict[str, Array]:
         """Return all there is to keep, by name."""

@@ -49,9 +49,15 @@ def outcome(layer, module, scenario, *args, limit, **variables):
     """Run a scenario; give its exit code, output and errors. Whatever hangs is killed."""
     fork = "ignore:This process:DeprecationWarning"  # of threads; that is what is tested
     interpreter = [sys.executable, "-W", "error", "-W", fork]
+    command = [*interpreter, str(HERE / "harness.py"), module, scenario, *map(str, args)]
+    return ended(f"{scenario} under {layer}", command, environment(layer, **variables), limit)
+
+
+def ended(name, command, variables, limit):
+    """Run a command; give its exit code, output and errors. Whatever hangs is killed."""
     process = subprocess.Popen(
-        [*interpreter, str(HERE / "harness.py"), module, scenario, *map(str, args)],
-        env=environment(layer, **variables),
+        command,
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,7 +68,7 @@ def outcome(layer, module, scenario, *args, limit, **variables):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, errors = process.communicate()
-        raise AssertionError(f"{scenario} under {layer} hangs\n{output}{errors}") from None
+        raise AssertionError(f"{name} hangs\n{output}{errors}") from None
     return process.returncode, output, errors
 
 
