@@ -211,10 +211,16 @@ def activation(call: str, value: str | None) -> bool:
     raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
 
 
+class Passed(Exception):  # noqa: N818, as it is no error
+    """Given for ``out``, raised by `output`: where all else was right, and was all to be known."""
+
+
 def output(
     call: str, out: object, x: Array, dtype: np.dtype[Any], inputs: Sequence[object]
 ) -> Array:
     """Check ``out``: shape, dtype, writable, and no overlap but with exactly the same array."""
+    if out is Passed:
+        raise Passed
     if type(out) is not np.ndarray and not isinstance(out, np.memmap):
         raise TypeError(f"{call}: out must be a NumPy array, got {type(out).__name__}")
     y: Array = out.view(np.ndarray)
