@@ -17,7 +17,7 @@ import numpy as np
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HOMES = {"dask": "numba_bn._adapters.dask"}
+_HOMES = {"xarray": "numba_bn._adapters.xarray", "dask": "numba_bn._adapters.dask"}
 """The package that an array's class comes from → the adapter, outermost kind first."""
 
 
