@@ -13,6 +13,7 @@ from numba_bn import _limits
 if TYPE_CHECKING:
     from numba_bn._threads import get_num_threads, set_num_threads, threads
     from numba_bn._warmup import warmup
+    from numba_bn.chunks.normalizing import normalize_chunks
     from numba_bn.folding import fold_batch_norm
     from numba_bn.functional import (
         Gradients,
@@ -49,6 +50,7 @@ _HOMES = {
         "rms_norm_backward",
     ),
     "numba_bn.stats": ("ChannelStats", "RunningStats", "channel_stats"),
+    "numba_bn.chunks.normalizing": ("normalize_chunks",),
     "numba_bn.layers": ("BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
     "numba_bn.folding": ("fold_batch_norm",),
     "numba_bn._threads": ("get_num_threads", "set_num_threads", "threads"),
@@ -76,6 +78,7 @@ __all__ = [
     "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "normalize_chunks",
     "rms_norm",
     "rms_norm_backward",
     "set_num_threads",

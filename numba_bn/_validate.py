@@ -171,8 +171,8 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     return a
 
 
-def mask(call: str, where: object, x: Array) -> Array | None:
-    """Return ``where`` broadcast to x's shape."""
+def mask(call: str, where: object, x: Any) -> Array | None:
+    """Return ``where`` broadcast to the shape of x, which is all that is asked of x."""
     if where is None:
         return None
     m = as_array(call, "where", where)
@@ -213,6 +213,14 @@ def activation(call: str, value: str | None) -> bool:
 
 class Passed(Exception):  # noqa: N818, as it is no error
     """Given for ``out``, raised by `output`: where all else was right, and was all to be known."""
+
+
+def nan_policy(call: str, value: object) -> None:
+    """Raise unless it says what NaN does to statistics."""
+    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
+        raise ValueError(
+            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}"
+        )
 
 
 def output(

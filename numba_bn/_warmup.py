@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from numba_bn._arrays import is_float, result_dtype
 from numba_bn._dispatch import backend
+from numba_bn._progress import bars
 from numba_bn.functional import (
     batch_norm,
     batch_norm_backward,
@@ -93,7 +92,8 @@ def warmup(
     before = after = _complete(kernels)
     # there are no kernels under NUMBA_DISABLE_JIT
     steps = [step for dtype in chosen for step in _steps(dtype)] if kernels else []
-    for step in _shown(steps, progress):
+    tqdm = bars("warmup", progress)
+    for step in tqdm(steps, desc="numba_bn: kernels", unit="call") if tqdm else steps:
         step()
         after = _complete(kernels)
     return Warmup(after[0] - before[0], after[1] - before[1], time.perf_counter() - started)
@@ -153,20 +153,3 @@ def _complete(kernels: list[Kernel]) -> tuple[int, int]:
     """Let every kernel have both forms of what it has run on; return counts of compiled, loaded."""
     counts = [kernel.complete() for kernel in kernels]
     return sum(c for c, _ in counts), sum(n for _, n in counts)
-
-
-def _shown(steps: Sequence[_Step], progress: bool | None) -> Iterable[_Step]:
-    """Return the steps, behind a bar if that is wanted."""
-    if progress is None:
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        progress = terminal and find_spec("tqdm") is not None
-    if not progress:
-        return steps
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(
-            "warmup: progress=True needs tqdm: python -m pip install 'numba-bn[cli]'"
-        ) from error
-    bar: Iterable[_Step] = tqdm(steps, desc="numba_bn: kernels", unit="call")
-    return bar

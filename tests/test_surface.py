@@ -32,6 +32,7 @@ NAMES = [
     "BatchNorm2d",
     "BatchNorm3d",
     "fold_batch_norm",
+    "normalize_chunks",
     *(THREADS := ["set_num_threads", "get_num_threads", "threads"]),
     "warmup",
 ]
@@ -43,6 +44,7 @@ MODULES = [
     "_warmup",  # compiles much: slow
     "_call",
     "_threads",
+    "chunks.normalizing",
     "folding",
     "functional.batch",
     "functional.group",
@@ -131,8 +133,21 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     assert set(options) <= {
         *("axis", "channel_axis", "output_axis", "eps", "where", "residual", "activation"),
         *("out", "mean", "var", "stats", "y", "nan_policy"),
+        *("progress", "checkpoint", "checkpoint_every"),
     }
-    order = ["dy", "x", "num_groups", "weight", "bias", "gamma", "beta", "mean", "var"]
+    order = [
+        "dy",
+        "x",
+        "num_groups",
+        "weight",
+        "bias",
+        "source",
+        "target",
+        "stats",
+        "gamma",
+        "beta",
+    ]
+    order += ["mean", "var"]
     assert arrays == [n for n in order if n in arrays]
     defaults = {n: parameters[n].default for n in options}
     assert defaults.get("eps", 1e-5) == 1e-5

@@ -5,7 +5,7 @@ Arrays ``x5, y5, dy5, dx5, where5, residual5`` are C-contiguous and have the fiv
 ``(groups * group_size,)``; all of those are float64.
 
 ================  ====================================================================
-moments           count, mean, m2
+moments           count, mean, what the mean lost to rounding, m2
 normalize         y for given statistics, with residual and ReLU
 forward           both in one go, while the data is still in cache; returns the moments
 gradient_sums     Σdy and Σdy·x̂ per channel, for norms whose statistics the batch shares

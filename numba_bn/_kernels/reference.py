@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Moments = tuple[Array, Array, Array]
+Moments = tuple[Array, Array, Array, Array]
 REDUCED = (1, 3, 4)
 
 
@@ -22,17 +22,19 @@ def _param(p: Array, x5: Array) -> Array:
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
-    """x (five axes) → count, mean, m2 (batch, groups)."""
+    """x (five axes) → count, mean, what the mean lost to rounding, m2 (batch, groups)."""
     keep = np.ones(x5.shape, bool) if where5 is None else where5
     x = np.where(keep, x5.astype(np.float64), 0.0)
     count = keep.sum(REDUCED).astype(np.float64)
     mean = np.full(count.shape, np.nan)
     np.divide(x.sum(REDUCED), count, out=mean, where=count > 0)
-    # a second look at the mean removes the rounding of the first sum
+    # a second look at the mean removes the rounding of the first sum, a third tells what is left
     mean += np.where(keep, x - _stat(mean), 0.0).sum(REDUCED) / np.maximum(count, 1.0)
-    m2 = (np.where(keep, x - _stat(mean), 0.0) ** 2).sum(REDUCED)
+    apart = np.where(keep, x - _stat(mean), 0.0)
+    low, m2 = apart.sum(REDUCED) / np.maximum(count, 1.0), (apart**2).sum(REDUCED)
     mean[np.isnan(m2)] = np.nan
-    return count, mean, m2
+    low[~np.isfinite(mean)] = 0.0
+    return count, mean, low, m2
 
 
 def _rstd(var: Array, eps: float) -> Array:
@@ -43,7 +45,7 @@ def _rstd(var: Array, eps: float) -> Array:
 
 def _raw(m: Moments, centred: bool) -> tuple[Array, Array]:
     """Mean and variance to normalize with; RMS norm holds the mean at zero."""
-    count, mean, m2 = m
+    count, mean, _, m2 = m
     var = m2 / count
     return (mean, var) if centred else (np.zeros_like(mean), var + mean**2)
 

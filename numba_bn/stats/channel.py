@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +13,11 @@ from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
+from numba_bn._files import replaced
 from numba_bn._view import View, batch_view
+from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
+from numba_bn.stats._moments import Moments
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -60,44 +61,44 @@ class ChannelStats:
 
     __slots__ = ("_moments",)
     __hash__ = None  # type: ignore[assignment]
-    _moments: tuple[Array, ...]
-    """count, mean and m2 in one, so that an interrupt cannot leave them out of step."""
+    _moments: Moments
+    """All there is in one, so that an interrupt cannot leave it out of step."""
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
-        named = zip(_FIELDS, (count, mean, m2), strict=True)
-        arrays = [_float64("ChannelStats", name, value) for name, value in named]
-        if len({a.shape for a in arrays}) > 1:
-            shapes = ", ".join(str(a.shape) for a in arrays)
-            raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
-        self._moments = tuple(arrays)
+        self._moments = _held(count, mean, m2)
 
     @classmethod
     def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
+
+    @classmethod
+    def _with(cls, moments: Moments) -> ChannelStats:
+        """Return the statistics in moments."""
         self = cls.__new__(cls)
-        self._moments = tuple([per_channel(v[0], view) for v in moments])
+        self._moments = moments
         return self
 
     @property
     def count(self) -> Array:
         """Number of values per channel."""
-        return self._moments[0]
+        return self._moments.count
 
     @property
     def mean(self) -> Array:
         """Their mean; NaN where there are none."""
-        return self._moments[1]
+        return self._moments.mean
 
     @property
     def m2(self) -> Array:
         """Their sum of squared deviations from the mean."""
-        return self._moments[2]
+        return self._moments.m2
 
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
         c = check.number("ChannelStats.var", "correction", correction)
-        count, _, m2 = self._moments
-        return variance(count, m2, c)
+        moments = self._moments
+        return variance(moments.count, moments.m2, c)
 
     def std(self, correction: float = 0) -> Array:
         """Return the square root of `var`."""
@@ -109,12 +110,12 @@ class ChannelStats:
             kind = type(other).__name__
             raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
         mine, theirs = self._moments, other._moments
-        if mine[0].shape != theirs[0].shape:
+        if mine.count.shape != theirs.count.shape:
             raise ValueError(
-                f"ChannelStats.merge: other must have channels of shape {mine[0].shape}, "
-                f"got {theirs[0].shape}"
+                f"ChannelStats.merge: other must have channels of shape {mine.count.shape}, "
+                f"got {theirs.count.shape}"
             )
-        return ChannelStats(*_merged(*mine, *theirs))
+        return self._with(mine.merge(theirs))
 
     def __add__(self, other: object) -> ChannelStats:
         return self.merge(other) if isinstance(other, ChannelStats) else NotImplemented
@@ -134,32 +135,36 @@ class ChannelStats:
 
     def _arrays(self) -> dict[str, Array]:
         """Return all there is to keep, by name."""
-        return dict(zip(_FIELDS, self._moments, strict=True))
+        return self._moments.arrays()
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelStats:
         """Return the statistics in what `_arrays` gave."""
-        return cls(*(arrays[name] for name in _FIELDS))
+        return cls._with(_held(**arrays))
+
+    @classmethod
+    def from_chunks(
+        cls,
+        chunks: Iterable[ArrayLike],
+        *,
+        channel_axis: int | Sequence[int] = 1,
+        nan_policy: str = "propagate",
+        progress: bool | None = None,
+    ) -> ChannelStats:
+        """Return the statistics of arrays that come one after another, of any sizes.
+
+        `channel_axis` and `nan_policy` are those of `channel_stats`. `progress` shows a bar, by
+        tqdm; by default on a terminal, if tqdm is there.
+        """
+        from numba_bn.chunks.statistics import of_iterable
+
+        how = {"channel_axis": channel_axis, "nan_policy": nan_policy}
+        return of_iterable("ChannelStats.from_chunks", chunks, progress, how)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.path.realpath(os.fsdecode(path))
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError(
-                f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
-            )
-        fields: dict[str, Any] = self._arrays()
-        aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
-        try:
-            with open(aside, "xb") as file:
-                np.savez(file, **fields)
-                file.flush()
-                os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
-            os.replace(aside, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(aside)
-            raise
+        with replaced("ChannelStats.save", path) as file:
+            np.savez(file, **self._arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
@@ -177,18 +182,31 @@ class ChannelStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChannelStats):
             return NotImplemented
-        pairs = zip(self._moments, other._moments, strict=True)
-        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+        mine, theirs = self._arrays(), other._arrays()
+        return all(np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChannelStats._from_arrays, (self._arrays(),)
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            f"{name}={np.array2string(values, threshold=6, precision=6)}"
-            for name, values in zip(_FIELDS, self._moments, strict=True)
+            f"{name}={np.array2string(getattr(self, name), threshold=6, precision=6)}"
+            for name in _FIELDS
         )
         return f"ChannelStats({fields})"
+
+
+def _held(
+    count: ArrayLike, mean: ArrayLike, m2: ArrayLike, mean_low: ArrayLike | None = None
+) -> Moments:
+    """Return copies of arrays of one shape; older files have no ``mean_low``."""
+    named = {"count": count, "mean": mean, "m2": m2, "mean_low": mean_low}
+    arrays = [_float64("ChannelStats", k, v) for k, v in named.items() if v is not None]
+    if len({a.shape for a in arrays}) > 1:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
+    n, high, squares, *low = arrays
+    return Moments(n, high, low[0] if low else np.zeros(n.shape), squares)
 
 
 def _float64(call: str, name: str, value: object) -> Array:
@@ -205,18 +223,6 @@ def variance(count: Array, m2: Array, correction: float) -> Array:
     return result
 
 
-def _merged(
-    n0: Array, mean0: Array, m0: Array, n1: Array, mean1: Array, m1: Array
-) -> tuple[Array, Array, Array]:
-    """Merge count, mean and m2 of two sets by Chan's formula."""
-    count = n0 + n1
-    both = (n0 > 0) & (n1 > 0)
-    delta = np.where(both, mean1 - mean0, 0.0)
-    share = np.divide(n1, count, out=np.zeros_like(count), where=both)
-    mean = np.where(n0 > 0, mean0 + delta * share, mean1)
-    return count, mean, m0 + m1 + delta**2 * n0 * share
-
-
 @adapted
 def channel_stats(
     x: ArrayLike,
@@ -224,6 +230,9 @@ def channel_stats(
     channel_axis: int | Sequence[int] = 1,
     where: ArrayLike | None = None,
     nan_policy: str = "propagate",
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 5.0,
 ) -> ChannelStats:
     """Return the number of values, mean and sum of squared deviations of each channel of `x`.
 
@@ -233,13 +242,23 @@ def channel_stats(
     Parameters
     ----------
     x : array_like, any shape
-        float16, bfloat16, float32, float64, or integers.
+        float16, bfloat16, float32, float64, or integers. A memory map of more than 96 MB, an HDF5
+        dataset (h5py), a zarr array, and whatever else has chunks and slices alike is read block by
+        block, along its own chunks, the next one while the kernels work.
     channel_axis : int or tuple of int, default 1
         The axis, or axes, that hold the channels.
     where : array_like of bool, broadcasts to x, optional
         False keeps a value out.
     nan_policy : {"propagate", "omit", "raise"}
         What NaN does: make its channel NaN, not count, or raise.
+    progress : bool, optional
+        Of what is read block by block, whether to show a bar, which needs tqdm; by default on a
+        terminal, if tqdm is there.
+    checkpoint : path, optional
+        File that keeps what was done, for a call that is stopped, or killed, and made again; the
+        result has the same bits. A job that is done is not done again.
+    checkpoint_every : float, default 5.0
+        Seconds from one checkpoint to the next.
 
     Returns
     -------
@@ -249,7 +268,9 @@ def channel_stats(
     Raises
     ------
     TypeError, ValueError, AxisError
-        If an argument does not fit; of NaN if so asked.
+        If an argument does not fit; of NaN if so asked; if the checkpoint is of another job.
+    OSError
+        If x cannot be read, or the checkpoint not be written.
 
     References
     ----------
@@ -263,12 +284,19 @@ def channel_stats(
     ChannelStats(count=[2. 2.], mean=[ 2. 20.], m2=[  2. 200.])
     """
     call = "channel_stats"
+    if type(x) is not np.ndarray and is_chunked(x, checkpoint is not None):
+        from numba_bn.chunks import statistics, work
+
+        options = work.Options(progress, checkpoint, checkpoint_every)
+        how = {"nan_policy": nan_policy}
+        return statistics.of_source(call, x, channel_axis, where, how, options)
     a = real_array(call, x)
-    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if not isinstance(nan_policy, str) or nan_policy not in ("propagate", "omit", "raise"):
+    if checkpoint is not None:
         raise ValueError(
-            f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}"
+            f"{call}: checkpoint is for what is read in blocks, not for arrays in memory"
         )
+    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
+    check.nan_policy(call, nan_policy)
     view = batch_view(a.shape, order_of(a), axes)
     w = check.mask(call, where, a)
     if nan_policy == "omit" and a.dtype.kind not in "iu":

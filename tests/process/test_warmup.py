@@ -1,6 +1,5 @@
 """After a warmup no ordinary call compiles anything, in this process or in the next."""
 
-import io
 import os
 import subprocess
 import sys
@@ -8,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from cache_job import ROOT
-
-from numba_bn import _warmup
 
 JOB = """
 import sys
@@ -62,36 +59,3 @@ def test_nothing_is_compiled_after_it(tmp_path):
     assert (loaded, later) == (0, 0)
     assert len(list(Path(tmp_path).rglob("*.nbc"))) == compiled
     assert run(tmp_path, "float32", "uint8") == (0, compiled, 0)
-
-
-class Terminal(io.StringIO):
-    """Something that looks like a terminal."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("progress", "stream", "shown"),
-    [
-        (None, io.StringIO, False),
-        (None, Terminal, True),
-        (True, io.StringIO, True),
-        (False, Terminal, False),
-    ],
-)
-def test_the_bar(progress, stream, shown, monkeypatch):
-    pytest.importorskip("tqdm")
-    steps = [lambda: None] * 3
-    monkeypatch.setattr(sys, "stderr", stream())
-    assert list(_warmup._shown(steps, progress)) == steps
-    assert ("3/3" in sys.stderr.getvalue()) == shown
-
-
-def test_without_tqdm_there_is_no_bar(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(_warmup, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    assert list(_warmup._shown([len], None)) == [len]
-    with pytest.raises(ImportError, match="numba-bn\\[cli\\]"):
-        _warmup._shown([len], True)

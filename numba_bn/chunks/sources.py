@@ -1,0 +1,186 @@
+"""What is read in blocks: memory maps, HDF5 datasets, zarr arrays, and all that slices alike."""
+
+from __future__ import annotations
+
+import errno
+import math
+import mmap
+import os
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from numba_bn._arrays import Array, as_array, order_of
+from numba_bn._view import Axes
+from numba_bn.chunks.plan import Block, Chunking, lengths_of
+
+_POPULATE_READ, _POPULATE_WRITE = 22, 23  # Linux's, since 5.14
+_PIECE = 4 << 20
+
+
+def is_chunked(x: Any, small: bool = False) -> bool:
+    """Tell whether x is an array to read in blocks: one of chunks, or a memory map.
+
+    A memory map that is not large is like any array in memory, unless `small` ones count.
+    """
+    if isinstance(x, np.memmap):
+        return is_mapped(x) and (small or x.nbytes > 2 * Mapped.limit)
+    return all(hasattr(x, name) for name in ("chunks", "shape", "dtype", "__getitem__"))
+
+
+def is_mapped(x: Any) -> bool:
+    """Tell whether x is a memory map, or a view of one."""
+    return isinstance(x, np.memmap) and x._mmap is not None  # type: ignore[attr-defined]
+
+
+def source_of(call: str, name: str, value: Any) -> Source:
+    """Return how an array is read in blocks."""
+    if is_mapped(value):
+        return Mapped(value)
+    if hasattr(value, "read_direct"):
+        return Hdf5(value)
+    return Source(value if is_chunked(value) else as_array(call, name, value))
+
+
+class Source:
+    """An array that is read by slicing."""
+
+    limit = 32 << 20
+    """Bytes of a block, of which there are two or three in memory at a time."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape: Axes = tuple(map(int, array.shape))
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+
+    @property
+    def name(self) -> str:
+        """Where it is, so that a checkpoint is not taken for one of another array."""
+        return str(getattr(self.array, "store_path", ""))
+
+    def about(self) -> dict[str, Any]:
+        """Return what tells it from other sources."""
+        chunk, written = self.chunking().chunk, self._written()
+        about = {"x": self.name, "shape": self.shape, "dtype": str(self.dtype), "chunks": chunk}
+        return about if written is None else {**about, "last write (ns)": written}
+
+    def _written(self) -> int | None:
+        """Return when its file was last written, where that says whether it is still the same."""
+        return None
+
+    def chunking(self) -> Chunking:
+        """Return how it is kept."""
+        plain = type(self.array) is np.ndarray
+        order = order_of(self.array) if plain else tuple(range(len(self.shape)))
+        chunks = getattr(self.array, "chunks", None)
+        if not chunks or not all(isinstance(n, int) for n in chunks):
+            return Chunking((1,) * len(self.shape), order, True)
+        fitting = (max(1, min(c, n)) for c, n in zip(chunks, self.shape, strict=True))
+        return Chunking(tuple(fitting), order, self._divisible())
+
+    def _divisible(self) -> bool:
+        return False
+
+    def read(self, block: Block) -> Array:
+        """Return a block, which may be overwritten by the next but one."""
+        part: Array = self.array[block]
+        return part
+
+    def release(self, part: Array) -> None:
+        """Let go of a block that was read."""
+
+
+class Hdf5(Source):
+    """A dataset of h5py, read into two buffers in turn: fresh memory for each block is slower."""
+
+    def __init__(self, array: Any) -> None:
+        super().__init__(array)
+        self._buffers = [np.empty(0, np.uint8)] * 2
+
+    @property
+    def name(self) -> str:
+        return f"{os.path.realpath(self.array.file.filename)}:{self.array.name}"
+
+    def _written(self) -> int | None:
+        # a file that is open for writing has a new time when it is opened again
+        return _time_of(self.array.file.filename) if self.array.file.mode == "r" else None
+
+    def _divisible(self) -> bool:
+        return bool(self.array.id.get_create_plist().get_nfilters() == 0)
+
+    def read(self, block: Block) -> Array:
+        dtype, shape = self.dtype.newbyteorder("="), lengths_of(block)
+        nbytes = math.prod(shape) * dtype.itemsize
+        self._buffers.reverse()
+        if self._buffers[0].size < nbytes:
+            self._buffers[0] = np.empty(nbytes, np.uint8)
+        part = self._buffers[0][:nbytes].view(dtype).reshape(shape)
+        self.array.read_direct(part, block)
+        return part
+
+
+class Mapped(Source):
+    """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
+
+    limit = 48 << 20  # mapping copies nothing, and kernels take large blocks faster
+
+    def __init__(self, array: Any) -> None:
+        super().__init__(array.view(np.ndarray))
+        self._map, self._own = array._mmap, array.mode == "c"
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self.path = array.filename and os.path.realpath(array.filename)
+        self.offset = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        """Where in the file the map begins."""
+
+    @property
+    def name(self) -> str:
+        start, _ = self.span(self.array)
+        return f"{self.path}, from byte {self.offset + start}" if self.path else ""
+
+    def _written(self) -> int | None:
+        return _time_of(self.path) if self.path else None
+
+    def read(self, block: Block) -> Array:
+        part: Array = self.array[block]
+        self.bring(part)
+        return part
+
+    def release(self, part: Array) -> None:
+        # pages that were changed in a map of mode "c" are nowhere else
+        if hasattr(self._map, "madvise") and not self._own:
+            low, high = self.span(part)
+            with suppress(OSError):  # pages that were locked into memory stay
+                self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
+
+    def flush(self) -> None:
+        """Bring what was changed to the disk."""
+        self._map.flush()
+
+    def bring(self, part: Array, writing: bool = False) -> None:
+        """Have a part's pages mapped; where the file cannot give them, that is an error here.
+
+        Computing on a page that cannot be read or, in a sparse file, has no room on the disk would
+        end the process.
+        """
+        low, high = self.span(part)
+        advice = _POPULATE_WRITE if writing else _POPULATE_READ
+        try:
+            for start in range(low, high, _PIECE):  # Python waits for each
+                self._map.madvise(advice, start, min(_PIECE, high - start))
+        except (AttributeError, OSError) as error:
+            if getattr(error, "errno", None) == errno.EFAULT:
+                text = "the disk is full or failed, or the file is shorter than its map"
+                raise OSError(errno.EIO, text) from error
+            np.bitwise_or.reduce(self._bytes[low : high : mmap.PAGESIZE])  # not Linux, or old
+
+    def span(self, part: Array) -> tuple[int, int]:
+        """Return from where to where in the map a part lies, from the beginning of a page on."""
+        start = self._bytes.ctypes.data
+        low, high = (address - start for address in np.lib.array_utils.byte_bounds(part))
+        return low - low % mmap.PAGESIZE, high
+
+
+def _time_of(path: str) -> int | None:
+    """Return when a file was last written."""
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else None

@@ -1,0 +1,89 @@
+"""Statistics of what comes in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array, result_dtype
+from numba_bn._progress import bars
+from numba_bn._view import Axes
+from numba_bn.chunks.checkpoint import Merged, digest
+from numba_bn.chunks.plan import Block, blocks
+from numba_bn.chunks.sources import source_of
+from numba_bn.chunks.work import Job, Options, run
+from numba_bn.stats import ChannelStats, channel_stats
+
+
+def of_iterable(
+    call: str, chunks: Iterable[Any], progress: bool | None, how: dict[str, Any]
+) -> ChannelStats:
+    """Return the statistics of arrays that come one after another."""
+    tqdm = bars(call, progress)
+    bar = tqdm(desc=call, unit="B", unit_scale=True) if tqdm else None
+    total: ChannelStats | None = None
+    try:
+        for chunk in chunks:
+            found = channel_stats(chunk, **how)
+            total = found if total is None else total + found
+            if bar is not None:
+                bar.update(getattr(chunk, "nbytes", 0))
+    finally:
+        if bar is not None:
+            bar.close()
+    if total is None:
+        raise ValueError(f"{call}: expected at least one chunk, got none, so of unknown channels")
+    return total
+
+
+def of_source(
+    call: str,
+    x: Any,
+    channel_axis: int | Sequence[int],
+    where: Any,
+    how: dict[str, Any],
+    options: Options,
+) -> ChannelStats:
+    """Return the statistics of a source, block by block in the order of its own chunks."""
+    source = source_of(call, "x", x)
+    result_dtype(call, "x", source.dtype)
+    axes = check.axis_tuple(call, "channel_axis", channel_axis, source.shape)
+    check.nan_policy(call, how["nan_policy"])
+    mask = check.mask(call, where, source)
+
+    def step(merged: Merged, block: Block, part: Array) -> Merged:
+        key, w = _key(block, axes), None if mask is None else mask[block]
+        found = channel_stats(part, channel_axis=axes, where=w, **how)
+        return {**merged, key: merged[key] + found if key in merged else found}
+
+    planned = blocks(source.shape, source.chunking(), source.dtype.itemsize, source.limit)
+    if not planned:
+        return channel_stats(np.empty(source.shape, source.dtype), channel_axis=axes, **how)
+
+    def identity() -> dict[str, Any]:
+        return {"channel_axis": axes, "where": digest(where), **how}
+
+    merged = run(Job(call, source, planned, identity, step, lambda: None), options)
+    return _joined(merged, planned, axes, source.shape)
+
+
+def _key(block: Block, axes: Axes) -> str:
+    """Name the channels of a block."""
+    return ",".join(f"{block[a].start}:{block[a].stop}" for a in axes)
+
+
+def _joined(merged: Merged, planned: Sequence[Block], axes: Axes, shape: Axes) -> ChannelStats:
+    """Return the statistics of all channels, from those of the channels of each block."""
+    channels = tuple(shape[a] for a in axes)
+    if len(merged) == 1:
+        return next(iter(merged.values()))
+    whole: dict[str, Array] = {}
+    for key, place in {_key(b, axes): tuple([b[a] for a in axes]) for b in planned}.items():
+        for name, array in merged[key]._arrays().items():
+            trailing = array.shape[len(axes) :]
+            into = whole.setdefault(name, np.empty(channels + trailing, array.dtype))
+            into[place] = array
+    return ChannelStats._from_arrays(whole)

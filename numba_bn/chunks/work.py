@@ -1,0 +1,139 @@
+"""The loop over the blocks of a job: reading ahead, a bar, a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array
+from numba_bn._progress import bars
+from numba_bn.chunks.ahead import ahead
+from numba_bn.chunks.checkpoint import Checkpoint, Merged, State
+from numba_bn.chunks.plan import Block, lengths_of
+from numba_bn.chunks.sources import Source
+
+
+class Options(NamedTuple):
+    """What every call on chunks may be told."""
+
+    progress: bool | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: float = 5.0
+
+
+class Job(NamedTuple):
+    """Blocks of a source, and what to do with each."""
+
+    call: str
+    source: Source
+    blocks: Sequence[Block]
+    identity: Callable[[], Mapping[str, Any]]
+    """What, beside the source, tells a checkpoint of this job from others."""
+    step: Callable[[Merged, Block, Array], Merged]
+    """From what was merged and the next block to what is merged then."""
+    settle: Callable[[], None]
+    """Brings what was done to where it stays, before a checkpoint says that it is done."""
+    resume: Callable[[Block, Array], None] | None = None
+    """Raises if the last block that a checkpoint says was done was not."""
+
+
+def run(job: Job, options: Options) -> Merged:
+    """Do all blocks, or those that a checkpoint leaves; return what was merged."""
+    checkpoint = _checkpoint(job, options)
+    state = checkpoint.load() if checkpoint else State(0, {})
+    left = job.blocks[state.done :]
+    if state.done and job.resume:
+        last = job.blocks[state.done - 1]
+        job.resume(last, _read(job, last))
+    if checkpoint and left:
+        checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
+    with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
+        try:
+            for block, part in zip(left, parts, strict=True):
+                # in one assignment: an interrupt finds the old state or the new one
+                state = State(state.done + 1, _step(job, state.merged, block, part))
+                job.source.release(part)
+                advance(part.nbytes)
+                if checkpoint and checkpoint.due():
+                    _keep(job, checkpoint, state)
+            if left:
+                _keep(job, checkpoint, state)
+        except BaseException as error:
+            if checkpoint:
+                _save_after(error, job, checkpoint, state)
+            raise
+    return state.merged
+
+
+def _checkpoint(job: Job, options: Options) -> Checkpoint | None:
+    """Return the file that is to hold the job's state."""
+    every = check.number(job.call, "checkpoint_every", options.checkpoint_every)
+    if every < 0:
+        raise ValueError(f"{job.call}: checkpoint_every must be >= 0 seconds, got {every:g}")
+    if options.checkpoint is None:
+        return None
+    identity = {**job.source.about(), "number of blocks": len(job.blocks), **job.identity()}
+    return Checkpoint(job.call, options.checkpoint, every, identity)
+
+
+def _read(job: Job, block: Block) -> Array:
+    """Read a block; an error says which, and of what."""
+    place = f"{_place(block)} of x of shape {job.source.shape}"
+    try:
+        part = job.source.read(block)
+    except OSError as error:
+        where = f", {job.source.name}" if job.source.name else ""
+        text = f"{job.call}: cannot read {place}{where} ({error})"
+        raise OSError(error.errno, text) from error
+    expected, got = lengths_of(block), np.shape(part)
+    if got != expected:
+        raise ValueError(f"{job.call}: {place} must have shape {expected}, got {got}")
+    return part
+
+
+def _step(job: Job, merged: Merged, block: Block, part: Array) -> Merged:
+    """Do a block; an error says which, as its own text speaks of the block alone."""
+    try:
+        return job.step(merged, block, part)
+    except Exception as error:
+        error.add_note(f"{job.call}: in {_place(block)} of x of shape {job.source.shape}")
+        raise
+
+
+def _place(block: Block) -> str:
+    return f"block [{', '.join(f'{s.start}:{s.stop}' for s in block)}]"
+
+
+def _keep(job: Job, checkpoint: Checkpoint | None, state: State) -> None:
+    """Bring what was done to where it stays, and say so."""
+    job.settle()
+    if checkpoint:
+        checkpoint.save(state)
+
+
+def _save_after(error: BaseException, job: Job, checkpoint: Checkpoint, state: State) -> None:
+    """Keep what was done before an error; where that fails too, the earlier checkpoint holds."""
+    try:
+        _keep(job, checkpoint, state)
+    except Exception as second:
+        error.add_note(f"{job.call}: the checkpoint is an earlier one ({second})")
+
+
+@contextmanager
+def _bar(job: Job, options: Options, state: State) -> Iterator[Callable[[int], object]]:
+    """Give what moves the bar on by some bytes."""
+    tqdm, itemsize = bars(job.call, options.progress), job.source.dtype.itemsize
+    if tqdm is None:
+        yield int
+        return
+    sizes = [prod(lengths_of(block)) * itemsize for block in job.blocks]
+    done = sum(sizes[: state.done])
+    with tqdm(total=sum(sizes), initial=done, desc=job.call, unit="B", unit_scale=True) as bar:
+        yield bar.update

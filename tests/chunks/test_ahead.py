@@ -1,0 +1,68 @@
+"""Reading ahead: in order, one ahead, and no thread that stays behind."""
+
+import threading
+
+import pytest
+
+from numba_bn.chunks.ahead import ahead
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name.startswith("numba_bn-reader")]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays():
+    yield
+    assert readers() == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5])
+def test_everything_comes_in_order(number):
+    with ahead(lambda item: item**2, range(number)) as results:
+        assert list(results) == [n**2 for n in range(number)]
+
+
+def test_the_next_is_read_while_the_caller_works():
+    reading = [threading.Event() for _ in range(4)]
+
+    def read(item):
+        reading[item].set()
+        return item
+
+    with ahead(read, range(3)) as results:
+        assert next(results) == 0
+        assert reading[1].wait(10)
+        assert not reading[2].is_set()
+        assert len(readers()) == 1
+
+
+def test_an_error_comes_in_its_place():
+    def read(item):
+        if item == 2:
+            raise OSError("the disk is gone")
+        return item
+
+    got = []
+
+    def take_all():
+        with ahead(read, range(5)) as results:
+            for result in results:
+                got.append(result)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        take_all()
+    assert got == [0, 1]
+
+
+def test_an_error_of_the_caller_ends_the_reading():
+    done = []
+
+    def stop():
+        with ahead(done.append, range(1000)) as results:
+            next(results)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert len(done) <= 2
