@@ -151,6 +151,22 @@ def test_normalize(compare, shape, dtype, added, relu):
     p.near(*compare(call))
 
 
+@over_shapes
+def test_normalize_by_more_digits_of_the_mean(compare, shape):
+    """About a mean that float64 cannot hold, as the forward does."""
+    p = Problem(shape, np.float64)
+    low = np.full_like(p.mean, 2.0**-20)
+
+    def call(module):
+        y, same = p.empty(module), p.empty(module)
+        module.normalize(p.x, p.mean, p.var, p.gamma, p.beta, EPS, y, low=low)
+        module.normalize(p.x, p.mean + low, p.var, p.gamma, p.beta, EPS, same)
+        return y, same
+
+    for y, same in compare(call):
+        p.near(y, same)
+
+
 @over_centring
 @over_dtypes
 def test_forward(compare, shape, dtype, centred):

@@ -60,10 +60,17 @@ def normalize(
     y5: Array,
     residual5: Array | None = None,
     relu: bool = False,
+    low: Array | None = None,
 ) -> None:
-    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
+    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU].
+
+    ``low`` is what the mean lost to rounding.
+    """
     rstd = _rstd(var, eps)
-    y = (x5.astype(np.float64) - _stat(mean)) * _stat(rstd) * _param(gamma, x5) + _param(beta, x5)
+    centred = x5.astype(np.float64) - _stat(mean)
+    if low is not None:
+        centred -= _stat(low)
+    y = centred * _stat(rstd) * _param(gamma, x5) + _param(beta, x5)
     if residual5 is not None:
         y += residual5.astype(np.float64)
     y5[...] = np.where(y < 0.0, 0.0, y) if relu else y

@@ -94,10 +94,14 @@ def normalize(
     y5: Array,
     residual5: Array | None = None,
     relu: bool = False,
+    low: Array | None = None,
 ) -> None:
-    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
-    low = _no_loss(mean.size)
-    _normalize(x5, mean.reshape(-1), low, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
+    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU].
+
+    ``low`` is what the mean lost to rounding.
+    """
+    lost = _no_loss(mean.size) if low is None else low.reshape(-1)
+    _normalize(x5, mean.reshape(-1), lost, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
 
 
 def _normalize(
