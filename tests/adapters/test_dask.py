@@ -90,6 +90,14 @@ def test_variance_is_right_to_twelve_digits_at_a_large_mean(chunks):
     np.testing.assert_allclose(got.var(), want.astype(float), rtol=1e-12)
 
 
+def test_what_the_mean_loses_to_rounding_is_subtracted_too():
+    x = np.random.default_rng(0).normal(1e9, 1, (40, 3))
+    near = x - 1e9  # exactly
+    want = (near - near.mean(0)) / near.std(0)
+    y, _ = nbn.batch_norm_train(lazy(x), eps=0)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-14)
+
+
 def test_the_whole_may_be_a_vector_of_channels():
     got = nbn.channel_stats(da.arange(5, chunks=2), channel_axis=0).compute()
     assert got == nbn.channel_stats(np.arange(5), channel_axis=0)

@@ -26,6 +26,8 @@ from numba_bn.stats import ChannelStats
 _REFUSED = {
     "out": "whose results are computed later, into memory of their own",
     "comm": "whose blocks are computed by the workers of Dask",
+    "progress": "whose progress dask.diagnostics shows",
+    "checkpoint": "which are not read in order: persist what is to be kept",
 }
 
 

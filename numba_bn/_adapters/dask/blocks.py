@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, five_axes
+from numba_bn._arrays import Array, as_array, five_axes, order_of
 from numba_bn._call import Gradients, Output, per_channel
 from numba_bn._dispatch import backend
 from numba_bn._threads import threads
-from numba_bn._view import View
-from numba_bn.functional.batch import _batch_call, _statistics, batch_norm
+from numba_bn._view import View, batch_view
 from numba_bn.stats import ChannelStats
-
-_CALL = "batch_norm_backward"
 
 
 def run(function: Callable[..., Any], names: Iterable[str], options: Any, *blocks: Any) -> Any:
@@ -68,45 +65,91 @@ def of_parameters(gradients: Gradients) -> Array:
     return np.stack([g for g in (gradients.dgamma, gradients.dbeta) if g is not None])
 
 
-def normalized(x: Array, stats: ChannelStats, **options: Any) -> Any:
-    """Normalize a block by the statistics of the whole."""
-    return batch_norm(x, mean=stats.mean, var=stats.var(), **options)
+def normalized(
+    x: Array,
+    stats: ChannelStats,
+    channel_axis: Any,
+    eps: float,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    residual: Array | None = None,
+    activation: str | None = None,
+) -> Any:
+    """Normalize a block by the statistics of the whole, and by what their mean lost to rounding."""
+    call = "batch_norm_train"
+    a, view = _viewed(call, x, channel_axis)
+    named = {"mean": stats.mean, "var": stats.var(), "low": stats._moments.low}
+    mean, var, low = (_statistic(call, n, value, a, view) for n, value in named.items())
+    g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
+    b = check.parameter(call, "beta", beta, view, a.shape, 0.0)
+    y = Output(call, None, a, view)
+    if a.size:
+        a5, r5 = five_axes(a, view), _five_axes(residual, view)
+        relu = activation is not None
+        backend().normalize(a5, mean, var, g, b, eps, y.five_axes, r5, relu, low)
+    return y.done(None)
 
 
-def gradient_sums(eps: float, **given: Any) -> Array:
+def gradient_sums(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    channel_axis: Any,
+    eps: float,
+    where: Array | None = None,
+) -> Array:
     """Return dgamma and dbeta of a block, in float64."""
-    _, view, arrays, statistics, where5 = _backward(**given)
-    if not arrays[1].size:
+    call = "batch_norm_backward"
+    a, view = _viewed(call, x, channel_axis)
+    if not a.size:
         return np.zeros((2, *view.channels))
-    dbeta, dgamma = backend().gradient_sums(*arrays, *statistics, eps, where5)
-    return np.stack([per_channel(dgamma, view), per_channel(dbeta, view)])
+    m, v = (_statistic(call, "", value, a, view) for value in (mean, var))
+    w5 = _five_axes(check.mask(call, where, a), view)
+    sums = backend().gradient_sums(_five_axes(dy, view), five_axes(a, view), m, v, eps, w5)
+    return np.stack([per_channel(each, view) for each in sums[::-1]])
 
 
 def input_gradient(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    channel_axis: Any,
     eps: float,
     gamma: Array | None = None,
+    where: Array | None = None,
     sums: Array | None = None,
     count: Array | None = None,
-    **given: Any,
 ) -> Any:
     """Return dx of a block; of a training step by dgamma, dbeta and count of the whole."""
-    x, view, arrays, statistics, where5 = _backward(**given)
-    dx = Output(_CALL, None, x, view)
-    if x.size:
-        vectors = gamma, count, *((None, None) if sums is None else sums)
-        g, n, dgamma, dbeta = (check.parameter(_CALL, "", v, view, x.shape, 1.0) for v in vectors)
-        both = None if sums is None else (dbeta, dgamma)
-        n = n.reshape(1, -1)
-        backend().input_gradient(*arrays, *statistics, g, both, n, eps, dx.five_axes, where5)
+    call = "batch_norm_backward"
+    a, view = _viewed(call, x, channel_axis)
+    dx = Output(call, None, a, view)
+    if a.size:
+        m, v, n = (_statistic(call, "", value, a, view) for value in (mean, var, count))
+        g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
+        d5, a5 = _five_axes(dy, view), five_axes(a, view)
+        w5 = _five_axes(check.mask(call, where, a), view)
+        both = None
+        if sums is not None:
+            both = tuple(check.parameter(call, "sums", s, view, a.shape) for s in sums[::-1])
+        backend().input_gradient(d5, a5, m, v, g, both, n, eps, dx.five_axes, w5)
     return dx.done(None)
 
 
-def _backward(
-    dy: Array, x: Array, mean: Array, var: Array, channel_axis: Any, where: Array | None = None
-) -> tuple[Array, View, tuple[Array, Array], tuple[Array, Array], Array | None]:
-    """Return x and its view, and as the backend takes them: dy and x, mean and var, the mask."""
-    a, view = _batch_call(_CALL, x, channel_axis)
-    statistics = _statistics(_CALL, None, mean, var, view, a)[:2]
-    mask = check.mask(_CALL, where, a)
-    arrays = five_axes(check.like(_CALL, "dy", dy, a), view), five_axes(a, view)
-    return a, view, arrays, statistics, None if mask is None else five_axes(mask, view)
+def _viewed(call: str, x: Array, channel_axis: Any) -> tuple[Array, View]:
+    """Return a block as the kernels take it, and its view."""
+    a = as_array(call, "x", x)
+    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
+    return a, batch_view(a.shape, order_of(a), axes)
+
+
+def _statistic(call: str, name: str, value: Array | None, x: Array, view: View) -> Array:
+    """Return a value per channel as the kernels take it; ones for None."""
+    return check.parameter(call, name, value, view, x.shape, 1.0).reshape(1, -1)
+
+
+def _five_axes(array: Array | None, view: View) -> Any:
+    """Return an array of x's shape as the kernels take it."""
+    return None if array is None else five_axes(as_array("", "", array), view)
