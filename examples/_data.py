@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 PACKAGES = {"sklearn": "scikit-learn"}
+EXTRAS = {"dask": "dask", "distributed": "dask", "zarr": "zarr"}
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("images", "labels")
 IDX_DIMS = {"images": 3, "labels": 1}
 IDX_UBYTE = 0x08
@@ -62,7 +63,8 @@ def require(module: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
         package = PACKAGES.get(missing, missing)
-        raise UserError(f'{package} is missing: pip install "numba-bn[examples]"') from error
+        extra = EXTRAS.get(missing, "examples")
+        raise UserError(f'{package} is missing: pip install "numba-bn[{extra}]"') from error
 
 
 def load_dataset(path: Path | None, rng: np.random.Generator) -> Dataset:

@@ -8,38 +8,41 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from numba_bn._cli.data import add_merge, add_normalize, add_stats
+from numba_bn._cli.parsers import add_progress, command
+
+_INTERRUPTED = 130  # what a shell gives for a process that SIGINT ended
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 if it failed, or exit with 2 if it was not understood."""
-    parser = argparse.ArgumentParser(
-        prog="numba-bn", description="Batch normalization and its family for plain arrays."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in _COMMANDS:
-        add(commands)
-    arguments = parser.parse_args(argv)
+    """Run a command; return 0, 1 if it failed, 130 after Ctrl-C; exit with 2 if there is none."""
+    arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"numba-bn: {error}", file=sys.stderr)
+        print(f"numba-bn: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        kept = getattr(arguments, "checkpoint", None)
+        again = f"; the same command goes on from {kept}" if kept else ""
+        print(f"numba-bn: interrupted{again}", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 
-def _command(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
-    """Add a command; the caller adds its options, and its ``run`` as a default."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """Return what understands the command line."""
+    whole = argparse.ArgumentParser(
+        prog="numba-bn", description="Batch normalization and its family for plain arrays."
     )
-    return parser
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    for add in _COMMANDS:
+        add(commands)
+    return whole
 
 
 def _add_info(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "info",
         "print what a report of a bug needs: versions, devices, threads, cache",
@@ -57,7 +60,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _add_warmup(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "warmup",
         "compile ahead what ordinary calls need, for images and first calls that must be quick",
@@ -67,11 +70,7 @@ def _add_warmup(commands: Any) -> None:
         "--dtype", nargs="+", default=["float32"], help="of the arrays to come (default: float32)"
     )
     parser.add_argument("--device", default="cpu", help="where they will be (default: cpu)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a bar (default: on a terminal, if tqdm is there)",
-    )
+    add_progress(parser)
     parser.set_defaults(run=_warmup)
 
 
@@ -89,4 +88,4 @@ def _warmup(arguments: argparse.Namespace) -> None:
         raise OSError("what was compiled could be kept nowhere; NUMBA_BN_CACHE names a folder")
 
 
-_COMMANDS = (_add_info, _add_warmup)
+_COMMANDS = (add_stats, add_normalize, add_merge, _add_info, _add_warmup)

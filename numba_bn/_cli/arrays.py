@@ -1,0 +1,146 @@
+"""Arrays by the names that the command line gives them."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+_NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+
+
+def expanded(names: list[str]) -> list[str]:
+    """Return the names with their wildcards replaced by the files that match, in order."""
+    found = []
+    for name in names:
+        path, inner = _parted(name)
+        matches = [path] if os.path.exists(path) or "://" in path else sorted(glob.glob(path))
+        if not matches:
+            raise FileNotFoundError(f"there is no file {path}")
+        found += [f"{match}:{inner}" if inner else match for match in matches]
+    return found
+
+
+@contextmanager
+def opened(
+    name: str, dtype: str | None = None, shape: tuple[int, ...] | None = None
+) -> Iterator[Any]:
+    """Give the array of a name: ``.npy``, ``file.npz:name``, zarr, ``file.h5:/dataset``, raw."""
+    path, inner = _parted(name)
+    if dtype or shape:
+        yield _raw(path, dtype, shape)
+        return
+    start = _start(path)
+    if start.startswith(_HDF5):
+        with _library("h5py", "hdf5").File(path) as file:
+            yield _member(file, inner, path)
+    elif os.path.isdir(path) or path.endswith(".zarr") or "://" in path:
+        kept = _library("zarr", "zarr").open(path, mode="r")
+        yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path)
+    elif start.startswith(_NUMPY):
+        yield _load(path)
+    elif start.startswith(_ZIP):
+        with np.load(path) as file:
+            yield _member(file, inner, path)
+    else:
+        raise ValueError(
+            f"{path} is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --shape"
+        )
+
+
+@contextmanager
+def created(name: str, like: Any, dtype: np.dtype[Any], again: bool) -> Iterator[Any]:
+    """Give a new array, of the kind that its name says; ``again`` is for one that is there."""
+    path, inner = _parted(name)
+    chunks = getattr(like, "chunks", None)
+    shape = tuple(like.shape)
+    if path.endswith((".h5", ".hdf5")):
+        with _library("h5py", "hdf5").File(path, "a") as file:
+            _check_new((inner or "/") in file, name, again)
+            yield file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+    elif path.endswith(".npy"):
+        _check_new(os.path.exists(path), name, again)
+        yield (
+            np.load(path, mmap_mode="r+")
+            if again
+            else np.lib.format.open_memmap(path, "w+", dtype, shape)
+        )
+    elif path.endswith(".zarr"):
+        zarr = _library("zarr", "zarr")
+        _check_new(os.path.exists(path), name, again)
+        yield (
+            zarr.open_array(path, mode="r+")
+            if again
+            else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
+        )
+    else:
+        raise ValueError(f"{name} must end in .npy or .zarr, or be file.h5:/dataset")
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Return the path and what follows its colon: the name of an array within the file."""
+    path, colon, inner = name.rpartition(":")
+    if not colon or os.path.exists(name) or inner.startswith("//") or len(path) == 1:
+        return name, ""
+    return path, inner
+
+
+def _start(path: str) -> bytes:
+    """Return the first bytes of a file, which say what it is."""
+    if not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read(8)
+
+
+def _member(file: Any, inner: str, path: str) -> Any:
+    """Return an array in a file of several; the only one need not be named."""
+    names = [inner] if inner else list(file)
+    if len(names) == 1 and names[0] in file and hasattr(array := file[names[0]], "dtype"):
+        return array
+    among = ", ".join(list(file)) or "nothing"
+    raise ValueError(f"{path} needs the name of an array in it, as in {path}:name; it has {among}")
+
+
+def _load(path: str) -> Any:
+    """Return a ``.npy`` file as a memory map; there is no map of nothing."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:
+        return np.load(path)
+
+
+def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
+    """Return a file of nothing but values."""
+    if not dtype or not shape:
+        raise ValueError("--dtype and --shape go together")
+    kind = np.dtype(dtype)
+    size, needed = os.path.getsize(path), math.prod(shape) * kind.itemsize
+    if size != needed:
+        raise ValueError(f"{path} has {size} bytes; {kind} of shape {shape} has {needed}")
+    return np.memmap(path, kind, "r", shape=shape)
+
+
+def _check_new(there: bool, name: str, again: bool) -> None:
+    """Raise unless an array is there to go on with, or is not there."""
+    if there and not again:
+        raise FileExistsError(
+            f"{name} is there already; remove it, or give the --checkpoint of the job that made it"
+        )
+    if again and not there:
+        raise FileNotFoundError(f"{name} is not there, and the checkpoint says it was begun")
+
+
+def _library(name: str, extra: str) -> Any:
+    """Return a library that is not one of those always there."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        text = f"this needs {name}: python -m pip install 'numba-bn[{extra}]'"
+        raise ImportError(text) from error

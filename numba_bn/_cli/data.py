@@ -1,0 +1,164 @@
+"""The commands on data: ``stats``, ``normalize``, ``merge``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numba_bn._cli.arrays import created, expanded, opened
+from numba_bn._cli.parsers import add_data, command
+
+if TYPE_CHECKING:
+    from numba_bn._arrays import Array
+    from numba_bn.stats import ChannelStats
+
+
+def add_stats(commands: Any) -> None:
+    """Add ``stats``."""
+    parser = command(
+        commands,
+        "stats",
+        "print the count, mean and standard deviation of each channel, and save them",
+        "  numba-bn stats images.npy --channel-axis -1 -o stats.npz\n"
+        "  numba-bn stats 'runs/*.h5:/images' --checkpoint job.npz -o stats.npz\n"
+        "  numba-bn stats cube.zarr --channel-axis 0 --plot stats.png\n"
+        "  numba-bn stats cube.raw --dtype uint16 --shape 200,512,512 --channel-axis 0 --json",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help=".npy, file.npz:name, zarr, file.h5:/dataset, or raw with --dtype and --shape; "
+        "several are taken as one data set",
+    )
+    add_data(parser)
+    parser.add_argument(
+        "--reproducible", action="store_true", help="the same bits in whatever parts and order"
+    )
+    parser.add_argument("--nan-policy", choices=("propagate", "omit", "raise"), default="propagate")
+    parser.add_argument("--plot", metavar="PICTURE", help="draw them, with matplotlib")
+    _add_results(parser)
+    parser.set_defaults(run=_stats)
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    names = expanded(arguments.sources)
+    total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
+    if arguments.plot:
+        from numba_bn._cli.plot import draw
+
+        draw(total).savefig(arguments.plot)
+    _show(total, arguments)
+
+
+def _of_source(n: int, name: str, names: Sequence[str], arguments: argparse.Namespace) -> Any:
+    """Return the statistics of one source; an error says of which."""
+    from numba_bn.stats import channel_stats
+
+    how: dict[str, Any] = {"nan_policy": arguments.nan_policy, "progress": arguments.progress}
+    if arguments.reproducible:
+        how["reproducible"] = True
+    with opened(name, arguments.dtype, arguments.shape) as x:
+        if arguments.checkpoint and type(x) is not np.ndarray:
+            several = len(names) > 1
+            how["checkpoint"] = arguments.checkpoint + (f".{n}" if several else "")
+        try:
+            return channel_stats(x, channel_axis=arguments.channel_axis, **how)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
+def add_normalize(commands: Any) -> None:
+    """Add ``normalize``."""
+    parser = command(
+        commands,
+        "normalize",
+        "normalize each channel by saved statistics, into a new file",
+        "  numba-bn normalize images.npy normalized.npy --channel-axis -1 --stats stats.npz\n"
+        "  numba-bn normalize cube.zarr out.zarr --channel-axis 0 --stats stats.npz "
+        "--checkpoint job.npz\n"
+        "  numba-bn normalize data.h5:/x out.h5:/x --stats stats.npz",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="as for stats")
+    parser.add_argument(
+        "target", metavar="TARGET", help="a new .npy, .zarr or file.h5:/dataset, in source's chunks"
+    )
+    parser.add_argument("--stats", required=True, metavar="FILE", help="saved by stats or merge")
+    parser.add_argument("--eps", type=float, default=1e-5, help="(default: 1e-5)")
+    add_data(parser)
+    parser.set_defaults(run=_normalize)
+
+
+def _normalize(arguments: argparse.Namespace) -> None:
+    from numba_bn._arrays import result_dtype
+    from numba_bn.chunks.normalizing import normalize_chunks
+    from numba_bn.stats import ChannelStats
+
+    stats = ChannelStats.load(arguments.stats)
+    (name,) = expanded([arguments.source])
+    again = arguments.checkpoint is not None and os.path.exists(arguments.checkpoint)
+    with opened(name, arguments.dtype, arguments.shape) as x:
+        dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
+        with created(arguments.target, x, dtype, again) as y:
+            normalize_chunks(
+                x,
+                y,
+                stats,
+                channel_axis=arguments.channel_axis,
+                eps=arguments.eps,
+                progress=arguments.progress,
+                checkpoint=arguments.checkpoint,
+            )
+
+
+def add_merge(commands: Any) -> None:
+    """Add ``merge``."""
+    parser = command(
+        commands,
+        "merge",
+        "merge saved statistics of parts into those of the whole",
+        "  numba-bn merge part1.npz part2.npz -o all.npz\n  numba-bn merge 'stats*.npz' --json",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="saved by stats or merge")
+    _add_results(parser)
+    parser.set_defaults(run=_merge)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from numba_bn.stats import ChannelStats
+
+    _show(reduce(add, map(ChannelStats.load, expanded(arguments.files))), arguments)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="save the statistics as .npz")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _show(stats: ChannelStats, arguments: argparse.Namespace) -> None:
+    """Save statistics if that was asked for, and print them."""
+    if arguments.output:
+        stats.save(arguments.output)
+    columns = {"count": stats.count, "mean": stats.mean, "std": stats.std()}
+    if arguments.json:
+        shown = {name: _plain(values) for name, values in columns.items()}
+        print(json.dumps({"channels": stats.count.shape, **shown}))
+        return
+    print(f"{'channel':>12} {'count':>14} {'mean':>16} {'std':>16}")
+    for place in np.ndindex(stats.count.shape):
+        count, mean, std = (values[place] for values in columns.values())
+        print(f"{','.join(map(str, place)):>12} {count:14.0f} {mean:16.9g} {std:16.9g}")
+
+
+def _plain(values: Array) -> Any:
+    """Return numbers as JSON has them, which knows no NaN."""
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()

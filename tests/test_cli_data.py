@@ -1,0 +1,250 @@
+"""The commands on data, from the shell: what they print, save, and exit with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import numba_bn as nbn
+from numba_bn import _cli
+from numba_bn._cli import arrays, plot
+
+X = np.random.default_rng(0).normal(50.0, 4.0, (30, 4, 25)).astype(np.float32)
+STATS = nbn.channel_stats(X)
+
+
+def zarr_array(path, **how):
+    return pytest.importorskip("zarr").create_array(path, data=X, chunks=(7, 4, 25), **how)
+
+
+def hdf5_file(path, *names):
+    with pytest.importorskip("h5py").File(path, "w") as file:
+        for name in names:
+            file.create_dataset(name, data=X)
+
+
+def zarr_group(path):
+    group = pytest.importorskip("zarr").create_group(path)
+    group.create_array("a", data=X)
+    group.create_array("b", data=X[:1])
+
+
+MAKE = {
+    "x.npy": lambda: np.save("x.npy", X),
+    "x.npz": lambda: np.savez("x.npz", X),
+    "two.npz:a": lambda: np.savez_compressed("two.npz", a=X, b=X[0]),
+    "x.zarr": lambda: zarr_array("x.zarr"),
+    "group.zarr:a": lambda: zarr_group("group.zarr"),
+    "x.h5": lambda: hdf5_file("x.h5", "x"),
+    "two.h5:/a/b": lambda: hdf5_file("two.h5", "a/b", "c"),
+    "odd:name.npy": lambda: np.save("odd:name.npy", X),
+    "x.raw --dtype float32 --shape 30,4,25": lambda: X.tofile("x.raw"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def close(found, expected=STATS):
+    """Tell whether statistics are equal but for rounding."""
+    np.testing.assert_array_equal(found.count, expected.count)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-14)
+    np.testing.assert_allclose(found.m2, expected.m2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_stats_of_any_file(name, capsys):
+    MAKE[name]()
+    assert _cli.main(["stats", *name.split(" "), "-o", "stats.npz"]) == 0
+    close(nbn.ChannelStats.load("stats.npz"))
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["channel", "count", "mean", "std"]
+    rows = [line.split() for line in lines]
+    assert [row[:2] for row in rows] == [[str(k), "750"] for k in range(4)]
+    np.testing.assert_allclose([float(row[2]) for row in rows], STATS.mean, rtol=1e-8)
+    np.testing.assert_allclose([float(row[3]) for row in rows], STATS.std(), rtol=1e-8)
+
+
+def test_several_sources_are_one_data_set():
+    for n in range(3):
+        np.save(f"part{n}.npy", X[10 * n : 10 * n + 10])
+    assert _cli.main(["stats", "part*.npy", "-o", "all.npz"]) == 0
+    close(nbn.ChannelStats.load("all.npz"))
+    assert _cli.main(["stats", "part0.npy", "part[12].npy", "-o", "all.npz"]) == 0
+    close(nbn.ChannelStats.load("all.npz"))
+
+
+def test_merge():
+    for n in range(3):
+        nbn.channel_stats(X[10 * n : 10 * n + 10]).save(f"part{n}.npz")
+    assert _cli.main(["merge", "part*.npz", "-o", "all.npz"]) == 0
+    close(nbn.ChannelStats.load("all.npz"))
+
+
+def test_json_is_for_programs(capsys):
+    np.save("x.npy", np.array([[1.0, np.nan], [3.0, 2.0]]))
+    assert _cli.main(["stats", "x.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "channels": [2],
+        "count": [2, 2],
+        "mean": [2, None],
+        "std": [1, None],
+    }
+    assert _cli.main(["stats", "x.npy", "--json", "--nan-policy", "omit"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == [2, 1]
+
+
+def test_several_channel_axes(capsys):
+    np.save("x.npy", X)
+    assert _cli.main(["stats", "x.npy", "--channel-axis", "1,-1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 101
+    assert lines[26].split()[0] == "1,0"
+
+
+@pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "job.npz"]])
+@pytest.mark.parametrize("target", ["y.npy", "y.zarr", "y.h5:/a/y"])
+@pytest.mark.parametrize("source", ["x.npy", "x.zarr", "x.h5"])
+def test_normalize(source, target, checkpoint):
+    MAKE[source]()
+    pytest.importorskip("h5py")
+    pytest.importorskip("zarr")
+    STATS.save("stats.npz")
+    command = ["normalize", source, target, "--stats", "stats.npz", "--eps", "0.5", *checkpoint]
+    assert _cli.main(command) == 0
+    with arrays.opened(target) as y:
+        expected = nbn.batch_norm(X, mean=STATS.mean, var=STATS.var(), eps=0.5)
+        np.testing.assert_array_equal(y[...], expected)
+    assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
+
+
+def test_a_picture():
+    pytest.importorskip("matplotlib")
+    np.save("x.npy", X)
+    assert _cli.main(["stats", "x.npy", "--plot", "x.png"]) == 0
+    with open("x.png", "rb") as file:
+        assert file.read(4) == b"\x89PNG"
+    above, *below = plot.draw(STATS).axes
+    line, _, _ = above.containers[0]
+    np.testing.assert_array_equal(line.get_ydata(), STATS.mean)
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in below] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("stats missing.npy", "there is no file missing.npy"),
+        ("stats none*.npy", "there is no file none*.npy"),
+        ("stats x.txt", "x.txt is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --sh"),
+        ("stats x.txt --dtype float32", "--dtype and --shape go together"),
+        ("stats x.txt --dtype f4 --shape 2,3", "x.txt has 6 bytes; float32 of shape (2, 3) has 24"),
+        ("stats x.npy --channel-axis 3", "x.npy: channel_stats: channel_axis must lie in [-3, 3)"),
+        (
+            "stats two.npz",
+            "two.npz needs the name of an array in it, as in two.npz:name; it has a,",
+        ),
+        ("stats two.npz:c", "two.npz needs the name of an array in it, as in two.npz:name; it has"),
+        ("stats two.h5", "two.h5 needs the name of an array in it, as in two.h5:name; it has a, c"),
+        ("stats two.h5:/a", "two.h5 needs the name of an array in it"),
+        ("stats group.zarr", "group.zarr needs the name of an array in it"),
+        ("stats x.npy two.npz:b", "ChannelStats.merge: other must have channels of shape (4,)"),
+        ("merge x.npy", "ChannelStats.load: x.npy is not a file of ChannelStats"),
+        ("normalize x.npy y.txt --stats s.npz", "y.txt must end in .npy or .zarr, or be file.h5:"),
+        ("normalize x.npy x.npy --stats s.npz", "x.npy is there already; remove it, or give the"),
+        ("normalize x.npy y.npy --stats x.npz", "ChannelStats.load: x.npz is not a file of"),
+        ("normalize x.npy y.npy --stats s.npz --eps -1", "normalize_chunks: eps must be finite"),
+    ],
+)
+def test_errors_are_on_stderr_without_a_traceback(command, text, capsys):
+    for make in MAKE.values():
+        make()
+    STATS.save("s.npz")
+    with open("x.txt", "w") as file:
+        file.write("text.\n")
+    assert _cli.main(command.split()) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"numba-bn: {text}"), captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "extra"), [("h5py", "hdf5"), ("zarr", "zarr")])
+def test_what_is_missing_is_named(name, extra, monkeypatch, capsys):
+    MAKE["x.h5" if name == "h5py" else "x.zarr"]()
+    monkeypatch.setitem(sys.modules, name, None)
+    assert _cli.main(["stats", "x.h5" if name == "h5py" else "x.zarr"]) == 1
+    assert (
+        f"this needs {name}: python -m pip install 'numba-bn[{extra}]'" in capsys.readouterr().err
+    )
+
+
+def test_no_matplotlib(monkeypatch, capsys):
+    np.save("x.npy", X)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert _cli.main(["stats", "x.npy", "--plot", "x.png"]) == 1
+    assert (
+        "--plot needs matplotlib: python -m pip install 'numba-bn[plot]'" in capsys.readouterr().err
+    )
+
+
+def test_empty_files(capsys):
+    np.save("x.npy", np.empty((0, 2), np.float32))
+    assert _cli.main(["stats", "x.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == [0, 0]
+
+
+@pytest.mark.parametrize("command", ["stats", "normalize", "merge"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _cli.main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"\nexamples:\n  numba-bn {command} " in capsys.readouterr().out
+
+
+def run(*command, **how):
+    """Start the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "numba_bn", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # where Ctrl-C is ignored, as in a job in the background of a shell, it would be here too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **how,
+    )
+
+
+def test_from_the_shell_end_to_end():
+    np.save("x.npy", X)
+    out, err = run("stats", "x.npy", "-o", "s.npz", "--progress", "--checkpoint", "j").communicate()
+    assert out.startswith("     channel")
+    assert "channel_stats: 100%" in err
+    process = run("normalize", "x.npy", "y.npy", "--stats", "s.npz")
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
+    found = nbn.channel_stats(np.load("y.npy"))
+    np.testing.assert_allclose(found.mean, 0, atol=1e-6)
+    np.testing.assert_allclose(found.std(), 1, rtol=1e-5)
+
+
+def test_ctrl_c_exits_with_130_and_leaves_the_checkpoint():
+    large = np.lib.format.open_memmap("x.npy", "w+", "f4", (8000, 4, 100_000))  # zeros: on no disk
+    assert large.nbytes > 10e9
+    process = run("stats", "x.npy", "--checkpoint", "job.npz")
+    while not os.path.exists("job.npz"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "numba-bn: interrupted; the same command goes on from job.npz\n"
+    with np.load("job.npz") as file:
+        assert file["done"] * 40e6 < large.nbytes
