@@ -98,6 +98,21 @@ def test_what_the_mean_loses_to_rounding_is_subtracted_too():
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-14)
 
 
+def test_channels_in_several_chunks_are_put_together():
+    x = np.arange(4.0 * 3 * 5 * 6).reshape(4, 3, 5, 6)
+    where = np.ones(x.shape, bool)
+    where[:, 1] = False
+    lazy_stats = nbn.channel_stats(da.from_array(x, chunks=(3, 2, 2, 4)), channel_axis=(1, 3))
+    want = nbn.channel_stats(x, channel_axis=(1, 3))
+    got = lazy_stats.compute()
+    for name in BITS:
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-14)
+    np.testing.assert_array_equal(got.mean, lazy_stats.mean)
+    got = nbn.channel_stats(da.from_array(x, chunks=(3, 1, 2, 4)), where=where).compute()
+    assert np.isnan(got.mean).tolist() == [False, True, False]
+    assert got.count.tolist() == [120, 0, 120]
+
+
 def test_the_whole_may_be_a_vector_of_channels():
     got = nbn.channel_stats(da.arange(5, chunks=2), channel_axis=0).compute()
     assert got == nbn.channel_stats(np.arange(5), channel_axis=0)

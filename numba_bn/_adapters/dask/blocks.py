@@ -41,10 +41,23 @@ def joined(parts: Any, axis: int = 0) -> ChannelStats:
     """Put the statistics of blocks of channels, a nested list, side by side."""
     if isinstance(parts, ChannelStats):
         return parts
-    arrays = [joined(part, axis + 1)._arrays() for part in parts]
-    return ChannelStats._from_arrays(
-        {name: np.concatenate([each[name] for each in arrays], axis) for name in arrays[0]}
-    )
+    each = [joined(part, axis + 1) for part in parts]
+    lengths = [stats.count.shape[axis] for stats in each]
+    places = ((sum(lengths[:i]), sum(lengths[i + 1 :])) for i in range(len(each)))
+    result: ChannelStats = merged([_among(*p, axis) for p in zip(each, places, strict=True)])
+    return result
+
+
+def _among(stats: ChannelStats, others: tuple[int, int], axis: int) -> ChannelStats:
+    """Return statistics with as many channels without a value before and after them."""
+    ndim, arrays = stats.count.ndim, stats._arrays()
+    for name, array in arrays.items():
+        if array.ndim >= ndim:  # its last axes are the channels'
+            width = [(0, 0)] * array.ndim
+            width[array.ndim - ndim + axis] = others
+            empty = np.nan if name == "mean" else 0
+            arrays[name] = np.pad(array, width, constant_values=empty)
+    return ChannelStats._from_arrays(arrays)
 
 
 def field(stats: ChannelStats, name: str, *args: float) -> Array:

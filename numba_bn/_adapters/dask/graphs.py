@@ -89,6 +89,7 @@ class Graph:
             parts,
             chunk=blocks.same,
             aggregate=blocks.merged,
+            name=self.name,
             axis=tuple(a for a in range(parts.ndim) if a not in self.own),
             concatenate=False,
             dtype=parts.dtype,
