@@ -65,6 +65,9 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
     def __dask_keys__(self) -> Any:
         return self.blocks.__dask_keys__()
 
+    def __dask_layers__(self) -> Any:
+        return self.blocks.__dask_layers__()
+
     def __dask_tokenize__(self) -> Any:
         return type(self).__name__, self.blocks.name
 
