@@ -24,14 +24,18 @@ def table(found: Found) -> str:
         f"Times are medians in milliseconds, of {samples}. The limit is a plain",
         "pass `y = a*x + b` over the same arrays on the same threads, for a backward",
         "`z = a*x + b*y`; “× faster” is against the fastest of PyTorch, torch.compile and JAX.\n",
-        *_markdown(["", "value", "at least", ""], [_summary(line) for line in found["summary"]]),
+        *markdown_table(
+            ["", "value", "at least", ""], [_summary(line) for line in found["summary"]]
+        ),
         "",
-        *_markdown([*heads, *peers, "× faster"], [_cells(row, peers) for row in found["rows"]]),
+        *markdown_table(
+            [*heads, *peers, "× faster"], [_cells(row, peers) for row in found["rows"]]
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(heads: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(heads: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 

@@ -23,6 +23,8 @@ _STRANGERS = {
     "DataArray": "pass {0}.data",
     "Tensor": "pass {0}.detach().numpy()",
 }
+_KEPT = "read it, {0}[...]; channel_stats and normalize_chunks take what exceeds memory"
+_OTHERS = "convert it with np.asarray first"
 
 
 def as_array(call: str, name: str, value: object) -> Array:
@@ -40,7 +42,7 @@ def as_array(call: str, name: str, value: object) -> Array:
             raise ValueError(f"{call}: {name} must be an array of numbers: {error}") from None
     else:
         kind = type(value).__name__
-        hint = _STRANGERS.get(kind, "convert it with np.asarray first").format(name)
+        hint = _STRANGERS.get(kind, _KEPT if hasattr(value, "chunks") else _OTHERS).format(name)
         raise TypeError(f"{call}: {name} must be a NumPy array, got {kind}; {hint}")
     if not (x.dtype.isnative and x.flags.aligned):
         x = x.astype(x.dtype.newbyteorder("="))

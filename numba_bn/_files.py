@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
 
 
-@contextmanager
-def replaced(call: str, path: str | os.PathLike[str] | bytes) -> Iterator[BinaryIO]:
-    """Give a file to write, which takes the place of `path` at the end, unless an error came."""
+def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays to `path` as ``.npz``."""
     path = os.path.realpath(os.fsdecode(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{call}: path must be that of a regular file or a new one, got {path}")
+    named = dict(arrays)
     aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
     try:
         with open(aside, "xb") as file:
-            yield file
+            np.savez(file, **named)
             file.flush()
             os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
         os.replace(aside, path)

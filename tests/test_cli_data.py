@@ -81,6 +81,14 @@ def test_several_sources_are_one_data_set():
     close(nbn.ChannelStats.load("all.npz"))
 
 
+def test_reproducible_sources_in_any_order():
+    for n in range(3):
+        np.save(f"part{n}.npy", X[10 * n : 10 * n + 10])
+    command = ["part2.npy", "part0.npy", "part1.npy", "--reproducible", "-o", "all.npz"]
+    assert _cli.main(["stats", *command]) == 0
+    assert nbn.ChannelStats.load("all.npz") == nbn.channel_stats(X, reproducible=True)
+
+
 def test_merge():
     for n in range(3):
         nbn.channel_stats(X[10 * n : 10 * n + 10]).save(f"part{n}.npz")

@@ -15,7 +15,7 @@ from numba_bn._kernels import reference
 
 EPS = 1e-3
 FORWARD = ["moments", "normalize", "forward"]
-FUNCTIONS = [*FORWARD, "gradient_sums", "input_gradient", "backward", "relu_gradient"]
+FUNCTIONS = [*FORWARD, "gradient_sums", "input_gradient", "backward", "relu_gradient", "exact_sums"]
 SHAPES = [
     (1, 5, 3, 1, 1),
     (1, 2, 37, 1, 49),

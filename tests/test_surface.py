@@ -132,22 +132,11 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     arrays = [n for n in parameters if n not in options]
     assert set(options) <= {
         *("axis", "channel_axis", "output_axis", "eps", "where", "residual", "activation"),
-        *("out", "mean", "var", "stats", "y", "nan_policy"),
+        *("out", "mean", "var", "stats", "y", "nan_policy", "reproducible"),
         *("progress", "checkpoint", "checkpoint_every"),
     }
-    order = [
-        "dy",
-        "x",
-        "num_groups",
-        "weight",
-        "bias",
-        "source",
-        "target",
-        "stats",
-        "gamma",
-        "beta",
-    ]
-    order += ["mean", "var"]
+    order = ["dy", "x", "num_groups", "weight", "bias", "source", "target", "stats"]
+    order += ["gamma", "beta", "mean", "var"]
     assert arrays == [n for n in order if n in arrays]
     defaults = {n: parameters[n].default for n in options}
     assert defaults.get("eps", 1e-5) == 1e-5

@@ -62,15 +62,14 @@ def _of_source(n: int, name: str, names: Sequence[str], arguments: argparse.Name
     """Return the statistics of one source; an error says of which."""
     from numba_bn.stats import channel_stats
 
-    how: dict[str, Any] = {"nan_policy": arguments.nan_policy, "progress": arguments.progress}
-    if arguments.reproducible:
-        how["reproducible"] = True
+    named = ("channel_axis", "nan_policy", "reproducible", "progress")
+    how = {option: getattr(arguments, option) for option in named}
     with opened(name, arguments.dtype, arguments.shape) as x:
         if arguments.checkpoint and type(x) is not np.ndarray:
             several = len(names) > 1
             how["checkpoint"] = arguments.checkpoint + (f".{n}" if several else "")
         try:
-            return channel_stats(x, channel_axis=arguments.channel_axis, **how)
+            return channel_stats(x, **how)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {error}") from error
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from numba_bn._arrays import Array
-from numba_bn._files import replaced
+from numba_bn._files import write
 from numba_bn.stats import ChannelStats
 
 Merged = Mapping[str, ChannelStats]
@@ -79,8 +79,7 @@ class Checkpoint:
             for key, stats in state.merged.items()
             for name, array in stats._arrays().items()
         }
-        with replaced(self._call, self._path) as file:
-            np.savez(file, job=json.dumps(self._job), done=state.done, **arrays)
+        write(self._call, self._path, {"job": json.dumps(self._job), "done": state.done, **arrays})
         self._saved = time.monotonic()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import math
 import mmap
 import os
+import sys
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,8 @@ from numba_bn._view import Axes
 from numba_bn.chunks.plan import Block, Chunking, lengths_of
 
 _POPULATE_READ, _POPULATE_WRITE = 22, 23  # Linux's, since 5.14
-_PIECE = 4 << 20
+_UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.EINTR, errno.EAGAIN)
+"""What leaves open whether pages are there: another system, an older one, a signal."""
 
 
 def is_chunked(x: Any, small: bool = False) -> bool:
@@ -46,7 +50,7 @@ def source_of(call: str, name: str, value: Any) -> Source:
 class Source:
     """An array that is read by slicing."""
 
-    limit = 32 << 20
+    limit = 16 << 20
     """Bytes of a block, of which there are two or three in memory at a time."""
 
     def __init__(self, array: Any) -> None:
@@ -87,7 +91,7 @@ class Source:
         part: Array = self.array[block]
         return part
 
-    def release(self, part: Array) -> None:
+    def release(self, block: Block) -> None:
         """Let go of a block that was read."""
 
 
@@ -123,7 +127,7 @@ class Hdf5(Source):
 class Mapped(Source):
     """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
 
-    limit = 48 << 20  # mapping copies nothing, and kernels take large blocks faster
+    limit = 56 << 20  # mapping copies nothing, and kernels take large blocks faster
 
     def __init__(self, array: Any) -> None:
         super().__init__(array.view(np.ndarray))
@@ -146,10 +150,10 @@ class Mapped(Source):
         self.bring(part)
         return part
 
-    def release(self, part: Array) -> None:
+    def release(self, block: Block) -> None:
         # pages that were changed in a map of mode "c" are nowhere else
         if hasattr(self._map, "madvise") and not self._own:
-            low, high = self.span(part)
+            low, high = self.span(self.array[block])
             with suppress(OSError):  # pages that were locked into memory stay
                 self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
 
@@ -164,21 +168,37 @@ class Mapped(Source):
         end the process.
         """
         low, high = self.span(part)
-        advice = _POPULATE_WRITE if writing else _POPULATE_READ
-        try:
-            for start in range(low, high, _PIECE):  # Python waits for each
-                self._map.madvise(advice, start, min(_PIECE, high - start))
-        except (AttributeError, OSError) as error:
-            if getattr(error, "errno", None) == errno.EFAULT:
-                text = "the disk is full or failed, or the file is shorter than its map"
-                raise OSError(errno.EIO, text) from error
-            np.bitwise_or.reduce(self._bytes[low : high : mmap.PAGESIZE])  # not Linux, or old
+        failed = _populate(self._bytes.ctypes.data + low, high - low, writing)
+        if failed in _UNKNOWN:
+            np.bitwise_or.reduce(self._bytes[low : high : mmap.PAGESIZE])
+        elif failed == errno.EFAULT:
+            text = "the disk is full or failed, or the file is shorter than its map"
+            raise OSError(errno.EIO, text)
+        elif failed:
+            raise OSError(failed, os.strerror(failed))
 
     def span(self, part: Array) -> tuple[int, int]:
         """Return from where to where in the map a part lies, from the beginning of a page on."""
         start = self._bytes.ctypes.data
         low, high = (address - start for address in np.lib.array_utils.byte_bounds(part))
         return low - low % mmap.PAGESIZE, high
+
+
+def _populate(address: int, nbytes: int, writing: bool) -> int:
+    """Let Linux map pages; return the number of the error, or 0.
+
+    By way of ctypes, as `mmap.madvise` lets no other thread of Python run while it reads a disk.
+    """
+    if sys.platform != "linux":
+        return errno.ENOSYS
+    advice = _POPULATE_WRITE if writing else _POPULATE_READ
+    failed = _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), advice)
+    return ctypes.get_errno() if failed else 0
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _time_of(path: str) -> int | None:

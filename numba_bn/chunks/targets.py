@@ -108,7 +108,7 @@ class MappedTarget(Target):
         into = self.kept.array[block]
         if not np.may_share_memory(part, into):
             into[...] = part
-        self.kept.release(into)
+        self.kept.release(block)
 
     def settle(self) -> None:
         self.kept.flush()

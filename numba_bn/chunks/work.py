@@ -9,10 +9,8 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from numba_bn import _validate as check
-from numba_bn._arrays import Array
+from numba_bn._arrays import Array, as_array
 from numba_bn._progress import bars
 from numba_bn.chunks.ahead import ahead
 from numba_bn.chunks.checkpoint import Checkpoint, Merged, State
@@ -59,7 +57,7 @@ def run(job: Job, options: Options) -> Merged:
             for block, part in zip(left, parts, strict=True):
                 # in one assignment: an interrupt finds the old state or the new one
                 state = State(state.done + 1, _step(job, state.merged, block, part))
-                job.source.release(part)
+                job.source.release(block)
                 advance(part.nbytes)
                 if checkpoint and checkpoint.due():
                     _keep(job, checkpoint, state)
@@ -87,14 +85,14 @@ def _read(job: Job, block: Block) -> Array:
     """Read a block; an error says which, and of what."""
     place = f"{_place(block)} of x of shape {job.source.shape}"
     try:
-        part = job.source.read(block)
+        part = as_array(job.call, "x[...]", job.source.read(block))
     except OSError as error:
         where = f", {job.source.name}" if job.source.name else ""
         text = f"{job.call}: cannot read {place}{where} ({error})"
         raise OSError(error.errno, text) from error
-    expected, got = lengths_of(block), np.shape(part)
-    if got != expected:
-        raise ValueError(f"{job.call}: {place} must have shape {expected}, got {got}")
+    expected = lengths_of(block)
+    if part.shape != expected:
+        raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
 
 

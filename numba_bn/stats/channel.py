@@ -10,14 +10,15 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
+from numba_bn._arrays import Array, five_axes, order_of
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
-from numba_bn._files import replaced
+from numba_bn._files import write
 from numba_bn._view import View, batch_view
 from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
-from numba_bn.stats._moments import Moments
+from numba_bn.stats._exact import Exact, exact_from
+from numba_bn.stats._moments import Moments, moments_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -59,13 +60,13 @@ class ChannelStats:
     array([7.])
     """
 
-    __slots__ = ("_moments",)
+    __slots__ = ("_state",)
     __hash__ = None  # type: ignore[assignment]
-    _moments: Moments
+    _state: Moments | Exact
     """All there is in one, so that an interrupt cannot leave it out of step."""
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
-        self._moments = _held(count, mean, m2)
+        self._state = moments_of(count, mean, m2)
 
     @classmethod
     def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
@@ -73,11 +74,21 @@ class ChannelStats:
         return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
 
     @classmethod
-    def _with(cls, moments: Moments) -> ChannelStats:
-        """Return the statistics in moments."""
+    def _with(cls, state: Moments | Exact) -> ChannelStats:
+        """Return the statistics in a state."""
         self = cls.__new__(cls)
-        self._moments = moments
+        self._state = state
         return self
+
+    @property
+    def _moments(self) -> Moments:
+        """Count, mean, what the mean lost to rounding, and m2, of one moment."""
+        return self._state.moments
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether they are exact sums, which no order of merging changes."""
+        return isinstance(self._state, Exact)
 
     @property
     def count(self) -> Array:
@@ -109,13 +120,13 @@ class ChannelStats:
         if not isinstance(other, ChannelStats):
             kind = type(other).__name__
             raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
-        mine, theirs = self._moments, other._moments
+        mine, theirs = self._state, other._state
         if mine.count.shape != theirs.count.shape:
             raise ValueError(
                 f"ChannelStats.merge: other must have channels of shape {mine.count.shape}, "
                 f"got {theirs.count.shape}"
             )
-        return self._with(mine.merge(theirs))
+        return self._with(_merged(mine, theirs))
 
     def __add__(self, other: object) -> ChannelStats:
         return self.merge(other) if isinstance(other, ChannelStats) else NotImplemented
@@ -126,21 +137,27 @@ class ChannelStats:
         *,
         channel_axis: int | Sequence[int] = 1,
         where: ArrayLike | None = None,
+        reproducible: bool | None = None,
     ) -> ChannelStats:
-        """Take in the values of `x`, and return self; on an error nothing is changed."""
-        new = channel_stats(x, channel_axis=channel_axis, where=where)
+        """Take in the values of `x`, and return self; on an error nothing is changed.
+
+        They are summed exactly if `reproducible`, by default if these statistics are.
+        """
+        exact = self.reproducible if reproducible is None else reproducible
+        new = channel_stats(x, channel_axis=channel_axis, where=where, reproducible=exact)
         with _turns.lock:
-            self._moments = self.merge(new)._moments
+            self._state = self.merge(new)._state
         return self
 
     def _arrays(self) -> dict[str, Array]:
         """Return all there is to keep, by name."""
-        return self._moments.arrays()
+        return self._state.arrays()
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelStats:
         """Return the statistics in what `_arrays` gave."""
-        return cls._with(_held(**arrays))
+        exact = "exact_version" in arrays
+        return cls._with(exact_from(arrays) if exact else moments_of(**arrays))
 
     @classmethod
     def from_chunks(
@@ -149,22 +166,22 @@ class ChannelStats:
         *,
         channel_axis: int | Sequence[int] = 1,
         nan_policy: str = "propagate",
+        reproducible: bool = False,
         progress: bool | None = None,
     ) -> ChannelStats:
         """Return the statistics of arrays that come one after another, of any sizes.
 
-        `channel_axis` and `nan_policy` are those of `channel_stats`. `progress` shows a bar, by
-        tqdm; by default on a terminal, if tqdm is there.
+        `channel_axis`, `nan_policy` and `reproducible` are those of `channel_stats`. `progress`
+        shows a bar, by tqdm; by default on a terminal, if tqdm is there.
         """
         from numba_bn.chunks.statistics import of_iterable
 
-        how = {"channel_axis": channel_axis, "nan_policy": nan_policy}
+        how = {"channel_axis": channel_axis, "nan_policy": nan_policy, "reproducible": reproducible}
         return of_iterable("ChannelStats.from_chunks", chunks, progress, how)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        with replaced("ChannelStats.save", path) as file:
-            np.savez(file, **self._arrays())  # type: ignore[arg-type]
+        write("ChannelStats.save", path, self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
@@ -183,37 +200,34 @@ class ChannelStats:
         if not isinstance(other, ChannelStats):
             return NotImplemented
         mine, theirs = self._arrays(), other._arrays()
-        return all(np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine)
+        return mine.keys() == theirs.keys() and all(
+            np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChannelStats._from_arrays, (self._arrays(),)
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            f"{name}={np.array2string(getattr(self, name), threshold=6, precision=6)}"
+            f"{name}={np.array2string(getattr(self._moments, name), threshold=6, precision=6)}"
             for name in _FIELDS
         )
-        return f"ChannelStats({fields})"
+        return f"ChannelStats({fields}{', reproducible=True' if self.reproducible else ''})"
 
 
-def _held(
-    count: ArrayLike, mean: ArrayLike, m2: ArrayLike, mean_low: ArrayLike | None = None
-) -> Moments:
-    """Return copies of arrays of one shape; older files have no ``mean_low``."""
-    named = {"count": count, "mean": mean, "m2": m2, "mean_low": mean_low}
-    arrays = [_float64("ChannelStats", k, v) for k, v in named.items() if v is not None]
-    if len({a.shape for a in arrays}) > 1:
-        shapes = ", ".join(str(a.shape) for a in arrays)
-        raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
-    n, high, squares, *low = arrays
-    return Moments(n, high, low[0] if low else np.zeros(n.shape), squares)
-
-
-def _float64(call: str, name: str, value: object) -> Array:
-    """Return a copy of an array argument as float64."""
-    array = as_array(call, name, value)
-    result_dtype(call, name, array.dtype)
-    return array.astype(np.float64)
+def _merged(mine: Moments | Exact, theirs: Moments | Exact) -> Moments | Exact:
+    """Return the state of both; what is empty goes with any."""
+    if isinstance(mine, Exact) and isinstance(theirs, Exact):
+        return mine.merge(theirs)
+    if isinstance(mine, Moments) and isinstance(theirs, Moments):
+        return mine.merge(theirs)
+    exact, rounded = (mine, theirs) if isinstance(mine, Exact) else (theirs, mine)
+    if rounded.count.any():
+        raise ValueError(
+            "ChannelStats.merge: statistics with reproducible=True merge with such alone, "
+            f"got {'other' if rounded is theirs else 'self'} without"
+        )
+    return exact
 
 
 def variance(count: Array, m2: Array, correction: float) -> Array:
@@ -230,6 +244,7 @@ def channel_stats(
     channel_axis: int | Sequence[int] = 1,
     where: ArrayLike | None = None,
     nan_policy: str = "propagate",
+    reproducible: bool = False,
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 5.0,
@@ -242,7 +257,7 @@ def channel_stats(
     Parameters
     ----------
     x : array_like, any shape
-        float16, bfloat16, float32, float64, or integers. A memory map of more than 96 MB, an HDF5
+        float16, bfloat16, float32, float64, or integers. A memory map of more than 112 MB, an HDF5
         dataset (h5py), a zarr array, and whatever else has chunks and slices alike is read block by
         block, along its own chunks, the next one while the kernels work.
     channel_axis : int or tuple of int, default 1
@@ -251,6 +266,9 @@ def channel_stats(
         False keeps a value out.
     nan_policy : {"propagate", "omit", "raise"}
         What NaN does: make its channel NaN, not count, or raise.
+    reproducible : bool, default False
+        Sum exactly: the same bits however a data set is cut into arrays and in whatever order their
+        statistics are merged, by any number of threads and processes.
     progress : bool, optional
         Of what is read block by block, whether to show a bar, which needs tqdm; by default on a
         terminal, if tqdm is there.
@@ -288,7 +306,7 @@ def channel_stats(
         from numba_bn.chunks import statistics, work
 
         options = work.Options(progress, checkpoint, checkpoint_every)
-        how = {"nan_policy": nan_policy}
+        how = {"nan_policy": nan_policy, "reproducible": reproducible}
         return statistics.of_source(call, x, channel_axis, where, how, options)
     a = real_array(call, x)
     if checkpoint is not None:
@@ -304,10 +322,14 @@ def channel_stats(
         w = present if w is None else present & w
     if not a.size:
         empty = np.zeros(view.channels)
+        if reproducible:
+            return ChannelStats._with(Exact.empty(view.channels))
         return ChannelStats(empty, np.full(view.channels, np.nan), empty)
-    w5 = None if w is None else five_axes(w, view)
-    moments = backend().moments(five_axes(a, view), w5)
-    stats = ChannelStats._of(moments, view)
+    a5, w5 = five_axes(a, view), None if w is None else five_axes(w, view)
+    if reproducible:
+        stats = ChannelStats._with(Exact.of(backend().exact_sums(a5, w5), view))
+    else:
+        stats = ChannelStats._of(backend().moments(a5, w5), view)
     if nan_policy == "raise":
         # an empty channel and one with an infinity have a NaN mean too: look before raising
         nan = np.isnan(stats.mean).any() and (np.isnan(a) if w is None else np.isnan(a) & w).any()

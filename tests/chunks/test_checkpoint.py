@@ -30,13 +30,14 @@ def test_there_are_so_many_blocks():
     assert len(source.read) == NUMBER
 
 
+@pytest.mark.parametrize("reproducible", [False, True])
 @pytest.mark.parametrize("at", [0, 1, 7, NUMBER - 1])
-def test_goes_on_where_it_failed_with_the_same_bits(at, path):
-    x = data()
+def test_goes_on_where_it_failed_with_the_same_bits(at, reproducible, path):
+    x, how = data(), {"reproducible": reproducible}
     with pytest.raises(OSError, match="the disk is gone"):
-        stats(Own(x, CHUNKS, fails_at=at), path, every=1e9)
+        stats(Own(x, CHUNKS, fails_at=at), path, every=1e9, **how)
     source = Own(x, CHUNKS)
-    assert stats(source, path) == nbn.channel_stats(Own(x, CHUNKS))
+    assert stats(source, path, **how) == nbn.channel_stats(Own(x, CHUNKS), **how)
     assert len(source.read) == NUMBER - at
 
 
@@ -82,6 +83,7 @@ def test_is_saved_as_often_as_is_asked(every, path, monkeypatch):
         ({"dtype": "float64"}, {}, "with dtype float32, not float64"),
         ({"chunks": (3, 7, 9, 5)}, {}, "with chunks"),
         ({}, {"channel_axis": 0}, r"with channel_axis \[1\], not \[0\]"),
+        ({}, {"reproducible": True}, "with reproducible False, not True"),
         ({}, {"nan_policy": "omit"}, "with nan_policy propagate, not omit"),
         ({}, {"where": np.ones(5, bool)}, "with where None, not "),
     ],

@@ -32,6 +32,32 @@ def test_any_source_along_any_axes(kind, axes, tmp_path):
     check(found, x, axes)
 
 
+@pytest.mark.parametrize("axes", [(1,), (3,), (0, 1), (1, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_reproducible_has_the_bits_of_the_whole(kind, axes, tmp_path):
+    x, how = data(), {"channel_axis": axes, "reproducible": True}
+    found, whole = (nbn.channel_stats(a, **how) for a in (KINDS[kind](tmp_path, x), x))
+    assert found == whole
+    assert found.reproducible
+
+
+def test_reproducible_chunks_come_in_any_order():
+    x = data()
+    parts = [x[a:b] for a, b in [(0, 1), (1, 1), (1, 8), (8, 11)]]
+    found = nbn.ChannelStats.from_chunks(parts[::-1], reproducible=True)
+    assert found == nbn.channel_stats(x, reproducible=True)
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_channels_without_values_have_no_mean_wherever_they_are(reproducible, tmp_path):
+    x = data()
+    x[:, [0, 5]] = np.nan
+    source = Own(x, (4, 1, 9, 5))
+    found = nbn.channel_stats(source, nan_policy="omit", reproducible=reproducible)
+    assert found.count.tolist() == [0, 495, 495, 495, 495, 0, 495]
+    assert np.isnan(found.mean).tolist() == [n == 0 for n in found.count]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["memmap", "chunked", "compressed", "zarr", "own"])
 def test_any_dtype(kind, dtype, tmp_path):
@@ -132,6 +158,30 @@ def test_blocks_that_are_not_what_the_shape_says():
         ValueError, match=r"block \[0:2, 0:7, .*\] of x of .* must have shape \(2, "
     ):
         nbn.channel_stats(Short(data(), (2, 7, 9, 5)))
+
+
+def test_blocks_that_are_no_numpy_arrays():
+    class Masked(Own):
+        def __getitem__(self, block):
+            return np.ma.array(super().__getitem__(block))
+
+    with pytest.raises(
+        TypeError, match=r"channel_stats: x\[...\] must be .* got MaskedArray; pass"
+    ):
+        nbn.channel_stats(Masked(data(), (2, 7, 9, 5)))
+
+
+@pytest.mark.parametrize("kind", ["chunked", "zarr"])
+def test_other_functions_say_what_to_do(kind, tmp_path):
+    x = KINDS[kind](tmp_path, data())
+    with pytest.raises(
+        TypeError, match=r"^batch_norm: x must be .*; read it, x\[...\]; channel_st"
+    ):
+        nbn.batch_norm(x)
+    with pytest.raises(
+        TypeError, match=r"^channel_stats: where must be a NumPy array, got .*; read"
+    ):
+        nbn.channel_stats(data(), where=x)
 
 
 @pytest.mark.parametrize("at", [0, 1, 5])
