@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 PACKAGES = {"sklearn": "scikit-learn"}
-EXTRAS = {"mpi4py": "examples,mpi"}
+EXTRAS = {"dask": "dask", "distributed": "dask", "mpi4py": "examples,mpi", "zarr": "zarr"}
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("images", "labels")
 IDX_DIMS = {"images": 3, "labels": 1}
 IDX_UBYTE = 0x08

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HOMES: dict[str, str] = {}
+_HOMES = {"xarray": "numba_bn._adapters.xarray", "dask": "numba_bn._adapters.dask"}
 """The package that an array's class comes from → the adapter, outermost kind first."""
 
 
@@ -40,3 +41,13 @@ def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
     kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
     return next((home for package, home in _HOMES.items() if package in kinds), None)
+
+
+def arguments(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> dict[str, Any]:
+    """Return the arguments of a call by name, those that are None left out."""
+    try:
+        bound = inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}: {error}") from None
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if value is not None}
