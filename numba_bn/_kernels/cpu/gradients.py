@@ -8,7 +8,7 @@ from numba_bn._kernels.cpu import (
     columns_backward,
     columns_backward_own,
     elementwise,
-    rows,
+    rows_backward,
     runs_backward,
     runs_backward_own,
 )
@@ -183,7 +183,7 @@ def _backward_own(
     if plan.kind == "rows" or not centred:
         width = plan.groups * plan.length
         acc = np.zeros((parts, 2 * width))
-        rows.backward(
+        rows_backward.backward(
             nbytes,
             *arrays,
             per_value(gamma, plan, x5, dx5),

@@ -13,12 +13,12 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, fill_as, head, total
-from numba_bn._kernels.cpu.loops import near, run_sums
-from numba_bn._kernels.cpu.memory import nearest, scalar
+from numba_bn._kernels.cpu.lanes import fill, fill_as, total
+from numba_bn._kernels.cpu.loops import run_sums
+from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
-from numba_bn._kernels.cpu.row_loops import part_apply, row_apply, row_gradients, row_input_gradient
+from numba_bn._kernels.cpu.row_loops import pick_up, put_down, row_apply, row_apply_wide
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
 _AT_ONCE = 4096  # values: they stay in the L1
@@ -67,17 +67,20 @@ def _apply(
     beta: Any,
     j: int,
     stream: bool,
-) -> None:
-    """Values of a row → y, in the arithmetic that suits."""
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """Values of a row → y, in the arithmetic that suits; what of a line is left to the next row."""
     m, lost = centre(x, y, mean, low)
     z = -lost * r
     if fits(x, y, m, r, r, z):
-        like = arithmetic(x, y)
-        mv, rv, zv = fill_as(like, m), fill_as(like, r), fill_as(like, z)
-        row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream)
-    else:
-        for k in range(0, n, 16):
-            part_apply(x, y, i + k, head(n - k), fill(m), fill(r), fill(z), gamma, beta, j + k)
+        mv, rv, zv = fill_as(carry, m), fill_as(carry, r), fill_as(carry, z)
+        return row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream, carry, joined, more)
+    if stream and joined:
+        put_down(y, i, carry)
+    row_apply_wide(x, y, i, n, m, r, z, gamma, beta, j)
+    return pick_up(y, i + n, carry)
 
 
 @unit
@@ -98,8 +101,8 @@ def _forward_unit(
 ) -> None:
     states, some = np.empty((1, STATE)), _rows_at_once(length)
     kept, asked = np.empty((3, some)), result.size > 0
-    last = min((u + 1) * together, rows)
-    for first in range(u * together, last, some):
+    start, last, carry = u * together, min((u + 1) * together, rows), arithmetic(x, y)
+    for first in range(start, last, some):
         stop = min(first + some, last)
         for t in range(first, stop):
             n, mean, low, m2 = _row_moments(x, t * length, length, states)
@@ -111,7 +114,10 @@ def _forward_unit(
         for t in range(first, stop):
             mean, low, r = kept[0, t - first], kept[1, t - first], kept[2, t - first]
             at, j = t * length, t % groups * length
-            _apply(x, y, at, length, mean, low, r, gamma, beta, j, stream)
+            joined, more = t > start, t + 1 < last
+            carry = _apply(
+                x, y, at, length, mean, low, r, gamma, beta, j, stream, carry, joined, more
+            )
 
 
 @Kernel
@@ -155,12 +161,14 @@ def _normalize_unit(
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, length - e0) if pieces > 1 else length
-    for t in range(first, min(first + together, rows)):
+    last, carry = min(first + together, rows), arithmetic(x, y)
+    for t in range(first, last):
         mean, low, r = standard(
             result[0, t], result[1, t], result[2, t], result[3, t], eps, centred
         )
         i, j = t * length + e0, t % groups * length + e0
-        _apply(x, y, i, n, mean, low, r, gamma, beta, j, stream)
+        joined, more = t > first, t + 1 < last
+        carry = _apply(x, y, i, n, mean, low, r, gamma, beta, j, stream, carry, joined, more)
 
 
 @Kernel
@@ -182,91 +190,4 @@ def normalize(
     for u in prange(units):
         _normalize_unit(
             units - 1 - u, x, y, gamma, beta, eps, centred, stream, result, rows, groups, length
-        )
-
-
-@block
-def _input_gradient(
-    dy: Any,
-    x: Any,
-    gamma: Any,
-    dx: Any,
-    sums: Any,
-    i: int,
-    n: int,
-    j: int,
-    mean: float,
-    r: float,
-    b: float,
-    c: float,
-    stream: bool,
-) -> None:
-    """Values of a row → dx, in the arithmetic that suits."""
-    m, lost = centre(x, dx, mean, 0.0)
-    if fits(x, dx, m, r, b, c):
-        like = arithmetic(x, dx)
-        mv, lv, rv = fill_as(like, m), fill_as(like, lost), fill_as(like, r)
-        bv, cv = fill_as(like, b), fill_as(like, c)
-        row_input_gradient(dy, x, gamma, dx, sums, i, n, j, mv, lv, rv, bv, cv, stream)
-    else:
-        mw, lw, rw, bw, cw = fill(m), fill(lost), fill(r), fill(b), fill(c)
-        row_input_gradient(dy, x, gamma, dx, sums, i, n, j, mw, lw, rw, bw, cw, stream)
-
-
-@unit
-def _backward_unit(
-    chunk: int,
-    dy: Any,
-    x: Any,
-    dx: Any,
-    gamma: Any,
-    eps: float,
-    centred: bool,
-    stream: bool,
-    sums: Any,
-    batch: int,
-    groups: int,
-    length: int,
-    chunks: int,
-) -> None:
-    states, some, own = np.empty((1, STATE)), _rows_at_once(length), sums[chunk]
-    kept = np.empty((4, some))
-    last = batch * (chunk + 1) // chunks * groups
-    for first in range(batch * chunk // chunks * groups, last, some):
-        stop = min(first + some, last)
-        for t in range(first, stop):
-            n, mean, low, m2 = _row_moments(x, t * length, length, states)
-            kept[0, t - first], _, kept[1, t - first] = standard(n, mean, low, m2, eps, centred)
-        for t in range(first, stop):
-            mean, r = kept[0, t - first], kept[1, t - first]
-            zeros, j = fill(0.0), t % groups * length
-            sv, qv = row_gradients(dy, x, gamma, t * length, length, j, fill(mean), zeros, zeros)
-            kept[2, t - first] = -(r * total(qv)) * r / length
-            kept[3, t - first] = -total(sv) / length if centred else 0.0
-        for t in range(first, stop):
-            mean, r = kept[0, t - first], kept[1, t - first]
-            b, c = kept[2, t - first], kept[3, t - first]
-            i, j = t * length, t % groups * length
-            _input_gradient(dy, x, gamma, dx, own, i, length, j, mean, r, b, c, stream)
-
-
-@Kernel
-def backward(
-    dy: Any,
-    x: Any,
-    dx: Any,
-    gamma: Any,
-    eps: float,
-    centred: bool,
-    stream: bool,
-    sums: Any,
-    batch: int,
-    groups: int,
-    length: int,
-    chunks: int,
-) -> None:
-    """dy, x (batch · groups, length) → dx; sums (chunks, 2·groups·length), zero before."""
-    for chunk in prange(chunks):
-        _backward_unit(
-            chunk, dy, x, dx, gamma, eps, centred, stream, sums, batch, groups, length, chunks
         )

@@ -13,7 +13,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import apply_values, near
+from numba_bn._kernels.cpu.loops import apply_values
+from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
 

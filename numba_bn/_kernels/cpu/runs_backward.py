@@ -14,8 +14,8 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import gradient_values, near, run_gradients
-from numba_bn._kernels.cpu.memory import load, store
+from numba_bn._kernels.cpu.loops import gradient_values, run_gradients
+from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,

@@ -9,7 +9,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import gradient_values, near
+from numba_bn._kernels.cpu.loops import gradient_values
+from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import slab_moments
 from numba_bn._kernels.cpu.runs_backward import slab_sums
 from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
