@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -17,7 +17,6 @@ from numba_bn._kernels.cpu.lanes import (
     outside,
     select,
     sub,
-    total,
     widened,
 )
 from numba_bn._kernels.cpu.memory import (
@@ -38,7 +37,7 @@ TERMS = 5 * 16
 """What the gradient of a row is computed with: m, b, c, r, z, each in sixteen places."""
 
 
-@block
+@inlined
 def row_apply(
     x: Any,
     y: Any,
@@ -97,20 +96,6 @@ def row_apply_wide(
         store_if(y, i + k, _applied(x, i + k, part, mv, rv, zv, gamma, beta, j + k), part)
 
 
-@inline
-def put_down(y: Any, i: int, carry: Any) -> None:
-    """What is carried of the line that y[i] lies in → y, for those who write it otherwise."""
-    back = (16 - before_aligned(y, i)) % 16
-    store_if(y, i - back, carry, head(back))
-
-
-@inline
-def pick_up(y: Any, i: int, carry: Any) -> Any:
-    """Return what is to be carried of the line that y[i] lies in, as lanes like ``carry``."""
-    back = (16 - before_aligned(y, i)) % 16
-    return load_as_if(y, i - back, head(back), carry)
-
-
 @block
 def _applied(
     x: Any, i: int, part: Any, m: Any, r: Any, z: Any, gamma: Any, beta: Any, j: int
@@ -136,7 +121,7 @@ def row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any) -> Any
         u = select(part, sub(load_if(x, i, part), p), fill(0.0))
         d = mul(load_if(dy, i, part), load_if(gamma, i + shift, part))
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
-    return total(s), total(q), total(g), total(t)
+    return s, q, g, t
 
 
 @block
@@ -164,7 +149,7 @@ def rows_input_gradient(
     """
     lead = before_aligned(dx, i) if stream else 0
     last, other = (n - lead) % 16, sums.size // 2
-    for k in range(rows):
+    for k in range(rows if stream else 0):
         at, own = i + k * n, k * TERMS
         if lead > 0:
             back = 16 - lead if joined or k > 0 else 0
@@ -177,7 +162,7 @@ def rows_input_gradient(
         if last > 0:
             part, end = head(last), n - last
             carry = _part_gradient(dy, x, gamma, sums, at + end, j + end, part, terms, own)
-            if not (stream and (more or k + 1 < rows)):
+            if not (more or k + 1 < rows):
                 store_if(dx, at + end, carry, part)
     for e in range(lead, n - last, 16):
         g, s, t = load_as(gamma, j + e, carry), load(sums, j + e), load(sums, other + j + e)
@@ -189,14 +174,33 @@ def rows_input_gradient(
                 claim(dx, at + near(dx) // 4)
             m = load_own(terms, own)
             d, u = load_as(dy, at, m), sub(load_as(x, at, m), m)
-            share = fma(u, load_own(terms, own + 16), load_own(terms, own + 32))
-            r = load_own(terms, own + 48)
-            w = mul(d, fma(u, r, load_own(terms, own + 64)))
-            store(dx, at, mul(add(mul(d, g), share), r), stream)
+            v, w = _gradient(d, u, g, terms, own)
+            store(dx, at, v, stream)
             s, t = add(s, widened(d)), add(t, widened(w))
         store(sums, j + e, s, False)
         store(sums, other + j + e, t, False)
+    if last > 0 and not stream:
+        part, e = head(last), n - last
+        g = load_as_if(gamma, j + e, part, carry)
+        s, t = load_if(sums, j + e, part), load_if(sums, other + j + e, part)
+        for k in range(rows):
+            at, own = i + k * n + e, k * TERMS
+            m = load_own(terms, own)
+            d, u = load_as_if(dy, at, part, m), sub(load_as_if(x, at, part, m), m)
+            v, w = _gradient(d, u, g, terms, own)
+            store_if(dx, at, v, part)
+            s, t = add(s, widened(d)), add(t, widened(w))
+        store_if(sums, j + e, s, part)
+        store_if(sums, other + j + e, t, part)
     return carry
+
+
+@inline
+def _gradient(d: Any, u: Any, g: Any, terms: Any, own: int) -> Any:
+    """Return dx and dy·x̂ of sixteen values, u = x - m."""
+    r = load_own(terms, own + 48)
+    share = fma(u, load_own(terms, own + 16), load_own(terms, own + 32))
+    return mul(add(mul(d, g), share), r), mul(d, fma(u, r, load_own(terms, own + 64)))
 
 
 @block
@@ -204,11 +208,9 @@ def _part_gradient(
     dy: Any, x: Any, gamma: Any, sums: Any, i: int, j: int, part: Any, terms: Any, own: int
 ) -> Any:
     """Return dx for those of x[i : i + 16] that the mask selects; sums take their shares."""
-    m, r = load_own(terms, own), load_own(terms, own + 48)
+    m, other = load_own(terms, own), sums.size // 2 + j
     d, u = load_as_if(dy, i, part, m), sub(load_as_if(x, i, part, m), m)
-    share = fma(u, load_own(terms, own + 16), load_own(terms, own + 32))
-    w = mul(d, fma(u, r, load_own(terms, own + 64)))
-    other = sums.size // 2 + j
+    v, w = _gradient(d, u, load_as_if(gamma, j, part, m), terms, own)
     store_if(sums, j, add(load_if(sums, j, part), widened(d)), part)
     store_if(sums, other, add(load_if(sums, other, part), widened(w)), part)
-    return mul(add(mul(d, load_as_if(gamma, j, part, m)), share), r)
+    return v

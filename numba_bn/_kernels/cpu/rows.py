@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inline, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, fill_as, total
-from numba_bn._kernels.cpu.loops import run_sums
+from numba_bn._kernels.cpu.loops import pick_up, put_down, run_sums
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
-from numba_bn._kernels.cpu.row_loops import pick_up, put_down, row_apply, row_apply_wide
+from numba_bn._kernels.cpu.row_loops import row_apply, row_apply_wide
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
-_AT_ONCE = 4096  # values: they stay in the L1
+_AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
 
 
 @inline
@@ -32,18 +32,13 @@ def standard(n: float, mean: float, low: float, m2: float, eps: float, centred: 
     return 0.0, 0.0, rsqrt(m2 / n + mean * mean, eps)
 
 
-@inline
-def _rows_at_once(length: int) -> int:
-    """Return how many rows are taken to each step before the next: short ones need not wait."""
-    return max(_AT_ONCE // length, 1)
-
-
-@block
-def _row_moments(x: Any, at: int, n: int, states: Any) -> Any:
-    """Row x[at : at + n] → count, mean, low, m2."""
+@inlined
+def _row_sums(x: Any, at: int, n: int, states: Any, kept: Any, k: int) -> None:
+    """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
         slab_moments(x, None, at, n, 1, n, 1, states)
-        return finish(states[0, 0], states[0, 1], states[0, 2], states[0, 3])
+        kept[k, 0], kept[k, 1], kept[k, 2] = states[0, 1], states[0, 2], states[0, 3]
+        return
     p, s, q = scalar(x, at + n // 2), 0.0, 0.0
     for attempt in range(2):
         sv, qv = run_sums(x, None, at, n, near(x), fill(p), fill(0.0), fill(0.0))
@@ -51,10 +46,10 @@ def _row_moments(x: Any, at: int, n: int, states: Any) -> Any:
         if attempt == 1 or not is_far(float(n), s, q):
             break
         p = nearest(x, p + s / n)
-    return finish(float(n), p, s, spread(float(n), s, q))
+    kept[k, 0], kept[k, 1], kept[k, 2] = p, s, spread(float(n), s, q)
 
 
-@block
+@inlined
 def _apply(
     x: Any,
     y: Any,
@@ -83,6 +78,43 @@ def _apply(
     return pick_up(y, i + n, carry)
 
 
+@block
+def _forward_rows(
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    result: Any,
+    start: int,
+    last: int,
+    groups: int,
+    length: int,
+    states: Any,
+    kept: Any,
+) -> None:
+    """Rows [start, last), as many at a time as ``kept`` holds → y, result."""
+    carry, asked, some = arithmetic(x, y), result.size > 0, kept.shape[0]
+    for first in range(start, last, some):
+        stop = min(first + some, last)
+        for t in range(first, stop):
+            _row_sums(x, t * length, length, states, kept, t - first)
+        for k in range(stop - first):  # apart, as the long way to a root waits for nothing here
+            n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
+            kept[k, 0], kept[k, 1], kept[k, 2] = standard(n, mean, low, m2, eps, centred)
+            if asked:
+                t = first + k
+                result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
+        for t in range(first, stop):
+            mean, low, r = kept[t - first, 0], kept[t - first, 1], kept[t - first, 2]
+            at, j, joined, more = t * length, t % groups * length, t > start, t + 1 < last
+            carry = _apply(
+                x, y, at, length, mean, low, r, gamma, beta, j, stream, carry, joined, more
+            )
+
+
 @unit
 def _forward_unit(
     u: int,
@@ -99,25 +131,11 @@ def _forward_unit(
     length: int,
     together: int,
 ) -> None:
-    states, some = np.empty((1, STATE)), _rows_at_once(length)
-    kept, asked = np.empty((3, some)), result.size > 0
-    start, last, carry = u * together, min((u + 1) * together, rows), arithmetic(x, y)
-    for first in range(start, last, some):
-        stop = min(first + some, last)
-        for t in range(first, stop):
-            n, mean, low, m2 = _row_moments(x, t * length, length, states)
-            kept[0, t - first], kept[1, t - first], kept[2, t - first] = standard(
-                n, mean, low, m2, eps, centred
-            )
-            if asked:
-                result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
-        for t in range(first, stop):
-            mean, low, r = kept[0, t - first], kept[1, t - first], kept[2, t - first]
-            at, j = t * length, t % groups * length
-            joined, more = t > start, t + 1 < last
-            carry = _apply(
-                x, y, at, length, mean, low, r, gamma, beta, j, stream, carry, joined, more
-            )
+    states, kept = np.empty((1, STATE)), np.empty((max(_AT_ONCE // length, 1), 3))
+    start, last = u * together, min((u + 1) * together, rows)
+    _forward_rows(
+        x, y, gamma, beta, eps, centred, stream, result, start, last, groups, length, states, kept
+    )
 
 
 @Kernel
