@@ -73,14 +73,22 @@ def block(function: Callable[..., Any]) -> Any:
     return _helper(function, allocates=False)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a helper as `block` does, for LLVM to put it into its callers, of which it has few.
+
+    To pass some arrays, of seven fields each, takes as long as a short run.
+    """
+    return _helper(function, allocates=False, forceinline=True)
+
+
 def unit(function: Callable[..., Any]) -> Any:
     """Compile a helper of kernels that allocates."""
     return _helper(function, allocates=True)
 
 
-def _helper(function: Callable[..., Any], *, allocates: bool) -> Any:
+def _helper(function: Callable[..., Any], *, allocates: bool, forceinline: bool = False) -> Any:
     wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled = numba.njit(_nrt=allocates, **wrappers, **FLAGS)(function)
+    compiled = numba.njit(_nrt=allocates, forceinline=forceinline, **wrappers, **FLAGS)(function)
     compiled._compiler.pipeline_class = _Block
     return compiled
 

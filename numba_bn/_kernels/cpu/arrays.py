@@ -24,11 +24,9 @@ def streams(y5: Array, *inputs5: Array) -> bool:
     return large and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
-def row_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
-    """Tell the same of rows, which must all be aligned: half a line costs more than it saves."""
-    line = 16 * y5.itemsize
-    aligned = y5.ctypes.data % line == 0 and plan.length % 16 == 0
-    return aligned and streams(y5, *inputs5)
+def run_streams(length: int, y5: Array, *inputs5: Array) -> bool:
+    """Tell the same of runs so long: a line of memory may hold two, but no more."""
+    return length >= 16 and streams(y5, *inputs5)
 
 
 def tile_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:

@@ -8,7 +8,7 @@ from numba_bn._kernels.cpu import (
     columns_backward,
     columns_backward_own,
     elementwise,
-    rows,
+    rows_backward,
     runs_backward,
     runs_backward_own,
 )
@@ -17,9 +17,8 @@ from numba_bn._kernels.cpu.arrays import (
     columns_of,
     optional,
     per_value,
-    row_streams,
     rstd_of,
-    streams,
+    run_streams,
     tile_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
@@ -34,6 +33,8 @@ from numba_bn._kernels.cpu.plan import (
     sum_tile,
     wide_slab,
 )
+
+_LONG_ROW = 256  # values; shorter ones that begin anywhere in a line are not worth streaming
 
 
 def gradient_sums(
@@ -93,7 +94,7 @@ def input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *columns_of(plan), plan.inner, tile
         )
     else:
-        stream = streams(dx5, x5, dy5)
+        stream = run_streams(plan.inner, dx5, x5, dy5)
         runs_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
         )
@@ -156,7 +157,7 @@ def _backward_fused(
             plan.tile,
         )
     else:
-        stream = streams(dx5, x5, dy5)
+        stream = run_streams(plan.inner, dx5, x5, dy5)
         together = slab(plan, 2 * x5.itemsize, stream)
         runs_backward.backward_shared(
             nbytes,
@@ -183,13 +184,14 @@ def _backward_own(
     if plan.kind == "rows" or not centred:
         width = plan.groups * plan.length
         acc = np.zeros((parts, 2 * width))
-        rows.backward(
+        rows_backward.backward(
             nbytes,
             *arrays,
             per_value(gamma, plan, x5, dx5),
             eps,
             centred,
-            row_streams(plan, dx5, x5, dy5),
+            run_streams(plan.length, dx5, x5, dy5)
+            and (plan.length % 16 == 0 or plan.length >= _LONG_ROW),
             acc,
             plan.batch,
             plan.groups,
@@ -214,7 +216,7 @@ def _backward_own(
             parts,
         )
     else:
-        stream = streams(dx5, x5, dy5)
+        stream = run_streams(plan.inner, dx5, x5, dy5)
         runs_backward_own.backward_own(
             nbytes,
             *arrays,

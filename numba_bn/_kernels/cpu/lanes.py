@@ -125,6 +125,16 @@ def remainder(typingctx: Any, value: Any, quotient: Any, divisor: Any) -> Any:
 
 
 @intrinsic
+def outside(typingctx: Any, where: Any) -> Any:
+    """Return a mask that is set where the other is not."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.not_(args[0])
+
+    return mask(mask), codegen
+
+
+@intrinsic
 def select(typingctx: Any, where: Any, a: Any, b: Any) -> Any:
     """Return a where the mask is set, else b."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -20,6 +20,7 @@ from numba_bn._kernels.cpu.lanes import (
     head,
     how_many,
     mul,
+    outside,
     positive,
     relu,
     select,
@@ -34,11 +35,12 @@ from numba_bn._kernels.cpu.memory import (
     load_as,
     load_as_if,
     load_if,
+    near,
     prefetch,
     store,
     store_if,
 )
-from numba_bn._kernels.cpu.precision import arithmetic, fits, gradient_terms
+from numba_bn._kernels.cpu.precision import fits, gradient_terms
 
 
 @block
@@ -52,16 +54,6 @@ def run_count(where: Any, i: int, n: int) -> int:
     if i < end:
         count += how_many(flags_if(where, i, head(end - i)))
     return count
-
-
-@inline
-def near(x: Any) -> int:
-    """How many values ahead to ask for x's memory, where nothing better is known: 8 KB of them.
-
-    Statistics from memory run 1.3 × as fast as without; what is to be written is asked for 2 KB
-    ahead: 1.25 × as fast.
-    """
-    return int(8192 // x.itemsize)
 
 
 @block
@@ -95,7 +87,21 @@ def rectify(v: Any, relu_too: bool) -> Any:
     return v
 
 
-@block
+@inline
+def put_down(y: Any, i: int, carry: Any) -> None:
+    """What is carried of the line that y[i] lies in → y, for those who write it otherwise."""
+    back = (16 - before_aligned(y, i)) % 16
+    store_if(y, i - back, carry, head(back))
+
+
+@inline
+def pick_up(y: Any, i: int, carry: Any) -> Any:
+    """Return what is to be carried of the line that y[i] lies in, as lanes like ``carry``."""
+    back = (16 - before_aligned(y, i)) % 16
+    return load_as_if(y, i - back, head(back), carry)
+
+
+@inlined
 def run_apply(
     x: Any,
     y: Any,
@@ -108,12 +114,25 @@ def run_apply(
     b: Any,
     relu_too: bool,
     stream: bool,
-) -> None:
-    """x[i : i + n] → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b in lanes."""
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """x[i : i + n] → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b in lanes.
+
+    A streamed line that two runs share is written whole, by the second: the first, with ``more`` to
+    come, returns its part, which the second, ``joined``, is given.
+    """
     end = i + n
     lead = min(before_aligned(y, i), n) if stream else 0
     if lead > 0:
-        _part_apply(x, y, residual, i, head(lead), m, a, b, relu_too)
+        back = 16 - lead if joined else 0
+        part = outside(head(back)) if joined else head(lead)
+        v = _applied(x, residual, i - back, part, m, a, b, relu_too)
+        if joined:
+            store(y, i - back, select(head(back), carry, v), True)
+        else:
+            store_if(y, i, v, part)
         i += lead
     while i + 16 <= end:
         prefetch(x, i + ahead)
@@ -125,10 +144,14 @@ def run_apply(
         store(y, i, rectify(v, relu_too), stream)
         i += 16
     if i < end:
-        _part_apply(x, y, residual, i, head(end - i), m, a, b, relu_too)
+        part = head(end - i)
+        carry = _applied(x, residual, i, part, m, a, b, relu_too)
+        if not (stream and more):
+            store_if(y, i, carry, part)
+    return carry
 
 
-@block
+@inlined
 def apply_values(
     x: Any,
     y: Any,
@@ -141,26 +164,34 @@ def apply_values(
     b: float,
     relu_too: bool,
     stream: bool,
-) -> None:
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
     """The same with numbers m, a, b, in the arithmetic that suits."""
     if fits(x, y, m, a, a, b):
-        zero = arithmetic(x, y)
-        mv, av, bv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b)
-        run_apply(x, y, residual, i, n, ahead, mv, av, bv, relu_too, stream)
-    else:
-        for k in range(0, n, 16):
-            part = head(n - k)
-            _part_apply(x, y, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
+        mv, av, bv = fill_as(carry, m), fill_as(carry, a), fill_as(carry, b)
+        return run_apply(
+            x, y, residual, i, n, ahead, mv, av, bv, relu_too, stream, carry, joined, more
+        )
+    if stream and joined:
+        put_down(y, i, carry)
+    for k in range(0, n, 16):
+        part = head(n - k)
+        v = _applied(x, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
+        store_if(y, i + k, v, part)
+    return pick_up(y, i + n, carry)
 
 
 @block
-def _part_apply(
-    x: Any, y: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
-) -> None:
+def _applied(
+    x: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
+) -> Any:
+    """Return y for those of x[i : i + 16] that the mask selects."""
     v = fma(sub(load_as_if(x, i, part, m), m), a, b)
     if residual is not None:
         v = add(v, load_as_if(residual, i, part, m))
-    store_if(y, i, rectify(v, relu_too), part)
+    return rectify(v, relu_too)
 
 
 @block
@@ -192,7 +223,7 @@ def run_gradients(
     return s, t
 
 
-@block
+@inlined
 def run_input_gradient(
     dy: Any,
     x: Any,
@@ -206,12 +237,24 @@ def run_input_gradient(
     b: Any,
     c: Any,
     stream: bool,
-) -> None:
-    """dy, x [i : i + n] → dx = dy·a + (x-m)·b + c; a·dy alone where excluded."""
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """dy, x [i : i + n] → dx = dy·a + (x-m)·b + c; a·dy alone where excluded.
+
+    Shared lines are as in `run_apply`.
+    """
     end = i + n
     lead = min(before_aligned(dx, i), n) if stream else 0
     if lead > 0:
-        _part_input_gradient(dy, x, where, dx, i, head(lead), m, a, b, c)
+        back = 16 - lead if joined else 0
+        part = outside(head(back)) if joined else head(lead)
+        v = _gradient(dy, x, where, i - back, part, m, a, b, c)
+        if joined:
+            store(dx, i - back, select(head(back), carry, v), True)
+        else:
+            store_if(dx, i, v, part)
         i += lead
     while i + 16 <= end:
         prefetch(x, i + ahead)
@@ -224,10 +267,14 @@ def run_input_gradient(
         store(dx, i, add(mul(load_as(dy, i, m), a), share), stream)
         i += 16
     if i < end:
-        _part_input_gradient(dy, x, where, dx, i, head(end - i), m, a, b, c)
+        part = head(end - i)
+        carry = _gradient(dy, x, where, i, part, m, a, b, c)
+        if not (stream and more):
+            store_if(dx, i, carry, part)
+    return carry
 
 
-@block
+@inlined
 def gradient_values(
     dy: Any,
     x: Any,
@@ -241,27 +288,35 @@ def gradient_values(
     b: float,
     c: float,
     stream: bool,
-) -> None:
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
     """The same about a mean, with numbers a, b, c, in the arithmetic that suits."""
     m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
     if fits(x, dx, m, a, b, c):
-        zero = arithmetic(x, dx)
-        mv, av, bv, cv = fill_as(zero, m), fill_as(zero, a), fill_as(zero, b), fill_as(zero, c)
-        run_input_gradient(dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream)
-    else:
-        for k in range(0, n, 16):
-            mw, aw, bw, cw = fill(m), fill(a), fill(b), fill(c)
-            _part_input_gradient(dy, x, where, dx, i + k, head(n - k), mw, aw, bw, cw)
+        mv, av, bv, cv = fill_as(carry, m), fill_as(carry, a), fill_as(carry, b), fill_as(carry, c)
+        return run_input_gradient(
+            dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream, carry, joined, more
+        )
+    if stream and joined:
+        put_down(dx, i, carry)
+    for k in range(0, n, 16):
+        part = head(n - k)
+        v = _gradient(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
+        store_if(dx, i + k, v, part)
+    return pick_up(dx, i + n, carry)
 
 
 @block
-def _part_input_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
-) -> None:
+def _gradient(
+    dy: Any, x: Any, where: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
+) -> Any:
+    """Return dx for those of dy[i : i + 16] that the mask selects."""
     share = fma(sub(load_as_if(x, i, part, m), m), b, c)
     if where is not None:
         share = select(flags_if(where, i, part), share, fill_as(m, 0.0))
-    store_if(dx, i, add(mul(load_as_if(dy, i, part, m), a), share), part)
+    return add(mul(load_as_if(dy, i, part, m), a), share)
 
 
 @block

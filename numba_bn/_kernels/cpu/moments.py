@@ -15,8 +15,8 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import near, run_count, run_sums
-from numba_bn._kernels.cpu.memory import load, nearest, scalar, store
+from numba_bn._kernels.cpu.loops import run_count, run_sums
+from numba_bn._kernels.cpu.memory import load, near, nearest, scalar, store
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 
 BLOCK = 32768  # values summed about one pivot

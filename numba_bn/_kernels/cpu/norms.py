@@ -13,8 +13,7 @@ from numba_bn._kernels.cpu.arrays import (
     columns_of,
     optional,
     per_value,
-    row_streams,
-    streams,
+    run_streams,
     tile_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
@@ -124,7 +123,7 @@ def _normalize(
         shape = plan.batch, *columns_of(plan), plan.length, plan.inner, apply_tile(plan, stream)
         columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
     else:
-        channels, stream = plan.groups * plan.size, streams(y5, x5)
+        channels, stream = plan.groups * plan.size, run_streams(plan.inner, y5, x5)
         shape = plan.batch, plan.outer, plan.groups, channels, plan.inner
         runs.normalize(x5.nbytes, *arrays, *given, stream, *shape)
 
@@ -171,7 +170,7 @@ def forward(
         )
     else:
         batch, groups = _flat(plan)
-        stream = streams(y5, x5)
+        stream = run_streams(plan.inner, y5, x5)
         together = slab(plan, x5.itemsize, stream)
         runs.forward(
             x5.nbytes,
@@ -203,7 +202,7 @@ def _forward_rows(
     count = plan.batch * plan.groups
     g, b = per_value(gamma, plan, x5, y5), per_value(beta, plan, x5, y5)
     x, y = kernel_array(x5), kernel_array(y5)
-    stream = row_streams(plan, y5, x5)
+    stream = run_streams(plan.length, y5, x5)
     given = g, b, eps, centred, stream
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, None)

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block
-from numba_bn._kernels.cpu.lanes import add, fill, fma, head, mul, select, sub, widened
-from numba_bn._kernels.cpu.loops import near
+from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    fill,
+    fma,
+    head,
+    mul,
+    outside,
+    select,
+    sub,
+    widened,
+)
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
@@ -17,13 +26,18 @@ from numba_bn._kernels.cpu.memory import (
     load_as,
     load_as_if,
     load_if,
+    load_own,
+    near,
     prefetch,
     store,
     store_if,
 )
 
+TERMS = 5 * 16
+"""What the gradient of a row is computed with: m, b, c, r, z, each in sixteen places."""
 
-@block
+
+@inlined
 def row_apply(
     x: Any,
     y: Any,
@@ -36,14 +50,25 @@ def row_apply(
     beta: Any,
     j: int,
     stream: bool,
-) -> None:
-    """x[i : i + n] → y = ((x - m)·r + z)·gamma[j :] + beta[j :]; m, r, z in lanes."""
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """x[i : i + n] → y = ((x - m)·r + z)·gamma[j :] + beta[j :]; m, r, z in lanes.
+
+    A streamed line that two rows share is written whole, by the second: the first, with ``more`` to
+    come, returns its part, which the second, ``joined``, is given.
+    """
     end = i + n
     lead = min(before_aligned(y, i), n) if stream else 0
-    if lead > 0:
-        part_apply(x, y, i, head(lead), m, r, z, gamma, beta, j)
-        i += lead
-        j += lead
+    if lead > 0 and joined:
+        back = 16 - lead
+        v = _applied(x, i - back, outside(head(back)), m, r, z, gamma, beta, j - back)
+        store(y, i - back, select(head(back), carry, v), True)
+    elif lead > 0:
+        store_if(y, i, _applied(x, i, head(lead), m, r, z, gamma, beta, j), head(lead))
+    i += lead
+    j += lead
     while i + 16 <= end:
         prefetch(x, i + near(x))
         v = fma(sub(load_as(x, i, m), m), r, z)
@@ -53,86 +78,139 @@ def row_apply(
         i += 16
         j += 16
     if i < end:
-        part_apply(x, y, i, head(end - i), m, r, z, gamma, beta, j)
+        part = head(end - i)
+        carry = _applied(x, i, part, m, r, z, gamma, beta, j)
+        if not (stream and more):
+            store_if(y, i, carry, part)
+    return carry
 
 
 @block
-def part_apply(
-    x: Any, y: Any, i: int, part: Any, m: Any, r: Any, z: Any, gamma: Any, beta: Any, j: int
+def row_apply_wide(
+    x: Any, y: Any, i: int, n: int, m: float, r: float, z: float, gamma: Any, beta: Any, j: int
 ) -> None:
-    v = fma(sub(load_as_if(x, i, part, m), m), r, z)
-    v = fma(v, load_as_if(gamma, j, part, m), load_as_if(beta, j, part, m))
-    store_if(y, i, v, part)
+    """The same in float64; so rarely needed for short x that it is short, not fast."""
+    mv, rv, zv = fill(m), fill(r), fill(z)
+    for k in range(0, n, 16):
+        part = head(n - k)
+        store_if(y, i + k, _applied(x, i + k, part, mv, rv, zv, gamma, beta, j + k), part)
 
 
 @block
-def row_gradients(
-    dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, m: Any, s: Any, t: Any
+def _applied(
+    x: Any, i: int, part: Any, m: Any, r: Any, z: Any, gamma: Any, beta: Any, j: int
 ) -> Any:
-    """dy, x [i : i + n], gamma[j :], mean m → s + Σgamma·dy, t + Σgamma·dy·(x-m)."""
-    end = i + n
-    shift = j - i
+    """Return y for those of x[i : i + 16] that the mask selects."""
+    v = fma(sub(load_as_if(x, i, part, m), m), r, z)
+    return fma(v, load_as_if(gamma, j, part, m), load_as_if(beta, j, part, m))
+
+
+@block
+def row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any) -> Any:
+    """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p)."""
+    end, shift = i + n, j - i
+    s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
     while i + 16 <= end:
         prefetch(x, i + near(x))
         prefetch(dy, i + near(x))
-        d = mul(load(dy, i), load(gamma, i + shift))
-        s = add(s, d)
-        t = fma(d, sub(load(x, i), m), t)
+        u, d = sub(load(x, i), p), mul(load(dy, i), load(gamma, i + shift))
+        s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
         i += 16
     if i < end:
         part = head(end - i)
+        u = select(part, sub(load_if(x, i, part), p), fill(0.0))
         d = mul(load_if(dy, i, part), load_if(gamma, i + shift, part))
-        s = add(s, d)
-        t = add(t, select(part, mul(d, sub(load_if(x, i, part), m)), fill(0.0)))
-    return s, t
+        s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
+    return s, q, g, t
 
 
 @block
-def row_input_gradient(
+def rows_input_gradient(
     dy: Any,
     x: Any,
     gamma: Any,
     dx: Any,
     sums: Any,
     i: int,
+    rows: int,
     n: int,
     j: int,
-    m: Any,
-    lost: Any,
-    r: Any,
-    b: Any,
-    c: Any,
+    terms: Any,
     stream: bool,
-) -> None:
-    """dy, x [i : i + n] → dx = (dy·gamma + u·b + c)·r, u = x - m - lost.
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """Rows of n from dy[i], x[i] on → dx = (dy·gamma + (x-m)·b + c)·r; sums take dy and dy·x̂.
 
-    sums[0, 1][j :] take dy and dy·u·r.
+    The terms m, b, c, r, z of a row are lanes, x̂ = (x-m)·r + z. Rows that begin alike in their
+    lines of memory share one load of what belongs to a column; shared lines are as in `row_apply`.
+    dy·gamma is rounded, as c was: what ought to cancel does.
     """
-    end = i + n
-    other = sums.size // 2
     lead = before_aligned(dx, i) if stream else 0
-    while i < end:
-        k = min(lead if lead > 0 else 16, end - i)
-        part, lead = head(k), 0
-        if k == 16:
-            prefetch(x, i + near(x))
-            prefetch(dy, i + near(x))
-            d, v, g = load_as(dy, i, m), load_as(x, i, m), load_as(gamma, j, m)
-        else:
-            d, v = load_as_if(dy, i, part, m), load_as_if(x, i, part, m)
-            g = load_as_if(gamma, j, part, m)
-        u = sub(sub(v, m), lost)
-        v = mul(add(mul(d, g), fma(u, b, c)), r)
-        w = mul(d, mul(u, r))
-        if k == 16:
-            store(sums, j, add(load(sums, j), widened(d)), False)
-            store(sums, other + j, add(load(sums, other + j), widened(w)), False)
+    last, other = (n - lead) % 16, sums.size // 2
+    for k in range(rows if stream else 0):
+        at, own = i + k * n, k * TERMS
+        if lead > 0:
+            back = 16 - lead if joined or k > 0 else 0
+            part = outside(head(back)) if back > 0 else head(lead)
+            v = _part_gradient(dy, x, gamma, sums, at - back, j - back, part, terms, own)
+            if back > 0:
+                store(dx, at - back, select(head(back), carry, v), True)
+            else:
+                store_if(dx, at, v, part)
+        if last > 0:
+            part, end = head(last), n - last
+            carry = _part_gradient(dy, x, gamma, sums, at + end, j + end, part, terms, own)
+            if not (more or k + 1 < rows):
+                store_if(dx, at + end, carry, part)
+    for e in range(lead, n - last, 16):
+        g, s, t = load_as(gamma, j + e, carry), load(sums, j + e), load(sums, other + j + e)
+        for k in range(rows):
+            at, own = i + k * n + e, k * TERMS
+            prefetch(x, at + rows * n)  # the next rows': a tenth faster than what is near
+            prefetch(dy, at + rows * n)
             if not stream:
-                claim(dx, i + near(dx) // 4)
-            store(dx, i, v, stream)
-        else:
-            store_if(sums, j, add(load_if(sums, j, part), widened(d)), part)
-            store_if(sums, other + j, add(load_if(sums, other + j, part), widened(w)), part)
-            store_if(dx, i, v, part)
-        i += k
-        j += k
+                claim(dx, at + near(dx) // 4)
+            m = load_own(terms, own)
+            d, u = load_as(dy, at, m), sub(load_as(x, at, m), m)
+            v, w = _gradient(d, u, g, terms, own)
+            store(dx, at, v, stream)
+            s, t = add(s, widened(d)), add(t, widened(w))
+        store(sums, j + e, s, False)
+        store(sums, other + j + e, t, False)
+    if last > 0 and not stream:
+        part, e = head(last), n - last
+        g = load_as_if(gamma, j + e, part, carry)
+        s, t = load_if(sums, j + e, part), load_if(sums, other + j + e, part)
+        for k in range(rows):
+            at, own = i + k * n + e, k * TERMS
+            m = load_own(terms, own)
+            d, u = load_as_if(dy, at, part, m), sub(load_as_if(x, at, part, m), m)
+            v, w = _gradient(d, u, g, terms, own)
+            store_if(dx, at, v, part)
+            s, t = add(s, widened(d)), add(t, widened(w))
+        store_if(sums, j + e, s, part)
+        store_if(sums, other + j + e, t, part)
+    return carry
+
+
+@inline
+def _gradient(d: Any, u: Any, g: Any, terms: Any, own: int) -> Any:
+    """Return dx and dy·x̂ of sixteen values, u = x - m."""
+    r = load_own(terms, own + 48)
+    share = fma(u, load_own(terms, own + 16), load_own(terms, own + 32))
+    return mul(add(mul(d, g), share), r), mul(d, fma(u, r, load_own(terms, own + 64)))
+
+
+@block
+def _part_gradient(
+    dy: Any, x: Any, gamma: Any, sums: Any, i: int, j: int, part: Any, terms: Any, own: int
+) -> Any:
+    """Return dx for those of x[i : i + 16] that the mask selects; sums take their shares."""
+    m, other = load_own(terms, own), sums.size // 2 + j
+    d, u = load_as_if(dy, i, part, m), sub(load_as_if(x, i, part, m), m)
+    v, w = _gradient(d, u, load_as_if(gamma, j, part, m), terms, own)
+    store_if(sums, j, add(load_if(sums, j, part), widened(d)), part)
+    store_if(sums, other, add(load_if(sums, other, part), widened(w)), part)
+    return v

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import apply_values, near
+from numba_bn._kernels.cpu.loops import apply_values
+from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
+from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
 
 
-@block
+@inlined
 def apply_run(
     x: Any,
     y: Any,
@@ -36,14 +38,70 @@ def apply_run(
     beta: Any,
     relu: bool,
     stream: bool,
-) -> None:
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
     """Values [e0, e1) of the run at x[at], whose first channel is ``first`` → y."""
     while e0 < e1:
         k = e0 // inner
         stop = min((k + 1) * inner, e1)
         m, a, b = affine(x, y, mean, low, r, gamma[first + k], beta[first + k])
-        apply_values(x, y, residual, at + e0, stop - e0, ahead, m, a, b, relu, stream)
-        e0 = stop
+        go_on = more or stop < e1
+        carry = apply_values(
+            x, y, residual, at + e0, stop - e0, ahead, m, a, b, relu, stream, carry, joined, go_on
+        )
+        e0, joined = stop, True
+    return carry
+
+
+@block
+def _apply_slab(
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    gamma: Any,
+    beta: Any,
+    relu: bool,
+    stream: bool,
+    onward: bool,
+    result: Any,
+    first: int,
+    rs: Any,
+    outer: int,
+    stride: int,
+    length: int,
+    size: int,
+    g: int,
+    period: int,
+) -> None:
+    """Neighbouring groups from x[at] and the g-th on, moments in result[:, first :] → y."""
+    wide, carry = rs.size, arithmetic(x, y)
+    for back in range(outer):
+        start = at + (outer - 1 - back) * stride
+        for j in range(wide):
+            carry = apply_run(
+                x,
+                y,
+                residual,
+                start + j * length,
+                0,
+                length,
+                ((g + j) % period) * size,
+                length // size,
+                wide * length if onward else 0,
+                result[1, first + j],
+                result[2, first + j],
+                rs[j],
+                gamma,
+                beta,
+                relu,
+                stream,
+                carry,
+                j > 0,
+                j + 1 < wide,
+            )
 
 
 @unit
@@ -82,28 +140,26 @@ def _forward_unit(
         t = first + j
         conclude(states, j, result, t)
         rs[j] = rsqrt(result[3, t] / result[0, t], eps)
-    for back in range(outer):
-        o = outer - 1 - back
-        for j in range(wide):
-            t = first + j
-            apply_run(
-                x,
-                y,
-                residual,
-                at + o * stride + j * length,
-                0,
-                length,
-                ((g + j) % period) * size,
-                length // size,
-                wide * length if onward else 0,
-                result[1, t],
-                result[2, t],
-                rs[j],
-                gamma,
-                beta,
-                relu,
-                stream,
-            )
+    _apply_slab(
+        x,
+        y,
+        residual,
+        at,
+        gamma,
+        beta,
+        relu,
+        stream,
+        onward,
+        result,
+        first,
+        rs,
+        outer,
+        stride,
+        length,
+        size,
+        g,
+        period,
+    )
 
 
 @Kernel
@@ -169,10 +225,14 @@ def _normalize_unit(
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
-    for run in range(first, min(first + together, runs)):
+    last, carry = min(first + together, runs), arithmetic(x, y)
+    for run in range(first, last):
         t = run // (outer * channels) * channels + run % channels
         m, f, s = factors[0, t], factors[1, t], factors[2, t]
-        apply_values(x, y, residual, run * inner + e0, n, near(x), m, f, s, relu, stream)
+        at, joined, more = run * inner + e0, run > first, run + 1 < last
+        carry = apply_values(
+            x, y, residual, at, n, near(x), m, f, s, relu, stream, carry, joined, more
+        )
 
 
 @Kernel

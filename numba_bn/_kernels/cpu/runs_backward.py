@@ -14,8 +14,8 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import gradient_values, near, run_gradients
-from numba_bn._kernels.cpu.memory import load, store
+from numba_bn._kernels.cpu.loops import gradient_values, run_gradients
+from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,
@@ -23,6 +23,7 @@ from numba_bn._kernels.cpu.moments import (
     cut,
     pieces_of,
 )
+from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.state import coefficients
 
 
@@ -196,9 +197,10 @@ def _input_gradient_unit(
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
-    for run in range(first, min(first + together, runs)):
+    last, carry = min(first + together, runs), arithmetic(x, dx)
+    for run in range(first, last):
         k = run % channels
-        gradient_values(
+        carry = gradient_values(
             dy,
             x,
             where,
@@ -211,6 +213,9 @@ def _input_gradient_unit(
             b[k],
             c[k],
             stream,
+            carry,
+            run > first,
+            run + 1 < last,
         )
 
 
@@ -236,6 +241,50 @@ def input_gradient(
         _input_gradient_unit(
             units - 1 - u, dy, x, where, dx, mean, a, b, c, stream, runs, channels, inner
         )
+
+
+@block
+def _slab_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    sums: Any,
+    stream: bool,
+    onward: bool,
+    first: int,
+    outer: int,
+    stride: int,
+    inner: int,
+) -> None:
+    """Neighbouring channels from the ``first`` on, their sums known → dx."""
+    wide, carry = sums.shape[0], arithmetic(x, dx)
+    for back in range(outer):
+        at = (outer - 1 - back) * stride + first * inner
+        for j in range(wide):
+            k = first + j
+            a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
+            carry = gradient_values(
+                dy,
+                x,
+                where,
+                dx,
+                at + j * inner,
+                inner,
+                wide * inner if onward else 0,
+                mean[k],
+                a,
+                b,
+                c,
+                stream,
+                carry,
+                j > 0,
+                j + 1 < wide,
+            )
 
 
 @unit
@@ -265,25 +314,23 @@ def _shared_unit(
     for j in range(wide):
         result[0, first + j] = out[j, 0]
         result[1, first + j] = out[j, 1]
-    for back in range(outer):
-        at = (outer - 1 - back) * stride + first * inner
-        for j in range(wide):
-            k = first + j
-            a, b, c = coefficients(gamma[k], rs[k], count[k], out[j, 0], out[j, 1])
-            gradient_values(
-                dy,
-                x,
-                where,
-                dx,
-                at + j * inner,
-                inner,
-                wide * inner if onward else 0,
-                mean[k],
-                a,
-                b,
-                c,
-                stream,
-            )
+    _slab_gradient(
+        dy,
+        x,
+        where,
+        dx,
+        mean,
+        rs,
+        gamma,
+        count,
+        out,
+        stream,
+        onward,
+        first,
+        outer,
+        stride,
+        inner,
+    )
 
 
 @Kernel

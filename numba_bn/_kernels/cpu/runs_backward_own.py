@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import gradient_values, near
+from numba_bn._kernels.cpu.loops import gradient_values
+from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import slab_moments
+from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.runs_backward import slab_sums
 from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, rsqrt
 
@@ -47,29 +49,73 @@ def _own_unit(
         for j in range(wide):
             conclude(states, j, result, j)
         slab_sums(dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out)
-        for j in range(wide):
-            _own_group(
-                dy,
-                x,
-                dx,
-                gamma,
-                eps,
-                sums,
-                stream,
-                at + j * length,
-                stride,
-                outer,
-                size,
-                inner,
-                result,
-                j,
-                out,
-                chunk * channels + (g + j) * size,
-                (g + j) * size,
-            )
+        _own_slab(
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            stream,
+            at,
+            stride,
+            outer,
+            size,
+            inner,
+            result,
+            out,
+            chunk * channels,
+            g * size,
+        )
 
 
 @block
+def _own_slab(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    sums: Any,
+    stream: bool,
+    at: int,
+    stride: int,
+    outer: int,
+    size: int,
+    inner: int,
+    result: Any,
+    out: Any,
+    into: int,
+    channel: int,
+) -> None:
+    """Neighbouring groups of one sample, moments and channel sums known → their dx and sums."""
+    wide, carry = result.shape[1], arithmetic(x, dx)
+    for j in range(wide):
+        carry = _own_group(
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            stream,
+            at + j * size * inner,
+            stride,
+            outer,
+            size,
+            inner,
+            result,
+            j,
+            out,
+            into + channel + j * size,
+            channel + j * size,
+            carry,
+            outer == 1 and j > 0,
+            outer == 1 and j + 1 < wide,
+        )
+
+
+@inlined
 def _own_group(
     dy: Any,
     x: Any,
@@ -88,7 +134,10 @@ def _own_group(
     out: Any,
     into: int,
     channel: int,
-) -> None:
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
     """One group of one sample, its moments and channel sums known → its dx and sums."""
     n, mean = result[0, j], result[1, j]
     r = rsqrt(result[3, j] / n, eps)
@@ -102,7 +151,7 @@ def _own_group(
     b, c = coefficients(1.0, r, n, s, t)[1:]
     for o in range(outer):
         for k in range(size):
-            gradient_values(
+            carry = gradient_values(
                 dy,
                 x,
                 None,
@@ -115,7 +164,11 @@ def _own_group(
                 b,
                 c,
                 stream,
+                carry,
+                joined or k > 0,
+                more or k + 1 < size,
             )
+    return carry
 
 
 @Kernel

@@ -23,7 +23,7 @@ from numba_bn._kernels.cpu.lanes import (
     select,
     sub,
 )
-from numba_bn._kernels.cpu.loops import near, rectify
+from numba_bn._kernels.cpu.loops import rectify
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
@@ -34,6 +34,7 @@ from numba_bn._kernels.cpu.memory import (
     load_as_if,
     load_if,
     load_own,
+    near,
     prefetch,
     store,
     store_if,

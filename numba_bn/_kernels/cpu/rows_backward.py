@@ -1,0 +1,178 @@
+"""Gradients of norms over rows: the backward of ``rows``; moments, sums and dx in one go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._compile import block, inline, inlined, unit
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.lanes import fill, total
+from numba_bn._kernels.cpu.loops import pick_up, put_down
+from numba_bn._kernels.cpu.memory import nearest, scalar, store
+from numba_bn._kernels.cpu.moments import BLOCK
+from numba_bn._kernels.cpu.precision import arithmetic, centre, fits, vectors_as
+from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
+from numba_bn._kernels.cpu.rows import standard
+from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
+
+_AT_ONCE = 2048  # values of rows that share what belongs to a column: all of it stays in the L1
+
+
+@inlined
+def _row_sums(
+    dy: Any, x: Any, gamma: Any, at: int, n: int, j: int, states: Any, kept: Any, k: int
+) -> None:
+    """Row from x[at] on → kept[k]: a pivot, Σ(x-p), Σ(x-mean)², Σgamma·dy, Σgamma·dy·(x-p)."""
+    g, t = 0.0, 0.0
+    for i in range(STATE):
+        states[0, i] = 0.0
+    for e in range(0, n, BLOCK):
+        size = min(BLOCK, n - e)
+        p, s, q, own_g, own_t = scalar(x, at + e + size // 2), 0.0, 0.0, 0.0, 0.0
+        for attempt in range(2):
+            sv, qv, gv, tv = row_sums(dy, x, gamma, at + e, size, j + e, fill(p))
+            s, q, own_g, own_t = total(sv), total(qv), total(gv), total(tv)
+            if attempt == 1 or not is_far(float(size), s, q):
+                break
+            p = nearest(x, p + s / size)
+        take(states, 0, float(size), p, s, q)
+        g += own_g
+        t += own_t + (p - states[0, 1]) * own_g
+    kept[k, 0], kept[k, 1], kept[k, 2] = states[0, 1], states[0, 2], states[0, 3]
+    kept[k, 3], kept[k, 4] = g, t
+
+
+@inline
+def _row_terms(x: Any, dx: Any, n: int, eps: float, centred: bool, kept: Any, k: int) -> bool:
+    """Sums kept[k] of a row → the terms of its dx; tell whether the arithmetic holds them."""
+    pivot, g, t = kept[k, 0], kept[k, 3], kept[k, 4]
+    count, mean, low, m2 = finish(float(n), pivot, kept[k, 1], kept[k, 2])
+    mean, low, r = standard(count, mean, low, m2, eps, centred)
+    t -= ((mean - pivot) + low) * g
+    b, c = -(r * t) * r / n, (-g / n if centred else 0.0)
+    m, lost = centre(x, dx, mean, low)
+    c, z = c - lost * b, -lost * r
+    kept[k, 0], kept[k, 1], kept[k, 2], kept[k, 3], kept[k, 4] = m, b, c, r, z
+    return bool(fits(x, dx, m, r, b, c) & fits(x, dx, z, r, b, c))
+
+
+@inline
+def _spread(kept: Any, rows: int, terms: Any) -> None:
+    """Terms kept (rows, 5) → each in sixteen places."""
+    for k in range(rows):
+        for i in range(5):
+            store(terms, k * TERMS + i * 16, fill(kept[k, i]), False)
+
+
+@block
+def _gradient_rows(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    sums: Any,
+    start: int,
+    last: int,
+    some: int,
+    groups: int,
+    length: int,
+    states: Any,
+    kept: Any,
+    terms: Any,
+    wide: Any,
+) -> None:
+    """Rows [start, last), ``some`` at a time → dx, sums."""
+    carry = arithmetic(x, dx)
+    for first in range(start, last, some):
+        stop, fit = min(first + some, last), True
+        at, j, rows = first * length, first % groups * length, stop - first
+        for k in range(rows):
+            _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
+        for k in range(rows):
+            fit &= _row_terms(x, dx, length, eps, centred, kept, k)
+        joined, more = first > start, stop < last
+        if fit:
+            _spread(kept, rows, terms)
+            carry = rows_input_gradient(
+                dy, x, gamma, dx, sums, at, rows, length, j, terms, stream, carry, joined, more
+            )
+        else:
+            if stream and joined:
+                put_down(dx, at, carry)
+            _spread(kept, rows, wide)
+            like = fill(0.0)
+            rows_input_gradient(
+                dy, x, gamma, dx, sums, at, rows, length, j, wide, False, like, False, False
+            )
+            carry = pick_up(dx, stop * length, carry)
+
+
+@unit
+def _backward_unit(
+    chunk: int,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    sums: Any,
+    batch: int,
+    groups: int,
+    length: int,
+    chunks: int,
+) -> None:
+    start, last = batch * chunk // chunks * groups, batch * (chunk + 1) // chunks * groups
+    some = max(_AT_ONCE // length, 2)
+    if groups > 1 or (stream and length % 16 > 0):
+        some = 1  # neighbours have other columns, or begin otherwise in their lines
+    states, kept = np.empty((1, STATE)), np.empty((some, 5))
+    terms, wide = vectors_as(x, dx, some, TERMS), np.empty((some, TERMS))
+    _gradient_rows(
+        dy,
+        x,
+        dx,
+        gamma,
+        eps,
+        centred,
+        stream,
+        sums[chunk],
+        start,
+        last,
+        some,
+        groups,
+        length,
+        states,
+        kept,
+        terms,
+        wide,
+    )
+
+
+@Kernel
+def backward(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    stream: bool,
+    sums: Any,
+    batch: int,
+    groups: int,
+    length: int,
+    chunks: int,
+) -> None:
+    """dy, x (batch · groups, length) → dx; sums (chunks, 2·groups·length), zero before."""
+    for chunk in prange(chunks):
+        _backward_unit(
+            chunk, dy, x, dx, gamma, eps, centred, stream, sums, batch, groups, length, chunks
+        )

@@ -1,0 +1,66 @@
+"""Writing past the caches, from any place in a line of memory, changes no bit of a result."""
+
+import numpy as np
+import pytest
+from table import CASES, backward, data, forward, name
+
+import numba_bn as nbn
+from numba_bn._kernels.cpu import arrays
+
+pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+over_places = pytest.mark.parametrize("place", [0, 1, 12, 15])
+LINE = 64
+
+
+def room(like, place):
+    """An empty array of the same kind, that begins so many values into a line of memory."""
+    size = like.dtype.itemsize
+    some = np.zeros(like.nbytes + 4 * LINE, np.uint8)
+    start = -some.ctypes.data % LINE + place * size
+    return some[start : start + like.nbytes].view(like.dtype).reshape(like.shape)
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Switch for arrays of any size."""
+    return lambda: monkeypatch.setattr(arrays, "_STREAM_CACHES", 0)
+
+
+@over_places
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("backend")
+def test_every_norm(case, dtype, place, streams):
+    d = data(case, dtype)
+
+    def calls(out):
+        y = forward(case, d, out=out).copy()
+        return [y, *(g for g in backward(case, d, out=out)[:3] if g is not None)]
+
+    want = [a.copy() for a in calls(room(d.x, 0))]
+    streams()
+    for got, known in zip(calls(room(d.x, place)), want, strict=True):
+        assert np.array_equal(got, known)
+
+
+@over_places
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("shape", [(9, 16), (9, 31), (5, 32), (40, 100), (3, 2, 33)])
+@pytest.mark.usefixtures("backend")
+def test_rows(shape, extreme, place, streams):
+    """Of the extreme ones some have no factors in float32: those are written otherwise."""
+    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    gamma = np.linspace(0.5, 2.0, shape[-1], dtype=np.float32)
+    if extreme:
+        x[::3] *= 1e-36
+
+    def calls(out):
+        # of eps 0 no row is the less extreme
+        y = nbn.layer_norm(x, gamma, gamma, eps=0.0, out=out).copy()
+        return y, *nbn.layer_norm_backward(dy, x, gamma, eps=0.0, out=out)[:3]
+
+    want = [a.copy() for a in calls(np.empty_like(x))]
+    streams()
+    for got, known in zip(calls(room(x, place)), want, strict=True):
+        assert np.array_equal(got, known)
+        assert np.isfinite(got).all()
