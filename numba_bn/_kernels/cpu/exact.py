@@ -17,8 +17,7 @@ from numba_bn._kernels.cpu.exact_blocks import LANES, block_rows
 from numba_bn._kernels.cpu.exact_lanes import move_if
 from numba_bn._kernels.cpu.exact_state import add_block, finish, new_state
 from numba_bn._kernels.cpu.lanes import head
-from numba_bn._kernels.cpu.loops import near
-from numba_bn._kernels.cpu.memory import prefetch
+from numba_bn._kernels.cpu.memory import near, prefetch
 from numba_bn._kernels.cpu.moments import bounds
 
 _SHORT_RUNS = 4  # runs that fit a block, from which they are brought together
