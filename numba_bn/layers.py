@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
@@ -153,6 +154,7 @@ class BatchNorm:
         """Switch to test time; returns self."""
         return self.train(False)
 
+    @adapted
     def __call__(
         self, x: ArrayLike, *, where: ArrayLike | None = None, out: Array | None = None
     ) -> Any:
@@ -185,6 +187,7 @@ class BatchNorm:
                 running.update(stats)
             vars(self).update(running=running, _step=step)
 
+    @adapted
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
         """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
         if self._step is None:

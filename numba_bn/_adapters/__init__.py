@@ -16,8 +16,11 @@ import numpy as np
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {"torch": "numba_bn._adapters.tensors"}
 """The package that an array's class comes from → the adapter, outermost kind first."""
+
+_PROTOCOLS = {"__array_namespace__": "numba_bn._adapters.dlpack"}
+"""What a class has → the adapter of arrays that no package above answers for."""
 
 
 def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -39,4 +42,11 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
     kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
-    return next((home for package, home in _HOMES.items() if package in kinds), None)
+    for package, home in _HOMES.items():
+        if package in kinds:
+            return home
+    strangers = [type(value) for value in values if not isinstance(value, np.ndarray | np.generic)]
+    for name, home in _PROTOCOLS.items():
+        if any(hasattr(kind, name) for kind in strangers):
+            return home
+    return None
