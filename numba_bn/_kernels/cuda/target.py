@@ -1,0 +1,48 @@
+"""Numba's CUDA target: the one module that imports it, and how kernels are compiled by it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from numba_bn._kernels.cuda.kernel import THREADS, Kernel, Variant
+
+Capability = tuple[int, ...]
+"""(9, 0), or (9, 0, "a") for an architecture's own instructions."""
+
+
+def _load() -> ModuleType:
+    """Import numba-cuda; it asks NumPy for a name that 2.5 no longer has, so lend it that."""
+    lend = not hasattr(np, "row_stack")
+    if lend:
+        np.row_stack = np.vstack
+    try:
+        from numba import cuda
+        from numba.cuda.np import arrayobj  # noqa: F401  # where it asks
+    finally:
+        if lend:
+            del np.row_stack
+    return cuda  # type: ignore[no-any-return]
+
+
+cuda: Any = _load()
+
+
+def compiled(kernel: Kernel, variant: Variant, capability: Any, output: str = "ltoir") -> Any:
+    """Compile a variant for a compute capability, without a driver: LTO-IR (bytes), or PTX (str).
+
+    The name of the entry is Numba's mangled one; the only entry there is.
+    """
+    function, signature = kernel.build(variant)
+    code, _ = cuda.compile(
+        function,
+        signature,
+        cc=capability,
+        device=False,
+        abi="numba",
+        output=output,
+        launch_bounds=(THREADS, 2),
+    )
+    return code
