@@ -10,9 +10,10 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, is_float, parameter_dtype, result_dtype
+from numba_bn._arrays import Array, as_array, is_float, kind, parameter_dtype, result_dtype
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
+from numba_bn.stats.device import beside, is_on_device, on_host
 from numba_bn.stats.running import resumed
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class BatchNorm:
         )
         self.training = True
         self._step: _Step | None = None
+        self._on_device = False
 
     @property
     def momentum(self) -> float | None:
@@ -165,8 +167,9 @@ class BatchNorm:
         a = as_array(type(self).__name__, "x", x)
         self._check(a, where)
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
-        in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
-        kept = a.copy("K") if in_place else a
+        kept = a.copy("K") if check.may_overlap(out, a) else a
+        if kind(a) == "cuda" or self._on_device:
+            self.to(a)
         running = self.running
         if self.training or running is None:
             y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
@@ -201,12 +204,27 @@ class BatchNorm:
             vars(self).update(dgamma=gradients.dgamma, dbeta=gradients.dbeta)
         return gradients.dx
 
+    def to(self, like: ArrayLike) -> Self:
+        """Move parameters and running statistics to where the array `like` is; returns self.
+
+        To the CPU as NumPy arrays, to a device as arrays of the library of `like`. A call moves
+        them to its x; what is where it belongs stays, and only moving waits for a device.
+        """
+        call = f"{type(self).__name__}.to"
+        names = ("gamma", "beta", "dgamma", "dbeta")
+        old = {name: getattr(self, name) for name in names}
+        new = {n: None if v is None else beside(call, v, like) for n, v in old.items()}
+        vars(self).update(new, _on_device=is_on_device(like))
+        if self.running is not None:
+            self.running.to(like)
+        return self
+
     def parameters(self) -> list[Array]:
         """Return [gamma, beta], or nothing without them."""
         return [] if self.gamma is None or self.beta is None else [self.gamma, self.beta]
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of parameters and running statistics, by PyTorch's names.
+        """Return copies of parameters and running statistics as NumPy arrays, by PyTorch's names.
 
         With ``momentum=None`` there is one more, ``running_count``, so that training can go on
         exactly where it was.
@@ -219,7 +237,9 @@ class BatchNorm:
             state["num_batches_tracked"] = running.num_batches_tracked
             if self.momentum is None and running.seen is not None:
                 state["running_count"] = running.seen.count
-        return {name: np.array(value) for name, value in state.items() if value is not None}
+        return {
+            name: np.array(on_host(value)) for name, value in state.items() if value is not None
+        }
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
@@ -273,7 +293,10 @@ class BatchNorm:
             self.running._require_count(call)
         mask = check.mask(call, where, x)
         others = tuple(a for a in range(x.ndim) if a != axis)
-        values = x.size // channels if mask is None else np.count_nonzero(mask, axis=others)
+        if mask is None or kind(mask) == "cuda":  # which is not waited for
+            values: Any = x.size // channels
+        else:
+            values = np.count_nonzero(mask, axis=others)
         if np.any(np.equal(values, 1)):
             masked = "" if mask is None else " with this where"
             raise ValueError(

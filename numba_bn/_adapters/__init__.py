@@ -16,10 +16,17 @@ import numpy as np
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HOMES: dict[str, str] = {"torch": "numba_bn._adapters.tensors"}
+_HOMES: dict[str, str] = {
+    "torch": "numba_bn._adapters.tensors",
+    "jaxlib": "numba_bn._adapters.dlpack",
+    "cupy": "numba_bn._adapters.cuda",
+}
 """The package that an array's class comes from → the adapter, outermost kind first."""
 
-_PROTOCOLS = {"__array_namespace__": "numba_bn._adapters.dlpack"}
+_PROTOCOLS = {
+    "__cuda_array_interface__": "numba_bn._adapters.cuda",
+    "__array_namespace__": "numba_bn._adapters.dlpack",
+}
 """What a class has → the adapter of arrays that no package above answers for."""
 
 

@@ -63,8 +63,10 @@ def title(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Name the library and class of an array."""
-    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    """Name the library and class of an array, and the device if it is not the CPU."""
+    device = getattr(value, "device", None)
+    where = f" on {device}" if "cuda" in str(device).lower() else ""
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}{where}"
 
 
 def is_array(value: Any) -> bool:
@@ -96,10 +98,14 @@ def call(
                 refuse_mixed(what, name, value, lead)
         return function(*args, **options)  # which says what to do
     inside = {name: _inside(kind, what, name, value, lead) for name, value in given.items()}
-    result = function(**inside)
-    if given.get("out") is None:
-        return _outside(kind, result, lead, None, None)
-    return _outside(kind, result, lead, inside["out"], given["out"])
+    out = inside.get("out")
+
+    def theirs(item: Any) -> Any:
+        if out is not None and item is out:
+            return given["out"]
+        return kind.theirs(item, lead) if isinstance(item, np.ndarray) else item
+
+    return each(function(**inside), theirs)
 
 
 def _inside(kind: Kind, call: str, name: str, value: Any, lead: Any) -> Any:
@@ -109,11 +115,9 @@ def _inside(kind: Kind, call: str, name: str, value: Any, lead: Any) -> Any:
     return value
 
 
-def _outside(kind: Kind, result: Any, lead: Any, inside: Any, out: Any) -> Any:
-    """Return a result as the caller's kind, and ``out`` as the very array that was given."""
-    if isinstance(result, np.ndarray):
-        return out if result is inside else kind.theirs(result, lead)
-    if isinstance(result, tuple):
-        items = [_outside(kind, item, lead, inside, out) for item in result]
-        return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
-    return result
+def each(result: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a result of a public function with its arrays changed."""
+    if not isinstance(result, tuple):
+        return change(result)
+    items = [change(item) for item in result]
+    return type(result)(*items) if hasattr(result, "_fields") else tuple(items)

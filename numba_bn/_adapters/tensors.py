@@ -1,4 +1,4 @@
-"""PyTorch's tensors: those of the CPU are read and written where they lie."""
+"""PyTorch's tensors: those of the CPU are read and written where they lie, others go to CUDA."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from numba_bn._arrays import Array, is_bfloat16
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Run a public function on tensors; return tensors."""
+    torch = sys.modules["torch"]
+    for value in (*args, *options.values()):
+        if isinstance(value, torch.Tensor) and value.is_cuda:
+            from numba_bn._adapters import cuda
+
+            return cuda.call(function, args, options)
     return _convert.call(sys.modules[__name__], function, args, options)
 
 

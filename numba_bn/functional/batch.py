@@ -9,7 +9,7 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, empty_like_view, five_axes, order_of, result_dtype
+from numba_bn._arrays import Array, empty_like_view, five_axes, kind, order_of, result_dtype
 from numba_bn._call import (
     Gradients,
     Output,
@@ -19,6 +19,7 @@ from numba_bn._call import (
 from numba_bn._dispatch import backend
 from numba_bn._view import View, batch_view
 from numba_bn.stats import ChannelStats
+from numba_bn.stats.device import DeviceChannelStats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -111,7 +112,7 @@ def batch_norm(
     if a.size:
         r5 = None if r is None else five_axes(r, view)
         m, v = m.reshape(1, -1), v.reshape(1, -1)
-        backend().normalize(five_axes(a, view), m, v, g, b, eps, y.five_axes, r5, relu)
+        backend(kind(a)).normalize(five_axes(a, view), m, v, g, b, eps, y.five_axes, r5, relu)
     return y.done(out)
 
 
@@ -190,7 +191,7 @@ def _train(
     y = Output(call, out, a, view, (gamma, beta, w, r))
     if not a.size:
         return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
-    moments = backend().forward(
+    moments = backend(kind(a)).forward(
         five_axes(a, view),
         g,
         b,
@@ -209,7 +210,7 @@ def batch_norm_backward(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
     *,
-    stats: ChannelStats | None = None,
+    stats: ChannelStats | DeviceChannelStats | None = None,
     mean: ArrayLike | None = None,
     var: ArrayLike | None = None,
     channel_axis: int | Sequence[int] = 1,
@@ -285,16 +286,16 @@ def batch_norm_backward(
     d5 = five_axes(d, view)
     dresidual = None
     if activated is not None:
-        dresidual = empty_like_view(a.shape, result_dtype(call, "x", a.dtype), view)
+        dresidual = empty_like_view(a, result_dtype(call, "x", a.dtype), view)
         r5 = five_axes(dresidual, view)
-        backend().relu_gradient(d5, five_axes(activated, view), r5)
+        backend(kind(a)).relu_gradient(d5, five_axes(activated, view), r5)
         d5 = r5
     if not a.size:
         dgamma, dbeta = np.zeros((2, g.size))
     else:
         w5 = None if w is None else five_axes(w, view)
         a5 = five_axes(a, view)
-        dgamma, dbeta = backend().backward(d5, a5, g, eps, dx.five_axes, given, w5)
+        dgamma, dbeta = backend(kind(a)).backward(d5, a5, g, eps, dx.five_axes, given, w5)
     return Gradients(
         dx.done(out),
         parameter_gradient(dgamma, gamma, a, view),
@@ -310,9 +311,7 @@ def _batch_call(call: str, x: object, channel_axis: int | Sequence[int]) -> tupl
     return a, batch_view(a.shape, order_of(a), axes)
 
 
-def _statistics(
-    call: str, stats: object, mean: object, var: object, view: View, x: Array
-) -> tuple[Array, Array, Array | None]:
+def _statistics(call: str, stats: object, mean: object, var: object, view: View, x: Array) -> Any:
     """Return mean, var and, of a training step, count, as (1, channels)."""
     if stats is None and mean is not None and var is not None:
         m = check.parameter(call, "mean", mean, view, x.shape)
@@ -320,6 +319,8 @@ def _statistics(
         return m.reshape(1, -1), v.reshape(1, -1), None
     if stats is None or mean is not None or var is not None:
         raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
+    if isinstance(stats, DeviceChannelStats):
+        return stats.given(call, view, x.shape)
     if not isinstance(stats, ChannelStats):
         raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
     named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))

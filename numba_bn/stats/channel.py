@@ -12,11 +12,22 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
+from numba_bn._arrays import (
+    Array,
+    as_array,
+    five_axes,
+    has_nan,
+    kind,
+    not_nan,
+    order_of,
+    result_dtype,
+)
 from numba_bn._call import per_channel, real_array
+from numba_bn._device import DeviceMoments
 from numba_bn._dispatch import backend
 from numba_bn._view import View, batch_view
 from numba_bn.stats import _turns
+from numba_bn.stats.device import DeviceChannelStats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -72,8 +83,10 @@ class ChannelStats:
         self._moments = tuple(arrays)
 
     @classmethod
-    def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
+    def _of(cls, moments: Sequence[Array] | DeviceMoments, view: View) -> Any:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        if isinstance(moments, DeviceMoments):
+            return DeviceChannelStats(moments, view)
         self = cls.__new__(cls)
         self._moments = tuple([per_channel(v[0], view) for v in moments])
         return self
@@ -127,7 +140,9 @@ class ChannelStats:
         where: ArrayLike | None = None,
     ) -> ChannelStats:
         """Take in the values of `x`, and return self; on an error nothing is changed."""
-        new = channel_stats(x, channel_axis=channel_axis, where=where)
+        new: Any = channel_stats(x, channel_axis=channel_axis, where=where)
+        if isinstance(new, DeviceChannelStats):
+            new = new.get()
         with _turns.lock:
             self._moments = self.merge(new)._moments
         return self
@@ -263,17 +278,17 @@ def channel_stats(
     view = batch_view(a.shape, order_of(a), axes)
     w = check.mask(call, where, a)
     if nan_policy == "omit" and a.dtype.kind not in "iu":
-        present = ~np.isnan(a)
+        present = not_nan(a)
         w = present if w is None else present & w
     if not a.size:
         empty = np.zeros(view.channels)
         return ChannelStats(empty, np.full(view.channels, np.nan), empty)
     w5 = None if w is None else five_axes(w, view)
-    moments = backend().moments(five_axes(a, view), w5)
-    stats = ChannelStats._of(moments, view)
+    moments = backend(kind(a)).moments(five_axes(a, view), w5)
+    stats: Any = ChannelStats._of(moments, view)
     if nan_policy == "raise":
         # an empty channel and one with an infinity have a NaN mean too: look before raising
-        nan = np.isnan(stats.mean).any() and (np.isnan(a) if w is None else np.isnan(a) & w).any()
-        if nan:
+        mean = stats.mean if isinstance(stats, ChannelStats) else stats.get().mean
+        if np.isnan(mean).any() and has_nan(a, w):
             raise ValueError(f"{call}: x of shape {a.shape} has NaN, with nan_policy='raise'")
-    return stats
+    return stats  # type: ignore[no-any-return]
