@@ -17,6 +17,7 @@ WARP = 32
 CARRIED_BYTES = 32
 _LINE = 128  # bytes that neighbouring threads should read together
 _LONG_RUN = 512  # values from which a run earns a walk of its own
+_LONG_CHANNEL = 128  # values of a channel from which it need not share a walk
 _RESIDENT = 2  # blocks a multiprocessor needs for enough loads in flight
 _MOST_SPLITS = 256
 _MOST_COLUMNS = 128  # vectors of a tile
@@ -72,7 +73,7 @@ def runs(batch: int, outer: int, groups: int, length: int, width: int, device: D
     geometry = (
         items, groups, outer * row, length, total, per, vectors, row,
         quotient * row + turn * width, turn, row - vectors * width,
-        0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 1,
     )  # fmt: skip
     parts = COUNTERS + items * splits * CARRIED_BYTES if splits > 1 else 0
     grid, block = (-(-items // together), splits, 1), (team, together, 1)
@@ -113,10 +114,16 @@ def columns(batch: int, outer: int, groups: int, length: int, width: int, itemsi
     stride = wide * width
     geometry = (
         tiles, stride, outer * row, 0, total, per, 1, stride, down * stride, 0, 0,
-        length, row, fold, per_tile, lanes,
+        length, row, fold, per_tile, lanes, 1,
     )  # fmt: skip
     parts = COUNTERS + batch * tiles * splits * across * width * CARRIED_BYTES
     return Layout(True, width, (batch * tiles, splits, 1), (across, down, 1), geometry, parts)
+
+
+def division(by: int) -> tuple[int, int]:
+    """Return (magic, shift) so that p * magic >> shift is p // by, for p below 2³¹."""
+    shift = 31 + (by - 1).bit_length()
+    return -(-(1 << shift) // by), shift
 
 
 def of_groups(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
@@ -132,3 +139,38 @@ def of_groups(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Lay
             if found:
                 return found
     return runs(batch, outer, groups, length, width if length % width == 0 else 1, device)
+
+
+def of_channels(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
+    """Lay threads over a shape so that each channel of each sample is put together."""
+    batch, outer, groups, size, inner = shape
+    channels = groups * size
+    at = of_groups((batch, outer, channels, 1, inner), itemsize, aligned, device)
+    return at._replace(geometry=(*at.geometry[:-1], size))
+
+
+def of_values(shape: Shape, itemsize: int, aligned: bool, device: Device) -> tuple[Layout, str]:
+    """Lay threads over a shape whose values are computed each by itself; how parameters go."""
+    batch, outer, groups, size, inner = shape
+    channels = groups * size
+    if channels == 1:
+        outer, inner = 1, outer * inner
+    width = width_of(itemsize) if aligned else 1
+    if inner >= _LONG_CHANNEL and inner % width == 0:
+        at = runs(batch, outer, channels, inner, width, device)
+    elif outer > 1 or batch == 1:
+        at = columns(batch, outer, channels, inner, width, itemsize, device, False) or (
+            columns(batch, outer, channels, inner, 1, itemsize, device, False)
+        )  # type: ignore[assignment]  # one column at a time always can be
+    else:
+        return of_rows(shape, width, device)
+    return at._replace(geometry=(*at.geometry[:-1], size)), "each"
+
+
+def of_rows(shape: Shape, width: int, device: Device) -> tuple[Layout, str]:
+    """Lay teams over rows that are items each, along which parameters change; and how they do."""
+    batch, _, groups, size, inner = shape
+    length = size * inner
+    at = runs(batch, 1, groups, length, width if length % width == 0 else 1, device)
+    along = (*at.geometry[:12], size, *division(inner), 0, 1)
+    return at._replace(geometry=along), "along" if inner == 1 else "spread"

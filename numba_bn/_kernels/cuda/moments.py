@@ -11,8 +11,8 @@ from typing import Any
 
 from numba_bn._kernels.cuda.memory import bits, loader, putter
 from numba_bn._kernels.cuda.target import cuda, inline, types
-from numba_bn._kernels.cuda.together import columns_together, runs_together
-from numba_bn._kernels.cuda.walk import begin_of, walk_of
+from numba_bn._kernels.cuda.together import columns_together, runs_together, team_together
+from numba_bn._kernels.cuda.walk import GEOMETRY, begin_of, walk_of
 
 WIDE_RANGE = frozenset({"float32", "bfloat16"})
 """Dtypes whose squares leave float32."""
@@ -40,26 +40,35 @@ def merge(a: Any, b: Any) -> Any:
 
 
 @inline
-def finish(results: Any, item: int, s: Any) -> None:
+def concluded(s: Any) -> Any:
     """State of an item → count, mean, what the mean lost to rounding, m2."""
-    count, mean, low, m2 = results
     n, pivot, total, squares = s
     shift = total / n
-    rounded = pivot + shift
-    back = rounded - pivot
-    lost = (pivot - (rounded - back)) + (shift - back)
-    around = squares - total * shift
+    mean = pivot + shift
+    back = mean - pivot
+    lost = (pivot - (mean - back)) + (shift - back)
+    m2 = squares - total * shift
     if n == 0.0:
-        around = 0.0
+        m2 = 0.0
         lost = 0.0
-    elif around < 0.0:
-        around = 0.0
-    elif around != around:
-        rounded = around
-    put(count, item, n)
-    put(mean, item, rounded)
-    put(low, item, lost)
-    put(m2, item, around)
+    elif m2 < 0.0:
+        m2 = 0.0
+    elif m2 != m2:
+        mean = m2
+    return n, mean, lost, m2
+
+
+@inline
+def finish(results: Any, item: int, found: Any) -> None:
+    """Count, mean, low, m2 → their vectors."""
+    for i in range(4):
+        put(results[i], item, found[i])
+
+
+@inline
+def conclude(results: Any, item: int, s: Any) -> None:
+    """State of an item → the vectors of results."""
+    finish(results, item, concluded(s))
 
 
 def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
@@ -91,7 +100,7 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
                     pivots[k] = values[at]
 
     @inline
-    def use(state: Any, spots: Any, count: int) -> None:
+    def use(state: Any, spots: Any, rows: Any, count: int) -> None:
         _, _, values, mask, carried, pivots = state
         each = count * width // statistics
         for k in range(statistics):
@@ -135,9 +144,9 @@ def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tup
     load, use = taking(x, width, masked, columns)
     walk, begin = walk_of(unroll, load, use), begin_of(columns, width, backwards=False)
     if columns:
-        together = columns_together(width, merge, finish)
+        together = columns_together(width, merge, conclude)
     else:
-        together = runs_together(merge, finish)
+        together = runs_together(merge, conclude)
     room, mask_room = width * unroll, width * unroll if masked else 1
 
     def kernel(arrays: Any, results: Any, workspace: int, geometry: Any) -> None:
@@ -166,6 +175,29 @@ def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tup
         types.UniTuple(types.int64, 2),
         types.UniTuple(types.int64, 4),
         types.int64,
-        types.UniTuple(types.int64, 16),
+        types.UniTuple(types.int64, GEOMETRY),
     )
     return kernel, signature
+
+
+def own_moments(x: str, width: int, unroll: int, masked: bool) -> Any:
+    """Return ``own(x, where, spots, start, gait)``: what a team has of its item, to all of it."""
+    work = work_of(x)
+    load, use = taking(x, width, masked, columns=False)
+    walk, together = walk_of(unroll, load, use), team_together(merge)
+    room, mask_room = width * unroll, width * unroll if masked else 1
+
+    @inline
+    def own(x: int, where: int, spots: Any, start: Any, gait: Any) -> Any:
+        values = cuda.local.array(room, work)
+        mask = cuda.local.array(mask_room, work)
+        carried = cuda.local.array((4, 1), types.float64)
+        pivots = cuda.local.array(1, work)
+        for n in range(4):
+            carried[n, 0] = 0.0
+        pivots[0] = work(0)
+        walk((x, where, values, mask, carried, pivots), spots, start, gait)
+        s = carried[0, 0], types.float64(pivots[0]), carried[2, 0], carried[3, 0]
+        return concluded(together(s))
+
+    return own

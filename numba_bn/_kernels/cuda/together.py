@@ -91,11 +91,8 @@ def over_lanes(merge: Body) -> Any:
     return over
 
 
-def runs_together(merge: Body, finish: Body) -> Any:
-    """Return ``together(s, item, items, split, workspace, results)`` for teams of threads.
-
-    It returns what the team's first thread has: of whole items, where these are not split.
-    """
+def _over_team(merge: Body) -> Any:
+    """Return ``over_team(s, shared)``: the states of a team → one, which its first thread has."""
     over = over_lanes(merge)
 
     @inline
@@ -111,6 +108,30 @@ def runs_together(merge: Body, finish: Body) -> Any:
                 for i in range(1, warps):
                     s = merge(s, kept(shared, first + i))
         return s
+
+    return over_team
+
+
+def team_together(merge: Body) -> Any:
+    """Return ``together(s)``: the states of a team → one, which all its threads get."""
+    over_team = _over_team(merge)
+
+    @inline
+    def together(s: Any) -> Any:
+        shared = cuda.shared.array((CARRIED, WARPS), types.float64)
+        result = cuda.shared.array((CARRIED, WARPS), types.float64)
+        s = over_team(s, shared)
+        if cuda.threadIdx.x == 0:
+            keep(result, cuda.threadIdx.y, s)
+        cuda.syncthreads()
+        return kept(result, cuda.threadIdx.y)
+
+    return together
+
+
+def runs_together(merge: Body, finish: Body) -> Any:
+    """Return ``together(s, item, items, split, workspace, results)`` for teams of threads."""
+    over_team = _over_team(merge)
 
     @inline
     def together(s: Any, item: int, items: int, split: int, workspace: int, results: Any) -> Any:
@@ -158,7 +179,7 @@ def columns_together(width: int, merge: Body, finish: Body) -> Any:
 
     @inline
     def over_items(block: int, geometry: Any, parts: int, results: Any) -> None:
-        tiles, each, period, fold, per_tile, lanes = geometry[0], *geometry[11:]
+        tiles, each, period, fold, per_tile, lanes = geometry[0], *geometry[11:16]
         threads = cuda.blockDim.x * cuda.blockDim.y // WARP * WARP
         tile_columns, splits = cuda.blockDim.x * width, cuda.gridDim.y
         sample = block // tiles

@@ -14,11 +14,13 @@ from numba_bn._kernels.cuda.target import cuda, inline
 
 Body = Callable[..., Any]
 
+GEOMETRY = 17
+"""Numbers that say where a launch's threads go; ``layout`` makes them."""
+
 
 def walk_of(unroll: int, load: Body, use: Body) -> Any:
-    """Return a walk: ``load(state, at, slot)`` fetches a vector, ``use(state, spots, n)`` has n.
-
-    Positions ``j`` up to ``end`` are ``step`` apart, their vectors begin at element ``at``.
+    """Return a walk: ``load(state, at, slot)`` fetches a vector, ``use(state, spots, rows, n)`` has
+    n, from positions ``rows[0]`` on, ``rows[1]`` apart, whose first elements are ``spots``.
     """
 
     @inline
@@ -41,12 +43,12 @@ def walk_of(unroll: int, load: Body, use: Body) -> Any:
                 at, place = advance(at, place, gait)
             for u in range(unroll):
                 load(state, spots[u], u)
-            use(state, spots, unroll)
+            use(state, spots, (j, step), unroll)
             j += unroll * step
         while j < end:
             spots[0] = at
             load(state, at, 0)
-            use(state, spots, 1)
+            use(state, spots, (j, step), 1)
             at, place = advance(at, place, gait)
             j += step
 
