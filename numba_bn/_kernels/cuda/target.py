@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +22,7 @@ def _load() -> ModuleType:
         np.row_stack = np.vstack
     try:
         from numba import cuda
-        from numba.cuda.np import arrayobj  # noqa: F401  # where it asks
+        from numba.cuda.np import arrayobj  # noqa: F401  # it is this that asks
     finally:
         if lend:
             del np.row_stack
@@ -28,6 +30,13 @@ def _load() -> ModuleType:
 
 
 cuda: Any = _load()
+types: Any = cuda.types
+extending: Any = import_module("numba.cuda.extending")
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Make a function part of the kernels that call it; that alone needs no driver to compile."""
+    return cuda.jit(device=True, inline="always")(function)
 
 
 def compiled(kernel: Kernel, variant: Variant, capability: Any, output: str = "ltoir") -> Any:

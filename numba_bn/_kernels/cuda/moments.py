@@ -1,0 +1,203 @@
+"""Count, mean and sum of squared differences: in blocks about a pivot, merged in float64.
+
+A thread's pivot is its first value. Differences from it are summed in the working precision, some
+values at a time, and those sums in float64; as the pivot is one of the values, however far out, the
+squared differences from the mean are at least its own, and hide no rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels.cuda.memory import bits, loader, putter
+from numba_bn._kernels.cuda.target import cuda, inline, types
+from numba_bn._kernels.cuda.together import columns_together, runs_together, team_together
+from numba_bn._kernels.cuda.walk import GEOMETRY, begin_of, walk_of
+
+WIDE_RANGE = frozenset({"float32", "bfloat16"})
+"""Dtypes whose squares leave float32."""
+SMALLEST, LARGEST = 1e-30, 1e38
+
+put = putter("float64")
+
+
+def work_of(*dtypes: str) -> Any:
+    """Return the type arrays of the dtypes are computed in: float32 where that holds them all."""
+    long = any(d == "float64" or (bits(d) >= 32 and d != "float32") for d in dtypes)
+    return types.float64 if long else types.float32
+
+
+@inline
+def merge(a: Any, b: Any) -> Any:
+    """Count, pivot, sum and sum of squares about it of two sets → of both, about a's pivot."""
+    if b[0] == 0.0:
+        return a
+    if a[0] == 0.0:
+        return b
+    d = b[1] - a[1]
+    s = b[2] + b[0] * d
+    return a[0] + b[0], a[1], a[2] + s, a[3] + b[3] + d * (s + b[2])
+
+
+@inline
+def concluded(s: Any) -> Any:
+    """State of an item → count, mean, what the mean lost to rounding, m2."""
+    n, pivot, total, squares = s
+    shift = total / n
+    mean = pivot + shift
+    back = mean - pivot
+    lost = (pivot - (mean - back)) + (shift - back)
+    m2 = squares - total * shift
+    if n == 0.0:
+        m2 = 0.0
+        lost = 0.0
+    elif m2 < 0.0:
+        m2 = 0.0
+    elif m2 != m2:
+        mean = m2
+    return n, mean, lost, m2
+
+
+@inline
+def finish(results: Any, item: int, found: Any) -> None:
+    """Count, mean, low, m2 → their vectors."""
+    for i in range(4):
+        put(results[i], item, found[i])
+
+
+@inline
+def conclude(results: Any, item: int, s: Any) -> None:
+    """State of an item → the vectors of results."""
+    finish(results, item, concluded(s))
+
+
+def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
+    """Return ``load`` and ``use`` of a walk that sums up.
+
+    The state is (address of x, of the mask, values, their mask, carried numbers, pivots).
+    """
+    work, statistics = work_of(x), width if columns else 1
+    fetch, fetch_mask = loader(x, width), loader("bool", width)
+    wide = work == types.float32 and x in WIDE_RANGE
+
+    @inline
+    def load(state: Any, at: int, slot: int) -> None:
+        fetch(state[0], at, state[2], slot * width)
+        if masked:
+            fetch_mask(state[1], at, state[3], slot * width)
+
+    @inline
+    def first_values(state: Any, each: int, k: int) -> None:
+        """Set the pivot of the k-th statistic that has none."""
+        _, _, values, mask, carried, pivots = state
+        if not masked:
+            if carried[0, 0] == 0.0:
+                pivots[k] = values[k]
+        elif carried[0, k] == 0.0:
+            for i in range(each):
+                at = (each - 1 - i) * statistics + k
+                if mask[at] != work(0):
+                    pivots[k] = values[at]
+
+    @inline
+    def use(state: Any, spots: Any, rows: Any, count: int) -> None:
+        _, _, values, mask, carried, pivots = state
+        each = count * width // statistics
+        for k in range(statistics):
+            first_values(state, each, k)
+        for k in range(statistics):
+            s, q, n = work(0), work(0), work(0)
+            for i in range(each):
+                d = values[i * statistics + k] - pivots[k]
+                if masked:
+                    n += mask[i * statistics + k]
+                    d = d if mask[i * statistics + k] != work(0) else work(0)
+                s += d
+                q += d * d
+            if masked:
+                carried[0, k] += n
+            carried[2, k] += s
+            carried[3, k] += wide_squares(state, each, k) if wide and far(q) else q
+        if not masked:
+            carried[0, 0] += each
+
+    @inline
+    def far(q: Any) -> bool:
+        return not (q > work(SMALLEST) and q < work(LARGEST))
+
+    @inline
+    def wide_squares(state: Any, each: int, k: int) -> float:
+        _, _, values, mask, _, pivots = state
+        q = 0.0
+        for i in range(each):
+            d = types.float64(values[i * statistics + k]) - types.float64(pivots[k])
+            if not masked or mask[i * statistics + k] != work(0):
+                q += d * d
+        return q
+
+    return load, use
+
+
+def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tuple[Any, Any]:
+    """x → count, mean, low, m2 of each item."""
+    work, statistics = work_of(x), width if columns else 1
+    load, use = taking(x, width, masked, columns)
+    walk, begin = walk_of(unroll, load, use), begin_of(columns, width, backwards=False)
+    if columns:
+        together = columns_together(width, merge, conclude)
+    else:
+        together = runs_together(merge, conclude)
+    room, mask_room = width * unroll, width * unroll if masked else 1
+
+    def kernel(arrays: Any, results: Any, workspace: int, geometry: Any) -> None:
+        values = cuda.local.array(room, work)
+        mask = cuda.local.array(mask_room, work)
+        carried = cuda.local.array((4, statistics), types.float64)
+        pivots = cuda.local.array(statistics, work)
+        spots = cuda.local.array(unroll, types.int64)
+        for k in range(statistics):
+            for n in range(4):
+                carried[n, k] = 0.0
+        item, split, start, gait = begin(geometry)
+        state = arrays[0], arrays[1], values, mask, carried, pivots
+        walk(state, spots, start, gait)
+        for k in range(statistics):
+            if not masked:
+                carried[0, k] = carried[0, 0]
+            carried[1, k] = pivots[k]
+        if columns:
+            together(carried, item, split, geometry, workspace, results)
+        else:
+            s = carried[0, 0], carried[1, 0], carried[2, 0], carried[3, 0]
+            together(s, item, geometry[0], split, workspace, results)
+
+    signature = types.void(
+        types.UniTuple(types.int64, 2),
+        types.UniTuple(types.int64, 4),
+        types.int64,
+        types.UniTuple(types.int64, GEOMETRY),
+    )
+    return kernel, signature
+
+
+def own_moments(x: str, width: int, unroll: int, masked: bool) -> Any:
+    """Return ``own(x, where, spots, start, gait)``: what a team has of its item, to all of it."""
+    work = work_of(x)
+    load, use = taking(x, width, masked, columns=False)
+    walk, together = walk_of(unroll, load, use), team_together(merge)
+    room, mask_room = width * unroll, width * unroll if masked else 1
+
+    @inline
+    def own(x: int, where: int, spots: Any, start: Any, gait: Any) -> Any:
+        values = cuda.local.array(room, work)
+        mask = cuda.local.array(mask_room, work)
+        carried = cuda.local.array((4, 1), types.float64)
+        pivots = cuda.local.array(1, work)
+        for n in range(4):
+            carried[n, 0] = 0.0
+        pivots[0] = work(0)
+        walk((x, where, values, mask, carried, pivots), spots, start, gait)
+        s = carried[0, 0], types.float64(pivots[0]), carried[2, 0], carried[3, 0]
+        return concluded(together(s))
+
+    return own
