@@ -1,0 +1,143 @@
+"""The backend functions on a device: allocate by the caller's library, plan, launch, return.
+
+Arrays are `DeviceArray`. Parameters that were not given come as NumPy vectors of ones and zeros,
+and are left out.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments
+from numba_bn._kernels.cuda import plan
+from numba_bn._kernels.cuda.driver import driver
+from numba_bn._kernels.cuda.launch import Prepared, prepare, run
+from numba_bn._kernels.cuda.plan import Call
+
+Given = tuple[DeviceArray, ...]
+"""mean, variance, None at test time; mean, m2, count and what the mean lost, of a training step."""
+
+_FLOAT64 = np.dtype(np.float64)
+_PARAMETERS = frozenset((np.dtype(np.float32), _FLOAT64))
+_ROWS = {"count": COUNT, "mean": MEAN, "low": LOW, "m2": M2}
+
+
+@lru_cache(maxsize=4096)
+def prepared(function: str, ordinal: int, call: Call, *options: Any) -> Prepared:
+    """Return the launches of a backend function, compiled and loaded for a device."""
+    device = driver().traits(ordinal).device
+    return prepare(getattr(plan, function)(call, device, *options), ordinal)
+
+
+def _run(function: str, call: Call, *options: Any, **buffers: Any) -> None:
+    """Launch a backend function on the stream that the caller's library works on."""
+    x = buffers["x"]
+    at = {
+        name: value.pointer if isinstance(value, DeviceArray) else value
+        for name, value in buffers.items()
+        if value is not None
+    }
+    run(prepared(function, x.ordinal, call, *options), at, x.library.stream(x))
+
+
+def _readable(*vectors: Any) -> list[DeviceArray | None]:
+    """Return vectors in one dtype that kernels read, None for those that were not given."""
+    arrays = [v if isinstance(v, DeviceArray) else None for v in vectors]
+    dtypes = {v.dtype for v in arrays if v is not None}
+    if len(dtypes) > 1 or not dtypes <= _PARAMETERS:
+        return [None if v is None else v.astype(_FLOAT64, copy=False) for v in arrays]
+    return arrays
+
+
+def _name(*vectors: DeviceArray | None) -> str:
+    """Return the dtype of the vectors that there are."""
+    return next((v.dtype.name for v in vectors if v is not None), "float32")
+
+
+def _call(x5: DeviceArray, *others: DeviceArray | None, **about: Any) -> Call:
+    """Return what a plan is to know of x and the other large arrays."""
+    aligned = all(a is None or a.pointer % 16 == 0 for a in (x5, *others))
+    return Call(x5.shape, x5.dtype.name, aligned=aligned, **about)
+
+
+def _rows(x5: DeviceArray) -> tuple[DeviceArray, dict[str, int]]:
+    """Return a new matrix for moments, and the addresses of its rows."""
+    items = x5.shape[0] * x5.shape[2]
+    rows = x5.empty((len(_ROWS), items), _FLOAT64)
+    step = items * _FLOAT64.itemsize
+    return rows, {name: rows.pointer + step * i for name, i in _ROWS.items()}
+
+
+def _kept(x5: DeviceArray, rows: DeviceArray, where5: DeviceArray | None) -> DeviceMoments:
+    _, outer, _, size, inner = x5.shape
+    return DeviceMoments(rows, outer * size * inner if where5 is None else None)
+
+
+def moments(x5: DeviceArray, where5: DeviceArray | None = None) -> DeviceMoments:
+    """x (five axes) → count, mean, what it lost to rounding, m2: (4, batch · groups)."""
+    rows, results = _rows(x5)
+    call = _call(x5, where5, masked=where5 is not None)
+    _run("moments", call, x=x5, where=where5, **results)
+    return _kept(x5, rows, where5)
+
+
+def normalize(
+    x5: DeviceArray,
+    mean: DeviceArray,
+    var: DeviceArray,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    y5: DeviceArray,
+    residual5: DeviceArray | None = None,
+    relu: bool = False,
+) -> None:
+    """x, mean, var → y5 = (x - mean)·gamma/√(var + eps) + beta [+ residual], [ReLU]."""
+    gamma, beta = _readable(gamma, beta)
+    mean, var = _readable(mean, var)  # type: ignore[assignment]
+    call = _call(x5, y5, residual5, **_forward_of(y5, gamma, beta, residual5, relu))
+    call = call._replace(given=_name(mean))
+    buffers = {"gamma": gamma, "beta": beta, "residual": residual5, "y": y5}
+    _run("normalize", call, eps, x=x5, mean=mean, var=var, **buffers)
+
+
+def _forward_of(
+    y5: DeviceArray, gamma: Any, beta: Any, residual5: DeviceArray | None, relu: bool
+) -> dict[str, Any]:
+    """Return what a plan of a forward is to know beside x."""
+    return {
+        "y": y5.dtype.name,
+        "parameter": _name(gamma, beta),
+        "gamma": gamma is not None,
+        "beta": beta is not None,
+        "residual": residual5 is not None,
+        "relu": relu,
+    }
+
+
+def forward(
+    x5: DeviceArray,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    y5: DeviceArray,
+    where5: DeviceArray | None = None,
+    residual5: DeviceArray | None = None,
+    relu: bool = False,
+    centred: bool = True,
+    keep: bool = True,
+) -> DeviceMoments | None:
+    """x → y5 by its own statistics, which are returned if they are to be kept."""
+    gamma, beta = _readable(gamma, beta)
+    about = _forward_of(y5, gamma, beta, residual5, relu)
+    call = _call(x5, y5, residual5, where5, masked=where5 is not None, **about)
+    buffers = {"gamma": gamma, "beta": beta, "residual": residual5, "y": y5, "where": where5}
+    if not keep:
+        _run("forward", call, eps, centred, keep, x=x5, **buffers)
+        return None
+    rows, results = _rows(x5)
+    _run("forward", call, eps, centred, keep, x=x5, **buffers, **results)
+    return _kept(x5, rows, where5)
