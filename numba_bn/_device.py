@@ -173,6 +173,12 @@ class DeviceArray:
         """Return a new C-ordered array beside this one."""
         return self.library.seen("", "", self.library.empty(shape, dtype, self.ordinal))
 
+    def beside(self, value: Any) -> Any:
+        """Return a NumPy array as one on this device; anything else as it is."""
+        if not isinstance(value, np.ndarray):
+            return value
+        return self.library.seen("", "", self.library.upload(value, self.ordinal))
+
     def vector(self, axes: Axes) -> DeviceArray:
         """Return the values in the order of these axes, as one dense axis."""
         seen = self.transpose(axes)

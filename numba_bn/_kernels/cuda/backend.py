@@ -17,8 +17,8 @@ from numba_bn._kernels.cuda.driver import driver
 from numba_bn._kernels.cuda.launch import Prepared, prepare, run
 from numba_bn._kernels.cuda.plan import Call
 
-Given = tuple[DeviceArray, ...]
-"""mean, variance, None at test time; mean, m2, count and what the mean lost, of a training step."""
+Given = tuple[Any, Any, Any]
+"""mean, variance and None at test time; of a training step mean, m2 and count."""
 
 _FLOAT64 = np.dtype(np.float64)
 _PARAMETERS = frozenset((np.dtype(np.float32), _FLOAT64))
@@ -26,13 +26,15 @@ _ROWS = {"count": COUNT, "mean": MEAN, "low": LOW, "m2": M2}
 
 
 @lru_cache(maxsize=4096)
-def prepared(function: str, ordinal: int, call: Call, *options: Any) -> Prepared:
+def prepared(function: str, ordinal: int, about: tuple[Any, ...], options: Any) -> Prepared:
     """Return the launches of a backend function, compiled and loaded for a device."""
-    device = driver().traits(ordinal).device
-    return prepare(getattr(plan, function)(call, device, *options), ordinal)
+    make = getattr(plan, function)
+    if function == "update_running":  # the same for all devices
+        return prepare(make(*about), ordinal)
+    return prepare(make(*about, driver().traits(ordinal).device, *options), ordinal)
 
 
-def _run(function: str, call: Call, *options: Any, **buffers: Any) -> None:
+def _run(function: str, *about: Any, options: tuple[bool, ...] = (), **buffers: Any) -> None:
     """Launch a backend function on the stream that the caller's library works on."""
     x = buffers["x"]
     at = {
@@ -40,7 +42,7 @@ def _run(function: str, call: Call, *options: Any, **buffers: Any) -> None:
         for name, value in buffers.items()
         if value is not None
     }
-    run(prepared(function, x.ordinal, call, *options), at, x.library.stream(x))
+    run(prepared(function, x.ordinal, about, options), at, x.library.stream(x))
 
 
 def _readable(*vectors: Any) -> list[DeviceArray | None]:
@@ -135,9 +137,111 @@ def forward(
     about = _forward_of(y5, gamma, beta, residual5, relu)
     call = _call(x5, y5, residual5, where5, masked=where5 is not None, **about)
     buffers = {"gamma": gamma, "beta": beta, "residual": residual5, "y": y5, "where": where5}
+    options = centred, keep
     if not keep:
-        _run("forward", call, eps, centred, keep, x=x5, **buffers)
+        _run("forward", call, eps, options=options, x=x5, **buffers)
         return None
     rows, results = _rows(x5)
-    _run("forward", call, eps, centred, keep, x=x5, **buffers, **results)
+    _run("forward", call, eps, options=options, x=x5, **buffers, **results)
     return _kept(x5, rows, where5)
+
+
+def gradient_sums(
+    dy5: DeviceArray,
+    x5: DeviceArray,
+    mean: DeviceArray,
+    var: DeviceArray,
+    eps: float,
+    where5: DeviceArray | None = None,
+) -> tuple[DeviceArray, DeviceArray]:
+    """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
+    call = _backward_call(dy5, x5, where5)._replace(given=_name(mean))
+    sums = _channels(x5)
+    dbeta, dgamma = sums.row(0), sums.row(1)
+    given = {"mean": mean, "var": var, "where": where5}
+    _run("gradient_sums", call, eps, x=x5, dy=dy5, dbeta=dbeta, dgamma=dgamma, **given)
+    return dbeta, dgamma
+
+
+def input_gradient(
+    dy5: DeviceArray,
+    x5: DeviceArray,
+    mean: DeviceArray,
+    var: DeviceArray,
+    gamma: Any,
+    sums: tuple[DeviceArray, DeviceArray] | None,
+    count: DeviceArray,
+    eps: float,
+    dx5: DeviceArray,
+    where5: DeviceArray | None = None,
+) -> None:
+    """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
+    (gamma,) = _readable(gamma)
+    call = _backward_call(dy5, x5, where5, dx5, gamma)._replace(given=_name(mean))
+    given = {"mean": mean, "var": var, "gamma": gamma, "where": where5, "dx": dx5}
+    if sums is not None:
+        given.update(dbeta=sums[0], dgamma=sums[1], count=count)
+    _run("input_gradient", call, eps, options=(sums is not None,), x=x5, dy=dy5, **given)
+
+
+def backward(
+    dy5: DeviceArray,
+    x5: DeviceArray,
+    gamma: Any,
+    eps: float,
+    dx5: DeviceArray,
+    given: Given | None = None,
+    where5: DeviceArray | None = None,
+    centred: bool = True,
+) -> tuple[DeviceArray, DeviceArray]:
+    """dy, x → dx5, and dgamma, dbeta (channels,); without ``given`` by x's own statistics."""
+    (gamma,) = _readable(gamma)
+    call = _backward_call(dy5, x5, where5, dx5, gamma)
+    sums = _channels(x5)
+    dgamma, dbeta = sums.row(0), sums.row(1)
+    buffers = {"x": x5, "dy": dy5, "dx": dx5, "gamma": gamma, "dgamma": dgamma, "dbeta": dbeta}
+    if given is None:
+        _run("backward_own", call, eps, options=(centred,), **buffers)
+        return dgamma, dbeta
+    mean, spread, count = (x5.beside(vector) for vector in given)
+    if count is None:
+        mean, spread = _readable(mean, spread)
+        call = call._replace(given=_name(mean))
+        buffers.update(mean=mean, var=spread)
+    else:
+        call = call._replace(stats=True)
+        buffers.update(mean=mean, m2=spread, count=count)
+    _run("backward", call, eps, options=(count is not None,), where=where5, **buffers)
+    return dgamma, dbeta
+
+
+def _backward_call(
+    dy5: DeviceArray,
+    x5: DeviceArray,
+    where5: DeviceArray | None,
+    dx5: DeviceArray | None = None,
+    gamma: DeviceArray | None = None,
+) -> Call:
+    about: dict[str, Any] = {"y": dy5.dtype.name, "masked": where5 is not None}
+    about.update(parameter=_name(gamma), gamma=gamma is not None)
+    return _call(x5, dy5, where5, dx5, **about)
+
+
+def _channels(x5: DeviceArray) -> DeviceArray:
+    """Return two new rows for sums of channels."""
+    return x5.empty((2, x5.shape[2] * x5.shape[3]), _FLOAT64)
+
+
+def relu_gradient(dy5: DeviceArray, y5: DeviceArray, out5: DeviceArray) -> None:
+    """dy, y → dy where the ReLU let y through, else 0."""
+    call = _call(y5, dy5, out5, y=y5.dtype.name)
+    _run("relu_gradient", call, x=y5, dy=dy5, y=y5, dx=out5)
+
+
+def update_running(
+    rows: DeviceArray, mean: DeviceArray, var: DeviceArray, momentum: float, correction: float
+) -> None:
+    """count, mean, m2 (rows of moments) → running mean and variance, in place."""
+    about = mean.size, mean.dtype.name, momentum, correction
+    found = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
+    _run("update_running", *about, x=rows, running_mean=mean, running_var=var, **found)
