@@ -18,9 +18,12 @@ CARRIED_BYTES = 32
 _LINE = 128  # bytes that neighbouring threads should read together
 _LONG_RUN = 512  # values from which a run earns a walk of its own
 _LONG_CHANNEL = 128  # values of a channel from which it need not share a walk
+_FEW_ROWS = 16  # rows below which a thread had better not have columns of its own
+_LONG_ITEM = 1 << 20  # values that a team should not take alone
 _RESIDENT = 2  # blocks a multiprocessor needs for enough loads in flight
 _MOST_SPLITS = 256
 _MOST_COLUMNS = 128  # vectors of a tile
+_SMALL = 1 << 16  # bytes that one multiprocessor reads in no time
 _VALUES = 8  # that a thread takes at once, at most: more, and registers run out
 
 
@@ -141,6 +144,15 @@ def of_groups(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Lay
     return runs(batch, outer, groups, length, width if length % width == 0 else 1, device)
 
 
+def of_rows_channels(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
+    """Lay threads over rows that are samples each, so that each channel is put together."""
+    batch, _, groups, size, inner = shape
+    width = width_of(itemsize) if aligned and groups * size * inner % width_of(itemsize) == 0 else 1
+    at = columns(1, batch, groups * size, inner, width, itemsize, device)
+    assert at is not None  # channels are short
+    return at
+
+
 def of_channels(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
     """Lay threads over a shape so that each channel of each sample is put together."""
     batch, outer, groups, size, inner = shape
@@ -156,21 +168,48 @@ def of_values(shape: Shape, itemsize: int, aligned: bool, device: Device) -> tup
     if channels == 1:
         outer, inner = 1, outer * inner
     width = width_of(itemsize) if aligned else 1
-    if inner >= _LONG_CHANNEL and inner % width == 0:
-        at = runs(batch, outer, channels, inner, width, device)
+    odd = inner % width and not fold_of(channels * inner, outer, width)
+    if inner >= _LONG_CHANNEL and (inner % width == 0 or odd or outer < _FEW_ROWS):
+        at = runs(batch, outer, channels, inner, 1 if inner % width else width, device)
     elif outer > 1 or batch == 1:
-        at = columns(batch, outer, channels, inner, width, itemsize, device, False) or (
-            columns(batch, outer, channels, inner, 1, itemsize, device, False)
-        )  # type: ignore[assignment]  # one column at a time always can be
+        found = columns(batch, outer, channels, inner, width, itemsize, device, False)
+        found = found or columns(batch, outer, channels, inner, 1, itemsize, device, False)
+        assert found is not None  # one column at a time always can be
+        at = found
     else:
         return of_rows(shape, width, device)
     return at._replace(geometry=(*at.geometry[:-1], size)), "each"
 
 
-def of_rows(shape: Shape, width: int, device: Device) -> tuple[Layout, str]:
+def of_rows(shape: Shape, width: int, device: Device,
+            whole: bool = False) -> tuple[Layout, str]:  # fmt: skip
     """Lay teams over rows that are items each, along which parameters change; and how they do."""
     batch, _, groups, size, inner = shape
     length = size * inner
-    at = runs(batch, 1, groups, length, width if length % width == 0 else 1, device)
+    at = runs(batch, 1, groups, length, width if length % width == 0 else 1, device, whole)
     along = (*at.geometry[:12], size, *division(inner), 0, 1)
     return at._replace(geometry=along), "along" if inner == 1 else "spread"
+
+
+def of_own(shape: Shape, nbytes: int, itemsize: int, aligned: bool,
+           device: Device) -> tuple[Layout, str] | None:  # fmt: skip
+    """Lay a team over each item, to take its statistics and use them at once; None if it is large.
+
+    ``nbytes`` are those of all that is read of a value.
+    """
+    batch, outer, groups, size, inner = shape
+    if groups * size == 1:
+        outer, inner = 1, outer * inner
+    width = width_of(itemsize) if aligned else 1
+    length = outer * size * inner
+    if outer == 1 and size > 1 and inner < _LONG_CHANNEL and length <= _LONG_ITEM:
+        return of_rows(shape, width, device, whole=True)
+    if size > 1 or (outer > 1 and inner < _LONG_CHANNEL):
+        return None
+    at = runs(
+        batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True
+    )
+    blocks = min(at.grid[0], device.multiprocessors * device.threads // THREADS)
+    cached = blocks * at.block[1] * length * nbytes <= device.l2_bytes // 2
+    enough = at.grid[0] >= device.multiprocessors or batch * groups * length * nbytes <= _SMALL
+    return (at, "each") if cached and enough else None
