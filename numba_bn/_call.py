@@ -92,6 +92,8 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
         dtype = parameter_dtype(result_dtype("", "x", x.dtype))
     else:
         dtype = parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
+    if isinstance(x, DeviceArray):
+        vector = x.beside(vector)  # zeros, where x is empty
     return per_channel(vector, view).astype(dtype, copy=False)
 
 

@@ -51,8 +51,8 @@ class Library(Protocol):
     def broadcast(self, owner: Owner, shape: Axes) -> Owner:
         """Return a view, or copy, of a larger shape."""
 
-    def packed(self, owner: Owner) -> Owner:
-        """Return a C-ordered copy."""
+    def packed(self, owner: Owner, axes: Axes) -> Owner:
+        """Return a C-ordered copy with the axes in another order."""
 
     def cast(self, owner: Owner, dtype: np.dtype[Any]) -> Owner:
         """Return a copy of another dtype."""
@@ -144,20 +144,18 @@ class DeviceArray:
         return self._seen(full, c_strides(full, self.itemsize))
 
     def row(self, index: int) -> DeviceArray:
-        """Return a row of a C-ordered matrix; the owner is the whole."""
-        step = self.strides[0]
-        found = self._seen(self.shape[1:], self.strides[1:])
-        found.pointer += index * step
-        return found
+        """Return a row of a C-ordered matrix."""
+        return self.library.seen("", "", self.owner[index])
 
     def five_axes(self, view: View) -> DeviceArray:
         """See the array as the view's five axes; packed first where it is not dense."""
         seen = self if view.plain else self.transpose(view.axes)
         if not seen.flags.c_contiguous:
-            library = self.library
-            owner = library.packed(library.transpose(self.owner, view.axes))
-            seen = library.seen("", "x", owner)
+            seen = self._packed(view.axes)
         return seen.reshape(view.shape)
+
+    def _packed(self, axes: Axes) -> DeviceArray:
+        return self.library.seen("", "", self.library.packed(self.owner, axes))
 
     def empty_like_view(self, dtype: np.dtype[Any], view: View) -> DeviceArray:
         """Return a new array of this shape in the memory order of the view."""
@@ -183,9 +181,7 @@ class DeviceArray:
         """Return the values in the order of these axes, as one dense axis."""
         seen = self.transpose(axes)
         if not seen.flags.c_contiguous:
-            library = self.library
-            owner = library.packed(library.transpose(self.owner, axes))
-            seen = library.seen("", "", owner)
+            seen = self._packed(axes)
         return seen.reshape(seen.size)
 
     def per_channel(self, view: View) -> DeviceArray:

@@ -171,6 +171,8 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     if a.shape != x.shape:
         raise ValueError(f"{call}: {name} must have the shape of x, {x.shape}, got {a.shape}")
     result_dtype(call, name, a.dtype)
+    if isinstance(a, DeviceArray):  # whose kernels take all of these in the dtype of the result
+        return a.astype(result_dtype(call, "x", x.dtype), copy=False)
     return a
 
 

@@ -329,4 +329,5 @@ def _statistics(call: str, stats: object, mean: object, var: object, view: View,
         raise ValueError(
             f"{call}: stats must have counted values in every channel, got {n.ravel()}"
         )
-    return m, m2 / np.maximum(n, 1.0), n
+    # a device divides for itself
+    return m, m2 if kind(x) == "cuda" else m2 / np.maximum(n, 1.0), n

@@ -40,8 +40,7 @@ class DeviceChannelStats:
         return self._row(M2).owner
 
     def _row(self, which: int) -> DeviceArray:
-        rows, view = self._moments.rows, self._view
-        row = rows.library.seen("", "", rows.owner[which])
+        row, view = self._moments.rows.row(which), self._view
         return row if len(view.channels) == 1 else row.per_channel(view)
 
     def given(self, call: str, view: View, shape: Axes) -> tuple[Any, Any, Any]:

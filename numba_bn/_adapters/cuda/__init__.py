@@ -12,7 +12,7 @@ import numpy as np
 from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
 from numba_bn._arrays import as_array
 from numba_bn._device import DeviceArray, Library
-from numba_bn._kernels.cuda.driver import driver
+from numba_bn._kernels.cuda import driver
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
@@ -27,7 +27,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
     if library is None:
         _refuse_lead(what, given, lead)
         return function(*args, **options)  # which says what to do
-    driver()  # or what to install
+    driver.driver()  # or what to install
     first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
     inside = {
         name: first if value is lead else _inside(library, what, name, value, first, lead)
@@ -102,4 +102,4 @@ def _wait(library: Library, first: DeviceArray, inside: Mapping[str, Any]) -> No
     ours = library.stream(first)
     others = {library.made_on(value) for value in inside.values() if isinstance(value, DeviceArray)}
     for other in others - {None, ours}:
-        driver().wait(ours, other)
+        driver.driver().wait(ours, other)

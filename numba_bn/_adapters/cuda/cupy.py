@@ -67,9 +67,9 @@ def broadcast(owner: Any, shape: Axes) -> Any:
     return sys.modules["cupy"].broadcast_to(owner, shape)
 
 
-def packed(owner: Any) -> Any:
-    """Return a C-ordered copy."""
-    return sys.modules["cupy"].ascontiguousarray(owner)
+def packed(owner: Any, axes: Axes) -> Any:
+    """Return a C-ordered copy with the axes in another order."""
+    return sys.modules["cupy"].ascontiguousarray(owner.transpose(axes))
 
 
 def cast(owner: Any, dtype: np.dtype[Any]) -> Any:

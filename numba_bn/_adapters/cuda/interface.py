@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from numba_bn._device import DeviceArray, c_strides
-from numba_bn._kernels.cuda.driver import driver
+from numba_bn._kernels.cuda import driver
+from numba_bn._kernels.cuda.cubins import needed
 from numba_bn._view import Axes
 
 _SELF = sys.modules[__name__]
@@ -36,7 +37,7 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
         value,
         _SELF,
         pointer,
-        driver().ordinal_of(pointer) if pointer else 0,
+        driver.driver().ordinal_of(pointer) if pointer else 0,
         shape,
         c_strides(shape, dtype.itemsize) if strides is None else tuple(strides),
         dtype,
@@ -56,8 +57,8 @@ def made_on(array: DeviceArray) -> int | None:
 
 
 def _numba() -> Any:
-    from numba_bn._kernels.cuda.target import cuda
-
+    with needed("arrays of Numba are made by numba-cuda"):
+        from numba_bn._kernels.cuda.target import cuda
     return cuda
 
 
@@ -103,7 +104,7 @@ def broadcast(owner: Any, shape: Axes) -> Any:
     return owner if owner.shape == shape else _refuse("broadcast")
 
 
-def packed(owner: Any) -> Any:
+def packed(owner: Any, axes: Axes) -> Any:
     """Refuse: there is nothing to copy with."""
     return _refuse("packed")
 

@@ -98,9 +98,9 @@ def broadcast(owner: Any, shape: Axes) -> Any:
     return owner.expand(shape)
 
 
-def packed(owner: Any) -> Any:
-    """Return a C-ordered copy."""
-    return owner.contiguous()
+def packed(owner: Any, axes: Axes) -> Any:
+    """Return a C-ordered copy with the axes in another order."""
+    return owner.permute(axes).contiguous()
 
 
 def cast(owner: Any, dtype: np.dtype[Any]) -> Any:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments
-from numba_bn._kernels.cuda import plan
-from numba_bn._kernels.cuda.driver import driver
+from numba_bn._kernels.cuda import driver, plan
 from numba_bn._kernels.cuda.launch import Prepared, prepare, run
 from numba_bn._kernels.cuda.plan import Call
 
@@ -31,7 +30,7 @@ def prepared(function: str, ordinal: int, about: tuple[Any, ...], options: Any) 
     make = getattr(plan, function)
     if function == "update_running":  # the same for all devices
         return prepare(make(*about), ordinal)
-    return prepare(make(*about, driver().traits(ordinal).device, *options), ordinal)
+    return prepare(make(*about, driver.driver().traits(ordinal).device, *options), ordinal)
 
 
 def _run(function: str, *about: Any, options: tuple[bool, ...] = (), **buffers: Any) -> None:

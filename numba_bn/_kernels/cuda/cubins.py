@@ -9,6 +9,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
@@ -42,6 +44,18 @@ class Cubin(NamedTuple):
     """Whether this process compiled it; otherwise it was on disk."""
 
 
+@contextmanager
+def needed(what: str) -> Iterator[None]:
+    """Say what to install if what is imported here is not there."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"numba_bn: {what}, which cannot be imported ({error}). Install what is missing with "
+            "'python -m pip install \"numba-bn[cuda]\"'"
+        ) from error
+
+
 def cubin(kernel: Kernel, variant: Variant, capability: Capability) -> Cubin:
     """Return the machine code of a kernel's variant, from disk if it is there."""
     label = kernel.label(variant)
@@ -67,16 +81,10 @@ def arch(capability: Capability) -> str:
 def _compiled(kernel: Kernel, variant: Variant, capability: Capability) -> bytes:
     """Python → LTO-IR → machine code; needs neither device nor driver."""
     with uninterrupted():
-        try:
+        with needed("kernels for NVIDIA GPUs are compiled by numba-cuda and cuda-core"):
             from cuda.core import Linker, LinkerOptions, ObjectCode
 
             from numba_bn._kernels.cuda import target
-        except ImportError as error:
-            raise ImportError(
-                f"numba_bn: kernels for NVIDIA GPUs are compiled by numba-cuda and cuda-core, "
-                f"which cannot be imported ({error}). Install them with "
-                "'python -m pip install \"numba-bn[cuda]\"'"
-            ) from error
         ir = target.compiled(kernel, variant, capability)
         options = LinkerOptions(arch=f"sm_{arch(capability)}", link_time_optimization=True)
         linked = Linker(ObjectCode.from_ltoir(ir), options=options).link("cubin")

@@ -7,9 +7,9 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from numba_bn._kernels.cuda import cubins
+from numba_bn._kernels.cuda.cubins import needed
 from numba_bn._kernels.cuda.kernel import Device, Kernel, Step, Variant
 
-_PACKAGES = "'python -m pip install \"numba-bn[cuda]\"'"
 _forked_from: int | None = None
 
 
@@ -24,14 +24,9 @@ class Driver:
     """The present driver; its devices by their ordinals, streams by their handles."""
 
     def __init__(self) -> None:
-        try:
+        with needed("arrays on NVIDIA GPUs need cuda-core"):
             import cuda.core as core
             from cuda.bindings import driver as raw
-        except ImportError as error:
-            raise ImportError(
-                f"numba_bn: arrays on NVIDIA GPUs need cuda-core, which cannot be imported "
-                f"({error}). Install it with {_PACKAGES}"
-            ) from error
         self._core, self._raw = core, raw
         try:
             self._do(raw.cuInit(0))

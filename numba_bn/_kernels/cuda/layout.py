@@ -206,9 +206,7 @@ def of_own(shape: Shape, nbytes: int, itemsize: int, aligned: bool,
         return of_rows(shape, width, device, whole=True)
     if size > 1 or (outer > 1 and inner < _LONG_CHANNEL):
         return None
-    at = runs(
-        batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True
-    )
+    at = runs(batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True)
     blocks = min(at.grid[0], device.multiprocessors * device.threads // THREADS)
     cached = blocks * at.block[1] * length * nbytes <= device.l2_bytes // 2
     enough = at.grid[0] >= device.multiprocessors or batch * groups * length * nbytes <= _SMALL

@@ -86,9 +86,7 @@ def _given(call: Call) -> Names:
     return ("mean", 0, "m2", "count") if call.stats else ("mean", 0, "var", 0)
 
 
-def _normalize(
-    call: Call, eps: float, device: Device, given: Names, centred: bool = True
-) -> Step:
+def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bool = True) -> Step:
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
