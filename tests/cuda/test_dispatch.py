@@ -160,7 +160,7 @@ def test_a_layer_follows_its_input_and_returns(bench):
     assert type(layer.gamma) is type(layer.running_var) is np.ndarray
     layer.load_state_dict(state)
     assert layer.eval()(x).shape == x.shape
-    with pytest.raises(TypeError, match="BatchNorm.to: like must be an array, got 'cuda'"):
+    with pytest.raises(TypeError, match=r"BatchNorm\.to: like must be an array, got 'cuda'"):
         layer.to("cuda")
 
 
@@ -196,10 +196,9 @@ def test_a_numpy_x_beside_arrays_on_a_device_is_refused_by_name(bench):
 def test_mixed_libraries_are_refused_by_name(bench):
     torch = pytest.importorskip("torch")
     x = bench.cupy.array(np.ones((2, 4), np.float32))
-    with pytest.raises(TypeError, match=r"gamma must be of the kind of x, cupy.ndarray, or a NumPy "
-                       r"array, got torch.Tensor"):  # fmt: skip
+    with pytest.raises(TypeError, match=r"kind of x, cupy\.ndarray, or .* got torch\.Tensor"):
         nbn.batch_norm(x, torch.ones(4))
-    with pytest.raises(TypeError, match="of the kind of x, torch.Tensor, .* got cupy.ndarray"):
+    with pytest.raises(TypeError, match=r"of the kind of x, torch\.Tensor, .* got cupy\.ndarray"):
         nbn.batch_norm(torch.ones(2, 4), bench.cupy.array(np.ones(4, np.float32)))
 
 
@@ -209,8 +208,12 @@ class Interface:
     def __init__(self, array, stream):
         strides = None if array.view.flags.c_contiguous else array.strides
         self.__dict__["interface"] = {
-            **{"shape": array.shape, "strides": strides, "typestr": array.dtype.str},
-            **{"data": (array.data.ptr, False), "version": 3, "stream": stream},
+            "shape": array.shape,
+            "strides": strides,
+            "typestr": array.dtype.str,
+            "data": (array.data.ptr, False),
+            "version": 3,
+            "stream": stream,
         }
 
     @property

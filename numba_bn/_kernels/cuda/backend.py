@@ -33,7 +33,9 @@ def prepared(function: str, ordinal: int, about: tuple[Any, ...], options: Any) 
     return prepare(make(*about, driver.driver().traits(ordinal).device, *options), ordinal)
 
 
-def _run(function: str, *about: Any, options: tuple[bool, ...] = (), **buffers: Any) -> None:
+def _run(
+    function: str, buffers: dict[str, Any], *about: Any, options: tuple[bool, ...] = ()
+) -> None:
     """Launch a backend function on the stream that the caller's library works on."""
     x = buffers["x"]
     at = {
@@ -61,7 +63,8 @@ def _name(*vectors: DeviceArray | None) -> str:
 def _call(x5: DeviceArray, *others: DeviceArray | None, **about: Any) -> Call:
     """Return what a plan is to know of x and the other large arrays."""
     aligned = all(a is None or a.pointer % 16 == 0 for a in (x5, *others))
-    return Call(x5.shape, x5.dtype.name, aligned=aligned, **about)
+    shape: Any = x5.shape
+    return Call(shape, x5.dtype.name, aligned=aligned, **about)
 
 
 def _rows(x5: DeviceArray) -> tuple[DeviceArray, dict[str, int]]:
@@ -81,7 +84,7 @@ def moments(x5: DeviceArray, where5: DeviceArray | None = None) -> DeviceMoments
     """x (five axes) → count, mean, what it lost to rounding, m2: (4, batch · groups)."""
     rows, results = _rows(x5)
     call = _call(x5, where5, masked=where5 is not None)
-    _run("moments", call, x=x5, where=where5, **results)
+    _run("moments", {"x": x5, "where": where5, **results}, call)
     return _kept(x5, rows, where5)
 
 
@@ -101,8 +104,8 @@ def normalize(
     mean, var = _readable(mean, var)  # type: ignore[assignment]
     call = _call(x5, y5, residual5, **_forward_of(y5, gamma, beta, residual5, relu))
     call = call._replace(given=_name(mean))
-    buffers = {"gamma": gamma, "beta": beta, "residual": residual5, "y": y5}
-    _run("normalize", call, eps, x=x5, mean=mean, var=var, **buffers)
+    buffers = {"x": x5, "gamma": gamma, "beta": beta, "residual": residual5, "y": y5}
+    _run("normalize", {**buffers, "mean": mean, "var": var}, call, eps)
 
 
 def _forward_of(
@@ -135,13 +138,14 @@ def forward(
     gamma, beta = _readable(gamma, beta)
     about = _forward_of(y5, gamma, beta, residual5, relu)
     call = _call(x5, y5, residual5, where5, masked=where5 is not None, **about)
-    buffers = {"gamma": gamma, "beta": beta, "residual": residual5, "y": y5, "where": where5}
+    buffers = {"x": x5, "gamma": gamma, "beta": beta, "residual": residual5, "y": y5}
+    buffers["where"] = where5
     options = centred, keep
     if not keep:
-        _run("forward", call, eps, options=options, x=x5, **buffers)
+        _run("forward", buffers, call, eps, options=options)
         return None
     rows, results = _rows(x5)
-    _run("forward", call, eps, options=options, x=x5, **buffers, **results)
+    _run("forward", {**buffers, **results}, call, eps, options=options)
     return _kept(x5, rows, where5)
 
 
@@ -157,8 +161,8 @@ def gradient_sums(
     call = _backward_call(dy5, x5, where5)._replace(given=_name(mean))
     sums = _channels(x5)
     dbeta, dgamma = sums.row(0), sums.row(1)
-    given = {"mean": mean, "var": var, "where": where5}
-    _run("gradient_sums", call, eps, x=x5, dy=dy5, dbeta=dbeta, dgamma=dgamma, **given)
+    buffers = {"x": x5, "dy": dy5, "mean": mean, "var": var, "where": where5}
+    _run("gradient_sums", {**buffers, "dbeta": dbeta, "dgamma": dgamma}, call, eps)
     return dbeta, dgamma
 
 
@@ -177,10 +181,11 @@ def input_gradient(
     """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
     (gamma,) = _readable(gamma)
     call = _backward_call(dy5, x5, where5, dx5, gamma)._replace(given=_name(mean))
-    given = {"mean": mean, "var": var, "gamma": gamma, "where": where5, "dx": dx5}
+    buffers = {"x": x5, "dy": dy5, "mean": mean, "var": var, "gamma": gamma, "dx": dx5}
+    buffers["where"] = where5
     if sums is not None:
-        given.update(dbeta=sums[0], dgamma=sums[1], count=count)
-    _run("input_gradient", call, eps, options=(sums is not None,), x=x5, dy=dy5, **given)
+        buffers.update(dbeta=sums[0], dgamma=sums[1], count=count)
+    _run("input_gradient", buffers, call, eps, options=(sums is not None,))
 
 
 def backward(
@@ -200,7 +205,7 @@ def backward(
     dgamma, dbeta = sums.row(0), sums.row(1)
     buffers = {"x": x5, "dy": dy5, "dx": dx5, "gamma": gamma, "dgamma": dgamma, "dbeta": dbeta}
     if given is None:
-        _run("backward_own", call, eps, options=(centred,), **buffers)
+        _run("backward_own", buffers, call, eps, options=(centred,))
         return dgamma, dbeta
     mean, spread, count = (x5.beside(vector) for vector in given)
     if count is None:
@@ -210,7 +215,8 @@ def backward(
     else:
         call = call._replace(stats=True)
         buffers.update(mean=mean, m2=spread, count=count)
-    _run("backward", call, eps, options=(count is not None,), where=where5, **buffers)
+    options = (count is not None,)
+    _run("backward", {**buffers, "where": where5}, call, eps, options=options)
     return dgamma, dbeta
 
 
@@ -234,7 +240,7 @@ def _channels(x5: DeviceArray) -> DeviceArray:
 def relu_gradient(dy5: DeviceArray, y5: DeviceArray, out5: DeviceArray) -> None:
     """dy, y → dy where the ReLU let y through, else 0."""
     call = _call(y5, dy5, out5, y=y5.dtype.name)
-    _run("relu_gradient", call, x=y5, dy=dy5, y=y5, dx=out5)
+    _run("relu_gradient", {"x": y5, "dy": dy5, "y": y5, "dx": out5}, call)
 
 
 def update_running(
@@ -242,5 +248,6 @@ def update_running(
 ) -> None:
     """count, mean, m2 (rows of moments) → running mean and variance, in place."""
     about = mean.size, mean.dtype.name, momentum, correction
-    found = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
-    _run("update_running", *about, x=rows, running_mean=mean, running_var=var, **found)
+    buffers = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
+    buffers.update(x=rows, running_mean=mean, running_var=var)
+    _run("update_running", buffers, *about)

@@ -10,19 +10,28 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from numba_bn._kernels.cuda import driver
-from numba_bn._kernels.cuda.kernel import Plan
+from numba_bn._kernels.cuda.kernel import Plan, Step
 
 _WORKSPACE = "workspace"
 
-Argument = tuple[str | None, int | float]
-"""The name of a buffer and an offset into it, or None and a number."""
+Address = tuple[int, str, int]
+"""Place among the arguments, name of a buffer, offset into it."""
+
+
+class _Launch(NamedTuple):
+    """A step whose kernel is loaded; of its arguments the addresses are missing."""
+
+    config: Any
+    kernel: Any
+    arguments: tuple[Any, ...]
+    addresses: tuple[Address, ...]
 
 
 class Prepared(NamedTuple):
     """A plan for one device: kernels loaded, launches configured."""
 
     ordinal: int
-    steps: tuple[tuple[Any, Any, tuple[Argument, ...]], ...]
+    launches: tuple[_Launch, ...]
     workspace: int
 
 
@@ -50,31 +59,25 @@ def prepare(plan: Plan, ordinal: int) -> Prepared:
     d = driver.driver()
     entered = d.enter(ordinal)
     try:
-        steps = tuple(
-            (
-                d.config(step),
-                d.kernel(ordinal, step.kernel, step.variant),
-                tuple(_argument(value) for value in step.arguments),
-            )
-            for step in plan.steps
-        )
+        launches = tuple(_prepared(step, ordinal) for step in plan.steps)
     finally:
         if entered:
             d.leave()
-    return Prepared(ordinal, steps, plan.workspace)
+    return Prepared(ordinal, launches, plan.workspace)
 
 
-def _argument(value: str | int | float) -> Argument:
-    if not isinstance(value, str):
-        return None, value
-    name, _, offset = value.partition("+")
-    return name, int(offset or 0)
+def _prepared(step: Step, ordinal: int) -> _Launch:
+    d, arguments = driver.driver(), step.arguments
+    named = [(i, *a.partition("+")) for i, a in enumerate(arguments) if isinstance(a, str)]
+    addresses = tuple((i, name, int(offset or 0)) for i, name, _, offset in named)
+    kernel = d.kernel(ordinal, step.kernel, step.variant)
+    return _Launch(d.config(step), kernel, arguments, addresses)
 
 
 def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
     """Launch a plan on a stream; ``addresses`` are those of its buffers, by name."""
     d = driver.driver()
-    ordinal, steps, nbytes = prepared
+    ordinal, launches, nbytes = prepared
     on, launch = d.stream(stream), d.launch
     workspace = _workspaces.get((ordinal, stream))
     if workspace is None:
@@ -85,8 +88,11 @@ def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
             if workspace.nbytes < nbytes:
                 workspace.grow(ordinal, stream, nbytes)
             at = {**addresses, _WORKSPACE: workspace.address}
-            for config, kernel, arguments in steps:
-                launch(on, config, kernel, *[n if b is None else at[b] + n for b, n in arguments])
+            for config, kernel, given, places in launches:
+                arguments = list(given)
+                for place, name, offset in places:
+                    arguments[place] = at[name] + offset
+                launch(on, config, kernel, *arguments)
     finally:
         if entered:
             d.leave()
