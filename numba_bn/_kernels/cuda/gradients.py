@@ -191,7 +191,7 @@ def sums_by_row(x: str, y: str, width: int, unroll: int) -> tuple[Any, Any]:
         geometry: Any,
     ) -> None:
         values, dys = cuda.local.array(room, work), cuda.local.array(room, work)
-        groups_of = cuda.local.array(width, types.int64)
+        groups_of = cuda.local.array(width, types.int32)
         carried = cuda.local.array((4, width), types.float64)
         spots = cuda.local.array(unroll, types.int64)
         item, split, start, gait = begin(geometry)

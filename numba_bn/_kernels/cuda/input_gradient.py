@@ -24,7 +24,14 @@ put = putter("float64")
 
 
 def _writing(
-    x: str, y: str, parameter: str, width: int, columns: bool, mode: str, masked: bool, streams: bool
+    x: str,
+    y: str,
+    parameter: str,
+    width: int,
+    columns: bool,
+    mode: str,
+    masked: bool,
+    streams: bool,
 ) -> tuple[Any, Any]:
     """Return ``load`` and ``use`` of the walk that writes dx."""
     work, statistics = work_of(x, y), width if columns else 1
@@ -162,7 +169,10 @@ def backward(
     Also what sums over rows need: mean, low and rstd of each item, and Σdy and Σdy·x̂ of "each".
     """
     work = work_of(x, y)
-    own, summed = own_moments(x, width, unroll, False), _own_sums(x, y, parameter, width, unroll, mode)
+    own, summed = (
+        own_moments(x, width, unroll, False),
+        _own_sums(x, y, parameter, width, unroll, mode),
+    )
     load, use = _writing(x, y, parameter, width, False, mode, False, streams)
     walk, begin = walk_of(unroll, load, use), begin_of(False, width, backwards=False)
     derive, parameter_at = _derived(work, mode), parameter_of(parameter)

@@ -103,9 +103,10 @@ def columns(batch: int, outer: int, groups: int, length: int, width: int, itemsi
     unit = 1
     if whole_items:
         unit = wide if fold > 1 else lcm(length, width) // width
-    across = min(-(-_LINE // (width * itemsize * unit)) * unit, wide)
-    if across > _MOST_COLUMNS:
+    if unit > _MOST_COLUMNS:
         return None
+    units = min(-(-_LINE // (width * itemsize * unit)), _MOST_COLUMNS // unit)
+    across = min(units * unit, wide)
     down = THREADS // across
     tiles, total = -(-wide // across), outer // fold
     steps = -(-total // down)
@@ -206,9 +207,7 @@ def of_own(shape: Shape, nbytes: int, itemsize: int, aligned: bool,
         return of_rows(shape, width, device, whole=True)
     if size > 1 or (outer > 1 and inner < _LONG_CHANNEL):
         return None
-    at = runs(
-        batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True
-    )
+    at = runs(batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True)
     blocks = min(at.grid[0], device.multiprocessors * device.threads // THREADS)
     cached = blocks * at.block[1] * length * nbytes <= device.l2_bytes // 2
     enough = at.grid[0] >= device.multiprocessors or batch * groups * length * nbytes <= _SMALL

@@ -86,9 +86,7 @@ def _given(call: Call) -> Names:
     return ("mean", 0, "m2", "count") if call.stats else ("mean", 0, "var", 0)
 
 
-def _normalize(
-    call: Call, eps: float, device: Device, given: Names, centred: bool = True
-) -> Step:
+def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bool = True) -> Step:
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
@@ -230,7 +228,7 @@ def _backward_own(
     call: Call, eps: float, device: Device, centred: bool, at: Layout, mode: str
 ) -> Plan:
     """Gradients of items that a team each takes in one go; parameters' gradients follow."""
-    batch, _, groups, size, _ = call.shape
+    batch, _, groups = call.shape[:3]
     room = _Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
@@ -242,9 +240,9 @@ def _backward_own(
     if mode == "each":
         return room.plan(first, _fold(call, (one, two), (0, 0)))
     rows = layout.of_rows_channels(call.shape, itemsize(call.x), call.aligned, device)
-    variant = (call.x, call.y, rows.width, _unroll(rows.width, 2))
     given = (mean, low, rstd, groups, eps, int(centred), "dbeta", "dgamma", room.parts(rows))
-    return room.plan(first, _step(SUMS_BY_ROW, variant, rows, ("x", "dy", 0, *given)))
+    by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2))
+    return room.plan(first, _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given)))
 
 
 def _fold(call: Call, sums: Names, weighted: Names) -> Step:

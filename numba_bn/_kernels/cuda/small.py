@@ -47,9 +47,7 @@ def update_running(dtype: str) -> tuple[Any, Any]:
     """
     get, put = getter(dtype), putter(dtype)
 
-    def kernel(
-        running: Any, stats: Any, momentum: float, correction: float, channels: int
-    ) -> None:
+    def kernel(running: Any, stats: Any, momentum: float, correction: float, channels: int) -> None:
         c = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
         if c < channels and get64(stats[0], c) > 0.0:
             mean = types.float64(get(running[0], c))
