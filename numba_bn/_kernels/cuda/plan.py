@@ -241,7 +241,7 @@ def _backward_own(
         return room.plan(first, _fold(call, (one, two), (0, 0)))
     rows = layout.of_rows_channels(call.shape, itemsize(call.x), call.aligned, device)
     given = (mean, low, rstd, groups, eps, int(centred), "dbeta", "dgamma", room.parts(rows))
-    by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2))
+    by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2), int(groups == 1))
     return room.plan(first, _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given)))
 
 
