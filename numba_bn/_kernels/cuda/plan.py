@@ -292,10 +292,10 @@ class _Room:
         start, self._vectors = self._vectors, self._vectors + number * length
         return tuple(f"{_VECTORS}{start + k * length}" for k in range(number))
 
-    def parts(self, at: Layout) -> str:
-        """Leave room for what the blocks of a launch sum up."""
+    def parts(self, at: Layout) -> str | int:
+        """Leave room for what the blocks of a launch sum up, and name it."""
         self._parts = max(self._parts, at.parts)
-        return "workspace"
+        return "workspace" if at.parts else 0
 
     def plan(self, *steps: Step) -> Plan:
         """Return the plan, its vectors in place."""
