@@ -45,6 +45,14 @@ class GlobalMemory:
         """Return the address of room that nothing has been written to."""
         return self.BASE + self._room(nbytes, offset)
 
+    def put_zeros(self, zeros: int, nbytes: int) -> int:
+        """Return the address of room that begins with zeros, and is unwritten after them."""
+        address = self.empty(nbytes)
+        at = address - self.BASE
+        self.bytes[at : at + zeros] = 0
+        self.written[at : at + zeros] = True
+        return address
+
     def get(self, address: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return a copy of an array."""
         at, size = address - self.BASE, int(np.prod(shape)) * np.dtype(dtype).itemsize

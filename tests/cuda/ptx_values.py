@@ -7,8 +7,11 @@ import numpy as np
 from ptx_program import PtxError
 
 Array = np.ndarray
-NUMPY = {f"{kind}{size}": np.dtype(f"{letter}{size // 8}")
-         for size in (8, 16, 32, 64) for kind, letter in zip("bus", "uui", strict=True)}  # fmt: skip
+NUMPY = {
+    f"{kind}{size}": np.dtype(f"{letter}{size // 8}")
+    for size in (8, 16, 32, 64)
+    for kind, letter in zip("bus", "uui", strict=True)
+}
 NUMPY |= {f"f{size}": np.dtype(f"f{size // 8}") for size in (16, 32, 64)}
 RAW = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 _WIDER = {"s32": "s64", "u32": "u64", "s16": "s32", "u16": "u32"}

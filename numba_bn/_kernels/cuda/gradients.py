@@ -150,10 +150,10 @@ def _summing(
     return kernel
 
 
-def sums_by_row(x: str, y: str, width: int, unroll: int) -> tuple[Any, Any]:
+def sums_by_row(x: str, y: str, width: int, unroll: int, single: bool) -> tuple[Any, Any]:
     """Σdy, Σdy·x̂ of channels over rows that have statistics each: mean, low, rstd, which are given.
 
-    The fourth of what is given is the number of groups in a row.
+    The fourth of what is given is the number of groups in a row; ``single``: it is one.
     """
     work, terms = work_of(x, y), terms_of(x, y, False)
     fetch, fetch_dy = loader(x, width), loader(y, width)
@@ -168,15 +168,20 @@ def sums_by_row(x: str, y: str, width: int, unroll: int) -> tuple[Any, Any]:
         _, values, dys, given, groups_of, carried = state
         for u in range(count):
             row = (rows[0] + u * rows[1]) * given[3]
+            m, r, shift = statistic(given, row)
             for k in range(width):
-                at = row + groups_of[k]
-                mean, rstd = get64(given[0], at), get64(given[2], at)
-                m = work(mean)
-                shift = (get64(given[1], at) + (mean - types.float64(m))) * rstd
+                if not single:
+                    m, r, shift = statistic(given, row + groups_of[k])
                 i = u * width + k
-                dy, product = terms(dys[i], values[i], m, work(rstd), work(shift), work(1))
+                dy, product = terms(dys[i], values[i], m, r, shift, work(1))
                 carried[0, k] += dy
                 carried[1, k] += product
+
+    @inline
+    def statistic(given: Any, at: int) -> Any:
+        mean, rstd = get64(given[0], at), get64(given[2], at)
+        m = work(mean)
+        return m, work(rstd), work((get64(given[1], at) + (mean - types.float64(m))) * rstd)
 
     walk, begin = walk_of(unroll, load, use), begin_of(True, width, backwards=False)
     together, room = columns_together(width, add, finish), width * unroll
@@ -191,7 +196,7 @@ def sums_by_row(x: str, y: str, width: int, unroll: int) -> tuple[Any, Any]:
         geometry: Any,
     ) -> None:
         values, dys = cuda.local.array(room, work), cuda.local.array(room, work)
-        groups_of = cuda.local.array(width, types.int64)
+        groups_of = cuda.local.array(width, types.int32)
         carried = cuda.local.array((4, width), types.float64)
         spots = cuda.local.array(unroll, types.int64)
         item, split, start, gait = begin(geometry)

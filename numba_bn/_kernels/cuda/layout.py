@@ -103,9 +103,10 @@ def columns(batch: int, outer: int, groups: int, length: int, width: int, itemsi
     unit = 1
     if whole_items:
         unit = wide if fold > 1 else lcm(length, width) // width
-    across = min(-(-_LINE // (width * itemsize * unit)) * unit, wide)
-    if across > _MOST_COLUMNS:
+    if unit > _MOST_COLUMNS:
         return None
+    units = min(-(-_LINE // (width * itemsize * unit)), _MOST_COLUMNS // unit)
+    across = min(units * unit, wide)
     down = THREADS // across
     tiles, total = -(-wide // across), outer // fold
     steps = -(-total // down)
@@ -147,7 +148,11 @@ def of_groups(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Lay
 def of_rows_channels(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
     """Lay threads over rows that are samples each, so that each channel is put together."""
     batch, _, groups, size, inner = shape
-    width = width_of(itemsize) if aligned and groups * size * inner % width_of(itemsize) == 0 else 1
+    width = width_of(itemsize)
+    if groups > 1:  # statistics of every column: registers for four of them
+        width = min(width, 4)
+    if not aligned or groups * size * inner % width:
+        width = 1
     at = columns(1, batch, groups * size, inner, width, itemsize, device)
     assert at is not None  # channels are short
     return at

@@ -7,21 +7,19 @@ words of 32 bits.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 
-from numba_bn._kernels.cuda.target import extending, types
+from numba_bn._kernels.cuda.target import compiling_for, extending, types
 
 _I16, _I32, _I64 = (ir.IntType(n) for n in (16, 32, 64))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 _REAL = {"float16": _F16, "float32": _F32, "float64": _F64}
 _BITS = {"bool": 8, "bfloat16": 16}
 
-converts_bfloat16: ContextVar[bool] = ContextVar("converts_bfloat16", default=True)
-"""Whether the device compiled for rounds to bfloat16 by itself: from compute capability 8.0 on."""
+_ROUNDS_BFLOAT16 = (8, 0)  # compute capability from which devices have an instruction for it
 
 
 def bits(dtype: str) -> int:
@@ -122,7 +120,7 @@ def _narrowed(builder: Any, value: Any, dtype: str) -> Any:
 
 def _bfloat16(builder: Any, value: Any) -> Any:
     """float32 → the bits of bfloat16, to the nearest, ties to even."""
-    if converts_bfloat16.get():
+    if compiling_for.get() >= _ROUNDS_BFLOAT16:
         kind = ir.FunctionType(_I16, [_F32])
         return builder.call(ir.InlineAsm(kind, "cvt.rn.bf16.f32 $0, $1;", "=h,f"), [value])
     word = builder.bitcast(value, _I32)
@@ -207,7 +205,7 @@ def _asm(builder: Any, result: ir.Type, text: str, operands: str, args: list[Any
 
 @cache
 def getter(dtype: str) -> Any:
-    """Return ``get(address, index)``: one value, as its own dtype, of halves and integers float32."""
+    """Return ``get(address, index)``: one value; of a float64 as that, of others as float32."""
     kind = "float64" if dtype == "float64" else "float32"
 
     @extending.intrinsic

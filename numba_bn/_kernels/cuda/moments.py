@@ -7,7 +7,7 @@ squared differences from the mean are at least its own, and hide no rounding.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba_bn._kernels.cuda.memory import bits, loader, putter
 from numba_bn._kernels.cuda.target import cuda, inline, types
@@ -74,7 +74,8 @@ def conclude(results: Any, item: int, s: Any) -> None:
 def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
     """Return ``load`` and ``use`` of a walk that sums up.
 
-    The state is (address of x, of the mask, values, their mask, carried numbers, pivots).
+    The state is (address of x, of the mask, values, their mask, sums and sums of squares, counts,
+    pivots).
     """
     work, statistics = work_of(x), width if columns else 1
     fetch, fetch_mask = loader(x, width), loader("bool", width)
@@ -88,12 +89,12 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
 
     @inline
     def first_values(state: Any, each: int, k: int) -> None:
-        """Set the pivot of the k-th statistic that has none."""
-        _, _, values, mask, carried, pivots = state
+        """Set the pivot of the k-th statistic if it has none."""
+        _, _, values, mask, _, counts, pivots = state
         if not masked:
-            if carried[0, 0] == 0.0:
+            if counts[0] == 0:
                 pivots[k] = values[k]
-        elif carried[0, k] == 0.0:
+        elif counts[k] == 0:
             for i in range(each):
                 at = (each - 1 - i) * statistics + k
                 if mask[at] != work(0):
@@ -101,70 +102,99 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
 
     @inline
     def use(state: Any, spots: Any, rows: Any, count: int) -> None:
-        _, _, values, mask, carried, pivots = state
+        _, _, values, mask, carried, counts, pivots = state
         each = count * width // statistics
         for k in range(statistics):
             first_values(state, each, k)
         for k in range(statistics):
-            s, q, n = work(0), work(0), work(0)
+            s, q = work(0), work(0)
             for i in range(each):
                 d = values[i * statistics + k] - pivots[k]
                 if masked:
-                    n += mask[i * statistics + k]
-                    d = d if mask[i * statistics + k] != work(0) else work(0)
+                    if mask[i * statistics + k] != work(0):
+                        counts[k] += 1
+                    else:
+                        d = work(0)
                 s += d
                 q += d * d
-            if masked:
-                carried[0, k] += n
-            carried[2, k] += s
-            carried[3, k] += wide_squares(state, each, k) if wide and far(q) else q
+            total, squares = types.float64(s), types.float64(q)
+            if wide and far(q):
+                total, squares = wide_sums(state, each, k)
+            carried[0, k] += total
+            carried[1, k] += squares
         if not masked:
-            carried[0, 0] += each
+            counts[0] += each
 
     @inline
     def far(q: Any) -> bool:
         return not (q > work(SMALLEST) and q < work(LARGEST))
 
     @inline
-    def wide_squares(state: Any, each: int, k: int) -> float:
-        _, _, values, mask, _, pivots = state
-        q = 0.0
+    def wide_sums(state: Any, each: int, k: int) -> Any:
+        _, _, values, mask, _, _, pivots = state
+        s, q = 0.0, 0.0
         for i in range(each):
             d = types.float64(values[i * statistics + k]) - types.float64(pivots[k])
             if not masked or mask[i * statistics + k] != work(0):
+                s += d
                 q += d * d
-        return q
+        return s, q
 
     return load, use
 
 
-def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tuple[Any, Any]:
-    """x → count, mean, low, m2 of each item."""
-    work, statistics = work_of(x), width if columns else 1
+class _Taken(NamedTuple):
+    """A walk that sums up, and how to begin and end it."""
+
+    load: Any
+    use: Any
+    statistics: int
+    work: Any
+    room: int
+    """Values a thread holds at once."""
+    mask_room: int
+    counts: int
+
+
+def _taken(x: str, width: int, unroll: int, masked: bool, columns: bool) -> _Taken:
     load, use = taking(x, width, masked, columns)
+    statistics, room = width if columns else 1, width * unroll
+    many = room if masked else 1
+    return _Taken(load, use, statistics, work_of(x), room, many, statistics if masked else 1)
+
+
+def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tuple[Any, Any]:
+    """Sum up x → count, mean, low, m2 of each item."""
+    load, use, statistics, work, room, mask_room, countable = _taken(
+        x, width, unroll, masked, columns
+    )
     walk, begin = walk_of(unroll, load, use), begin_of(columns, width, backwards=False)
     if columns:
         together = columns_together(width, merge, conclude)
     else:
         together = runs_together(merge, conclude)
-    room, mask_room = width * unroll, width * unroll if masked else 1
 
     def kernel(arrays: Any, results: Any, workspace: int, geometry: Any) -> None:
         values = cuda.local.array(room, work)
         mask = cuda.local.array(mask_room, work)
+        sums = cuda.local.array((2, statistics), types.float64)
         carried = cuda.local.array((4, statistics), types.float64)
+        counts = cuda.local.array(countable, types.int32)
         pivots = cuda.local.array(statistics, work)
         spots = cuda.local.array(unroll, types.int64)
         for k in range(statistics):
-            for n in range(4):
-                carried[n, k] = 0.0
+            counts[k % countable] = 0
+            pivots[k] = work(0)
+            sums[0, k] = 0.0
+            sums[1, k] = 0.0
         item, split, start, gait = begin(geometry)
-        state = arrays[0], arrays[1], values, mask, carried, pivots
+        state = arrays[0], arrays[1], values, mask, sums, counts, pivots
         walk(state, spots, start, gait)
         for k in range(statistics):
-            if not masked:
-                carried[0, k] = carried[0, 0]
+            carried[0, k] = counts[k % countable]
             carried[1, k] = pivots[k]
+            carried[2, k] = sums[0, k]
+            carried[3, k] = sums[1, k]
         if columns:
             together(carried, item, split, geometry, workspace, results)
         else:
@@ -182,22 +212,22 @@ def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tup
 
 def own_moments(x: str, width: int, unroll: int, masked: bool) -> Any:
     """Return ``own(x, where, spots, start, gait)``: what a team has of its item, to all of it."""
-    work = work_of(x)
-    load, use = taking(x, width, masked, columns=False)
+    load, use, _, work, room, mask_room, _ = _taken(x, width, unroll, masked, False)
     walk, together = walk_of(unroll, load, use), team_together(merge)
-    room, mask_room = width * unroll, width * unroll if masked else 1
 
     @inline
     def own(x: int, where: int, spots: Any, start: Any, gait: Any) -> Any:
         values = cuda.local.array(room, work)
         mask = cuda.local.array(mask_room, work)
-        carried = cuda.local.array((4, 1), types.float64)
+        sums = cuda.local.array((2, 1), types.float64)
+        counts = cuda.local.array(1, types.int32)
         pivots = cuda.local.array(1, work)
-        for n in range(4):
-            carried[n, 0] = 0.0
+        sums[0, 0] = 0.0
+        sums[1, 0] = 0.0
+        counts[0] = 0
         pivots[0] = work(0)
-        walk((x, where, values, mask, carried, pivots), spots, start, gait)
-        s = carried[0, 0], types.float64(pivots[0]), carried[2, 0], carried[3, 0]
+        walk((x, where, values, mask, sums, counts, pivots), spots, start, gait)
+        s = types.float64(counts[0]), types.float64(pivots[0]), sums[0, 0], sums[1, 0]
         return concluded(together(s))
 
     return own

@@ -228,7 +228,7 @@ def _backward_own(
     call: Call, eps: float, device: Device, centred: bool, at: Layout, mode: str
 ) -> Plan:
     """Gradients of items that a team each takes in one go; parameters' gradients follow."""
-    batch, _, groups, size, _ = call.shape
+    batch, _, groups = call.shape[:3]
     room = _Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
@@ -240,9 +240,9 @@ def _backward_own(
     if mode == "each":
         return room.plan(first, _fold(call, (one, two), (0, 0)))
     rows = layout.of_rows_channels(call.shape, itemsize(call.x), call.aligned, device)
-    variant = (call.x, call.y, rows.width, _unroll(rows.width, 2))
     given = (mean, low, rstd, groups, eps, int(centred), "dbeta", "dgamma", room.parts(rows))
-    return room.plan(first, _step(SUMS_BY_ROW, variant, rows, ("x", "dy", 0, *given)))
+    by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2), int(groups == 1))
+    return room.plan(first, _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given)))
 
 
 def _fold(call: Call, sums: Names, weighted: Names) -> Step:
@@ -292,10 +292,10 @@ class _Room:
         start, self._vectors = self._vectors, self._vectors + number * length
         return tuple(f"{_VECTORS}{start + k * length}" for k in range(number))
 
-    def parts(self, at: Layout) -> str:
-        """Leave room for what the blocks of a launch sum up."""
+    def parts(self, at: Layout) -> str | int:
+        """Leave room for what the blocks of a launch sum up, and name it."""
         self._parts = max(self._parts, at.parts)
-        return "workspace"
+        return "workspace" if at.parts else 0
 
     def plan(self, *steps: Step) -> Plan:
         """Return the plan, its vectors in place."""

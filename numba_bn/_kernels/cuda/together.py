@@ -49,13 +49,13 @@ def read_part(address: int, at: int) -> Any:
 
 
 @inline
-def thread_of() -> int:
+def thread_of() -> Any:
     """Return the number of this thread in its block."""
     return cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
 
 
 @inline
-def is_last(counters: int, at: int, parts: int) -> bool:
+def is_last(counters: int, at: int, parts: int) -> Any:
     """Tell the block that asks last that all parts are written; all its threads must ask."""
     flag = cuda.shared.array(1, types.int64)
     cuda.threadfence()
@@ -179,7 +179,8 @@ def columns_together(width: int, merge: Body, finish: Body) -> Any:
 
     @inline
     def over_items(block: int, geometry: Any, parts: int, results: Any) -> None:
-        tiles, each, period, fold, per_tile, lanes = geometry[0], *geometry[11:16]
+        tiles = geometry[0]
+        each, period, fold, per_tile, lanes = geometry[11:16]
         threads = cuda.blockDim.x * cuda.blockDim.y // WARP * WARP
         tile_columns, splits = cuda.blockDim.x * width, cuda.gridDim.y
         sample = block // tiles
