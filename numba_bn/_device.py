@@ -7,6 +7,7 @@ the device is asked of the library that the array is from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -112,15 +113,9 @@ class DeviceArray:
     @property
     def flags(self) -> _Flags:
         """What of a NumPy array's flags the calls ask for."""
-        return _Flags(self._dense(), self.pointer % self.itemsize == 0, self.writeable)
-
-    def _dense(self) -> bool:
-        """Tell whether the array is C-ordered without gaps."""
-        expected = c_strides(self.shape, self.itemsize)
-        if self.strides == expected or 0 in self.shape:
-            return True
-        both = zip(self.strides, expected, self.shape, strict=True)
-        return all(stride == wanted or n == 1 for stride, wanted, n in both)
+        size = self.dtype.itemsize
+        dense = is_dense(self.shape, self.strides, size)
+        return _Flags(dense, self.pointer % size == 0, self.writeable)
 
     def _seen(self, shape: Axes, strides: Axes) -> DeviceArray:
         """Return the same memory in another shape; the owner keeps its own."""
@@ -179,6 +174,8 @@ class DeviceArray:
 
     def vector(self, axes: Axes) -> DeviceArray:
         """Return the values in the order of these axes, as one dense axis."""
+        if len(axes) == 1 and self.strides[0] == self.dtype.itemsize:
+            return self
         seen = self.transpose(axes)
         if not seen.flags.c_contiguous:
             seen = self._packed(axes)
@@ -226,15 +223,11 @@ class DeviceArray:
 
     def overlaps(self, other: DeviceArray) -> bool:
         """Tell whether the memory between the ends of both has a byte in common."""
-        if self.ordinal != other.ordinal or not (self.size and other.size):
-            return False
-        (a, b), (c, d) = self._ends(), other._ends()
-        return a < d and c < b
-
-    def _ends(self) -> tuple[int, int]:
-        steps = [s * (n - 1) for s, n in zip(self.strides, self.shape, strict=True)]
-        first = self.pointer + sum(s for s in steps if s < 0)
-        return first, self.pointer + sum(s for s in steps if s > 0) + self.itemsize
+        low, high = extent(self.shape, self.strides, self.dtype.itemsize)
+        first, last = extent(other.shape, other.strides, other.dtype.itemsize)
+        apart = self.pointer + high <= other.pointer + first
+        apart = apart or other.pointer + last <= self.pointer + low
+        return self.ordinal == other.ordinal and not apart
 
 
 class DeviceMoments(NamedTuple):
@@ -246,6 +239,10 @@ class DeviceMoments(NamedTuple):
     """Values of a group, where the host knows it: without a mask."""
 
 
+# what follows depends on little, and is asked for again and again
+
+
+@lru_cache(maxsize=4096)
 def c_strides(shape: Axes, itemsize: int) -> Axes:
     """Return the strides in bytes of a C-ordered array."""
     strides, step = [], itemsize
@@ -253,3 +250,25 @@ def c_strides(shape: Axes, itemsize: int) -> Axes:
         strides.append(step)
         step *= n
     return tuple(reversed(strides))
+
+
+@lru_cache(maxsize=4096)
+def is_dense(shape: Axes, strides: Axes, itemsize: int) -> bool:
+    """Tell whether an array is C-ordered without gaps."""
+    both = zip(strides, c_strides(shape, itemsize), shape, strict=True)
+    return 0 in shape or all(stride == wanted or n == 1 for stride, wanted, n in both)
+
+
+@lru_cache(maxsize=4096)
+def extent(shape: Axes, strides: Axes, itemsize: int) -> tuple[int, int]:
+    """Return where the bytes of an array begin and end, counted from its address."""
+    if 0 in shape:
+        return 0, 0
+    steps = [s * (n - 1) for s, n in zip(strides, shape, strict=True)]
+    return sum(s for s in steps if s < 0), sum(s for s in steps if s > 0) + itemsize
+
+
+@lru_cache(maxsize=64)
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype, which NumPy puts together anew at each look."""
+    return dtype.name

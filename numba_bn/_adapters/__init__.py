@@ -46,9 +46,15 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
+@functools.lru_cache(maxsize=256)
+def _packages(kind: Any) -> frozenset[str]:
+    """Return the packages that a class and its bases come from."""
+    return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
+
+
 def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
-    kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
+    kinds = {package for value in values for package in _packages(type(value))}
     for package, home in _HOMES.items():
         if package in kinds:
             return home

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments
+from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments, name_of
 from numba_bn._kernels.cuda import driver, plan
 from numba_bn._kernels.cuda.launch import Prepared, prepare, run
 from numba_bn._kernels.cuda.plan import Call
@@ -57,14 +57,14 @@ def _readable(*vectors: Any) -> list[DeviceArray | None]:
 
 def _name(*vectors: DeviceArray | None) -> str:
     """Return the dtype of the vectors that there are."""
-    return next((v.dtype.name for v in vectors if v is not None), "float32")
+    return next((name_of(v.dtype) for v in vectors if v is not None), "float32")
 
 
 def _call(x5: DeviceArray, *others: DeviceArray | None, **about: Any) -> Call:
     """Return what a plan is to know of x and the other large arrays."""
     aligned = all(a is None or a.pointer % 16 == 0 for a in (x5, *others))
     shape: Any = x5.shape
-    return Call(shape, x5.dtype.name, aligned=aligned, **about)
+    return Call(shape, name_of(x5.dtype), aligned=aligned, **about)
 
 
 def _rows(x5: DeviceArray) -> tuple[DeviceArray, dict[str, int]]:
@@ -113,7 +113,7 @@ def _forward_of(
 ) -> dict[str, Any]:
     """Return what a plan of a forward is to know beside x."""
     return {
-        "y": y5.dtype.name,
+        "y": name_of(y5.dtype),
         "parameter": _name(gamma, beta),
         "gamma": gamma is not None,
         "beta": beta is not None,
@@ -227,7 +227,7 @@ def _backward_call(
     dx5: DeviceArray | None = None,
     gamma: DeviceArray | None = None,
 ) -> Call:
-    about: dict[str, Any] = {"y": dy5.dtype.name, "masked": where5 is not None}
+    about: dict[str, Any] = {"y": name_of(dy5.dtype), "masked": where5 is not None}
     about.update(parameter=_name(gamma), gamma=gamma is not None)
     return _call(x5, dy5, where5, dx5, **about)
 
@@ -239,7 +239,7 @@ def _channels(x5: DeviceArray) -> DeviceArray:
 
 def relu_gradient(dy5: DeviceArray, y5: DeviceArray, out5: DeviceArray) -> None:
     """dy, y → dy where the ReLU let y through, else 0."""
-    call = _call(y5, dy5, out5, y=y5.dtype.name)
+    call = _call(y5, dy5, out5, y=name_of(y5.dtype))
     _run("relu_gradient", {"x": y5, "dy": dy5, "y": y5, "dx": out5}, call)
 
 
@@ -247,7 +247,7 @@ def update_running(
     rows: DeviceArray, mean: DeviceArray, var: DeviceArray, momentum: float, correction: float
 ) -> None:
     """count, mean, m2 (rows of moments) → running mean and variance, in place."""
-    about = mean.size, mean.dtype.name, momentum, correction
+    about = mean.size, name_of(mean.dtype), momentum, correction
     buffers = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
     buffers.update(x=rows, running_mean=mean, running_var=var)
     _run("update_running", buffers, *about)
