@@ -66,7 +66,9 @@ def _add_warmup(commands: Any) -> None:
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], help="of the arrays to come (default: float32)"
     )
-    parser.add_argument("--device", default="cpu", help="where they will be (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, or an architecture: sm_90 (default: cpu)"
+    )
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,

@@ -55,8 +55,9 @@ def warmup(
     ----------
     dtypes : dtype or sequence of dtype, default ("float32",)
         Of the arrays that calls will normalize.
-    device : {"cpu"}
-        Where they will be.
+    device : {"cpu", "cuda", "sm_90", ...}
+        Where they will be: on the CPU, on the present GPU, or on GPUs of a compute capability,
+        here 9.0, for which no GPU has to be there.
     progress : bool, optional
         Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
 
@@ -83,12 +84,13 @@ def warmup(
     >>> nbn.warmup()  # doctest: +ELLIPSIS
     Warmup(compiled=..., loaded=..., seconds=...)
     """
-    if device != "cpu":
-        raise ValueError(f"warmup: device must be 'cpu', got {device!r}")
     started = time.perf_counter()
     several = isinstance(dtypes, Sequence) and not isinstance(dtypes, str)
     names: Sequence[Any] = dtypes if several else [dtypes]  # type: ignore[assignment]
     chosen = [_dtype(name) for name in names]
+    if device != "cpu":
+        counts = _warm_device(chosen, device, progress)
+        return Warmup(*counts, time.perf_counter() - started)
     kernels = _kernels()
     before = after = _complete(kernels)
     # there are no kernels under NUMBA_DISABLE_JIT
@@ -97,6 +99,25 @@ def warmup(
         step()
         after = _complete(kernels)
     return Warmup(after[0] - before[0], after[1] - before[1], time.perf_counter() - started)
+
+
+def _warm_device(
+    dtypes: Sequence[np.dtype[Any]], device: str, progress: bool | None
+) -> tuple[int, int]:
+    """Compile or load the kernels for a device; return how many it was of which."""
+    from numba_bn._kernels.cuda import ahead, cubins
+
+    traits = ahead.traits_of(device)
+    steps: list[_Step] = [
+        partial(cubins.cubin, kernel, variant, traits.capability)
+        for dtype in dtypes
+        for kernel, variant in ahead.variants(
+            dtype.name, result_dtype("warmup", "dtypes", dtype).name, traits.device
+        )
+    ]
+    made: list[Any] = [step() for step in _shown(steps, progress)]
+    compiled = sum(cubin.compiled for cubin in made)
+    return compiled, len(made) - compiled
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
