@@ -128,7 +128,8 @@ class Problem:
         self.where = self.arrays["where"].astype(bool) if call.masked else None
         self.residual = self.arrays["residual"] if call.residual else None
         count, mean_, m2 = self.moments()
-        self.arrays |= {"count": count, "mean": mean_, "m2": m2, "var": m2 / count}
+        var = m2 / np.maximum(count, 1.0)
+        self.arrays |= {"count": count, "mean": mean_, "m2": m2, "var": var}
 
     def moments(self) -> reference.Moments:
         return reference.moments(self.arrays["x"], self.where)
@@ -138,6 +139,13 @@ class Problem:
         channels, default = self.call.shape[2] * self.call.shape[3], float(name == "gamma")
         there = self.call.gamma if name == "gamma" else self.call.beta
         return self.arrays[name].astype(np.float64) if there else np.full(channels, default)
+
+    def gradient_size(self, centred: bool = True) -> float:
+        """Return how large the terms are that dx is the sum of."""
+        var, mean = self.arrays["var"], self.arrays["mean"]
+        rstd = 1.0 / np.sqrt((var if centred else var + mean**2) + EPS)
+        weighted = np.abs(self.parameter("gamma")).max() * np.abs(self.arrays["dy"]).max()
+        return float(weighted * rstd.max())
 
     def run(self, plan: Plan, *names: str, **options: Any) -> Run:
         """Run a plan; ``names`` are those of its results."""

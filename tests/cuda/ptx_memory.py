@@ -17,6 +17,7 @@ class GlobalMemory:
     BASE = 1 << 20
 
     def __init__(self, size: int = 1 << 22) -> None:
+        size = -(-size // 512) * 512
         self.bytes = np.full(size, _POISON, np.uint8)
         self.allowed = np.zeros(size, bool)
         self.written = np.zeros(size, bool)

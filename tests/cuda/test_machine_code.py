@@ -1,0 +1,75 @@
+"""Every kernel × dtype × architecture as machine code: no spills, wide accesses, in flight."""
+
+import pytest
+from problems import DEVICE, EPS, ptx_of
+from sass import access_bytes, assembled
+
+from numba_bn._kernels.cuda import plan as plans
+from numba_bn._kernels.cuda.kernel import Device
+from numba_bn._kernels.cuda.plan import Call
+
+H200 = Device(multiprocessors=132, threads=2048, l2_bytes=50 << 20)
+CAPABILITIES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
+_RESULT = {"uint8": "float32", "int16": "float32", "int32": "float64", "int64": "float64"}
+DTYPES = ["float32", "float64", "float16", "bfloat16", *_RESULT]
+PLANES, ROWS, LAYER = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1), (4096, 1, 1, 1024, 1)
+
+
+def calls(shape, dtype):
+    y = _RESULT.get(dtype, dtype)
+    parameter = "float64" if y == "float64" else "float32"
+    call = Call(shape, dtype, y, parameter)
+    return call, call._replace(masked=True, residual=True, relu=True)
+
+
+def steps_of(dtype):
+    """All launches of the plans of a dtype, by the name of kernel and variant."""
+    found = []
+    for shape in (PLANES, ROWS):
+        for call in calls(shape, dtype):
+            found += plans.forward(call, EPS, H200).steps + plans.backward(call, EPS, H200).steps
+    layer = calls(LAYER, dtype)[0]
+    found += plans.forward(layer, EPS, H200).steps + plans.backward_own(layer, EPS, H200).steps
+    found += plans.relu_gradient(layer, H200).steps
+    return {step.kernel.label(step.variant): step for step in found}
+
+
+def narrow_of(dtype):
+    """Launches of unaligned arrays: the build of width one."""
+    found = []
+    for shape in (PLANES, ROWS):
+        call = calls(shape, dtype)[0]._replace(aligned=False)
+        found += plans.forward(call, EPS, DEVICE).steps + plans.backward(call, EPS, DEVICE).steps
+    return {step.kernel.label(step.variant): step for step in found}
+
+
+def architecture_of(label, name):
+    """Return the architecture whose PTX is assembled: that of 9.0 serves what comes after."""
+    return CAPABILITIES["sm_90" if name == "sm_100" else name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", CAPABILITIES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wide(dtype, architecture, tmp_path):
+    for label, step in steps_of(dtype).items():
+        ptx = ptx_of(step.kernel, step.variant, architecture_of(label, architecture))
+        code = assembled(ptx, architecture, tmp_path)
+        assert code.stack == code.spilled == 0, (label, code)
+        assert not any("LDL" in line or "STL" in line for line in code.accesses), label
+        main = max(code.loops, key=lambda loop: loop.loaded)
+        least = 64 if plans.itemsize(dtype) > 1 else 32  # bytes come eight at a time
+        assert main.in_flight >= least, (label, main, code.registers)
+        widest = max(map(access_bytes, code.accesses))
+        assert widest == 16, label
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_narrow(dtype, architecture, tmp_path):
+    for label, step in narrow_of(dtype).items():
+        ptx = ptx_of(step.kernel, step.variant, CAPABILITIES[architecture])
+        code = assembled(ptx, architecture, tmp_path)
+        assert code.stack == code.spilled == 0, (label, code)
+        assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
