@@ -54,7 +54,7 @@ def _packages(kind: Any) -> frozenset[str]:
 
 def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
-    kinds = {package for value in values for package in _packages(type(value))}
+    kinds = {package for value in values for package in _packages(type(value))}  # type: ignore[arg-type]
     for package, home in _HOMES.items():
         if package in kinds:
             return home

@@ -8,7 +8,8 @@ from numba_bn._kernels.cuda import driver, plan
 from numba_bn._kernels.cuda.cubins import Capability
 from numba_bn._kernels.cuda.driver import Traits
 from numba_bn._kernels.cuda.kernel import Device, Kernel, Plan, Variant
-from numba_bn._kernels.cuda.plan import Call, Shape
+from numba_bn._kernels.cuda.layout import Shape
+from numba_bn._kernels.cuda.plan import Call
 
 _BATCH: tuple[Shape, ...] = (
     (1, 32, 64, 1, 3136),  # planes
