@@ -94,6 +94,7 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
         dtype = parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
     if isinstance(x, DeviceArray):
         vector = x.beside(vector)  # zeros, where x is empty
+        dtype = dtype if x.library.CONVERTS else vector.dtype
     return per_channel(vector, view).astype(dtype, copy=False)
 
 

@@ -28,6 +28,9 @@ class Library(Protocol):
     All but ``upload`` and ``download`` leave the host free to go on.
     """
 
+    CONVERTS: bool
+    """Whether it can copy an array to another dtype."""
+
     def seen(self, call: str, name: str, value: Owner) -> DeviceArray:
         """Return an array as the calls see it."""
 
@@ -191,7 +194,6 @@ class DeviceArray:
 
     def broadcast_to(self, shape: Axes) -> DeviceArray:
         """Return the array in a larger shape; ValueError where it does not fit."""
-        np.broadcast_shapes(self.shape, shape)
         if np.broadcast_shapes(self.shape, shape) != shape:
             raise ValueError("it has more axes, or longer ones")
         return self.library.seen("", "", self.library.broadcast(self.owner, shape))

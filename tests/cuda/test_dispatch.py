@@ -206,8 +206,9 @@ class Interface:
     """An array that is known by its interface alone."""
 
     def __init__(self, array, stream):
+        self.array, self.dtype = array, array.dtype
         strides = None if array.view.flags.c_contiguous else array.strides
-        self.__dict__["interface"] = {
+        self.interface = {
             "shape": array.shape,
             "strides": strides,
             "typestr": array.dtype.str,
@@ -215,6 +216,9 @@ class Interface:
             "version": 3,
             "stream": stream,
         }
+
+    def __getitem__(self, index):
+        return Interface(self.array[index], self.interface["stream"])
 
     @property
     def __cuda_array_interface__(self):
@@ -234,6 +238,18 @@ def test_an_array_without_a_stream_is_used_on_the_default_one(bench):
     x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
     nbn.layer_norm(x, out=x)
     assert {launched.stream for launched in bench.driver.launched} == {1}
+
+
+def test_gradients_of_parameters_stay_in_float64_where_nothing_can_convert(bench, monkeypatch):
+    made = bench.cupy.array(np.ones((2, 4), np.float32))
+    x, dy, out = (Interface(bench.cupy.array(made.view), None) for _ in range(3))
+    monkeypatch.setattr(
+        "numba_bn._adapters.cuda.interface.empty",
+        lambda shape, dtype, _: Interface(bench.cupy.empty(shape, dtype), None),
+    )
+    gradients = nbn.layer_norm_backward(dy, x, out=out)
+    assert gradients.dx is out
+    assert gradients.dgamma.dtype == gradients.dbeta.dtype == np.float64
 
 
 def test_an_interface_that_says_it_has_a_mask_is_refused(bench):

@@ -10,6 +10,8 @@ import numpy as np
 from numba_bn._device import DeviceArray
 from numba_bn._view import Axes
 
+CONVERTS = True
+
 _SELF = sys.modules[__name__]
 
 

@@ -15,6 +15,8 @@ from numba_bn._kernels.cuda import driver
 from numba_bn._kernels.cuda.cubins import needed
 from numba_bn._view import Axes
 
+CONVERTS = False
+
 _SELF = sys.modules[__name__]
 _LEGACY_DEFAULT = 1  # as the interface numbers it; 0 is not allowed there, 2 is per thread
 

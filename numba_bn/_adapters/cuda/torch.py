@@ -12,6 +12,8 @@ from numba_bn._adapters.tensors import require_no_grad
 from numba_bn._device import DeviceArray
 from numba_bn._view import Axes
 
+CONVERTS = True
+
 _SELF = sys.modules[__name__]
 _NAMES = (
     *("float16", "float32", "float64", "bool"),
