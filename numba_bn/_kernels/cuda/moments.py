@@ -1,8 +1,8 @@
 """Count, mean and sum of squared differences: in blocks about a pivot, merged in float64.
 
-A thread's pivot is its first value. Differences from it are summed in the working precision, some
-values at a time, and those sums in float64; as the pivot is one of the values, however far out, the
-squared differences from the mean are at least its own, and hide no rounding.
+A thread's pivot is its first value; when there have been 1, 2, 4, 8... times as many as it takes
+at once, it moves to their mean, lest an outlier (a border of zeros) stay. Differences from it are
+summed in the working precision, some values at a time, and those sums in float64.
 """
 
 from __future__ import annotations
@@ -88,13 +88,21 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
             fetch_mask(state[1], at, state[3], slot * width)
 
     @inline
-    def first_values(state: Any, each: int, k: int) -> None:
-        """Set the pivot of the k-th statistic if it has none."""
-        _, _, values, mask, _, counts, pivots = state
-        if not masked:
-            if counts[0] == 0:
-                pivots[k] = values[k]
-        elif counts[k] == 0:
+    def move_pivot(state: Any, each: int, k: int) -> None:
+        """Set the pivot of the k-th statistic if it has none; now and then move it to the mean."""
+        _, _, values, mask, carried, counts, pivots = state
+        n = counts[k % len(counts)]
+        if n != 0:
+            if n & (n - 1) == 0:
+                total = carried[0, k]
+                moved = work(types.float64(pivots[k]) + total / n)
+                by = types.float64(moved) - types.float64(pivots[k])
+                pivots[k] = moved
+                carried[0, k] = total - n * by
+                carried[1, k] -= by * (2.0 * total - n * by)
+        elif not masked:
+            pivots[k] = values[k]
+        else:
             for i in range(each):
                 at = (each - 1 - i) * statistics + k
                 if mask[at] != work(0):
@@ -105,7 +113,7 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
         _, _, values, mask, carried, counts, pivots = state
         each = count * width // statistics
         for k in range(statistics):
-            first_values(state, each, k)
+            move_pivot(state, each, k)
         for k in range(statistics):
             s, q = work(0), work(0)
             for i in range(each):
