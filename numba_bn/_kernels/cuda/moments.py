@@ -1,8 +1,9 @@
 """Count, mean and sum of squared differences: in blocks about a pivot, merged in float64.
 
-A thread's pivot is its first value; when there have been 1, 2, 4, 8... times as many as it takes
-at once, it moves to their mean, lest an outlier (a border of zeros) stay. Differences from it are
-summed in the working precision, some values at a time, and those sums in float64.
+A thread's pivot is the mean of the values it first takes at once; when there have been 2, 4, 8...
+times as many, it moves to the mean of all those, lest that of outliers (a border of zeros) stay.
+Differences from it are summed in the working precision, some values at a time, and those sums in
+float64.
 """
 
 from __future__ import annotations
@@ -100,13 +101,20 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
                 pivots[k] = moved
                 carried[0, k] = total - n * by
                 carried[1, k] -= by * (2.0 * total - n * by)
-        elif not masked:
-            pivots[k] = values[k]
         else:
-            for i in range(each):
-                at = (each - 1 - i) * statistics + k
-                if mask[at] != work(0):
-                    pivots[k] = values[at]
+            pivots[k] = first_mean(values, mask, each, k)
+
+    @inline
+    def first_mean(values: Any, mask: Any, each: int, k: int) -> Any:
+        """Return about the mean of the k-th statistic's values: of those that are kept."""
+        share = work(1) / work(each)
+        mean, kept = work(0), work(0)
+        for i in range(each):
+            at = i * statistics + k
+            if not masked or mask[at] != work(0):
+                mean += values[at] * share
+                kept += share
+        return mean / kept if kept != work(0) else mean
 
     @inline
     def use(state: Any, spots: Any, rows: Any, count: int) -> None:
