@@ -27,7 +27,7 @@ DEVICE = Device(multiprocessors=4, threads=2048, l2_bytes=1 << 20)
 """Small, so that small shapes are cut as large ones are on a large one."""
 
 EPS = 1e-3
-HOPPER = (9, 0)
+AMPERE = (8, 0)
 _VALUES = frozenset({"x", "y", "dy", "dx", "residual", "where"})
 _NAMES = {"bfloat16": ml_dtypes.bfloat16}
 
@@ -49,7 +49,7 @@ def _sources() -> str:
 
 
 @lru_cache(maxsize=512)
-def ptx_of(kernel: Kernel, variant: Variant, capability: tuple[int, int] = HOPPER) -> str:
+def ptx_of(kernel: Kernel, variant: Variant, capability: tuple[int, int] = AMPERE) -> str:
     """Return a kernel's PTX; made once for all test processes and runs of the same sources."""
     label = f"{kernel.label(variant)}_{capability[0]}{capability[1]}"
     path = Path(__file__).parent / "__pycache__" / "ptx" / _sources() / f"{label}.ptx"
