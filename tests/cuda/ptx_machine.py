@@ -134,9 +134,13 @@ class _Machine:
         if operand in self.special:
             found = self.special[operand][who]
         elif operand[0] == "%":
-            if operand not in self.registers:
-                raise PtxError(f"read of register {operand}, which was never set")
-            found = self.registers[operand][who]
+            register = self.registers.get(operand)
+            # what was never set may be handed on, as poison, where nobody looks at it
+            found = (
+                np.full(len(who), (1 << 8 * width) - 1, RAW[width])
+                if register is None
+                else register[who]
+            )
         else:
             found = np.full(len(who), self._constant(operand, width), RAW[width])
         return found.astype(RAW[width], copy=False).view(NUMPY[kind])

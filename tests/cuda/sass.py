@@ -24,8 +24,8 @@ def tool(name: str) -> str:
 class Loop(NamedTuple):
     """An innermost loop that loads from global memory."""
 
-    loaded: int
-    """Bytes."""
+    wide: int
+    """Bytes it loads sixteen at a time."""
     in_flight: int
     """Bytes asked for before any of them is used."""
 
@@ -103,7 +103,7 @@ def _loops(lines: list[str], labels: dict[str, int]) -> list[Loop]:
 
 def _loop(body: list[str]) -> Loop:
     loads = [line for line in body if re.search(r"\bLDG\b", line)]
-    return Loop(sum(map(access_bytes, loads)), _in_flight(body))
+    return Loop(sum(n for n in map(access_bytes, loads) if n == 16), _in_flight(body))
 
 
 def _in_flight(body: list[str]) -> int:

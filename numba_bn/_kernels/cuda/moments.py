@@ -1,8 +1,9 @@
 """Count, mean and sum of squared differences: in blocks about a pivot, merged in float64.
 
-A thread's pivot is its first value. Differences from it are summed in the working precision, some
-values at a time, and those sums in float64; as the pivot is one of the values, however far out, the
-squared differences from the mean are at least its own, and hide no rounding.
+A thread's pivot is the mean of the values it first takes at once; when there have been 2, 4, 8...
+times as many, it moves to the mean of all those, lest that of outliers (a border of zeros) stay.
+Differences from it are summed in the working precision, some values at a time, and those sums in
+float64.
 """
 
 from __future__ import annotations
@@ -88,24 +89,39 @@ def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
             fetch_mask(state[1], at, state[3], slot * width)
 
     @inline
-    def first_values(state: Any, each: int, k: int) -> None:
-        """Set the pivot of the k-th statistic if it has none."""
-        _, _, values, mask, _, counts, pivots = state
-        if not masked:
-            if counts[0] == 0:
-                pivots[k] = values[k]
-        elif counts[k] == 0:
-            for i in range(each):
-                at = (each - 1 - i) * statistics + k
-                if mask[at] != work(0):
-                    pivots[k] = values[at]
+    def move_pivot(state: Any, each: int, k: int) -> None:
+        """Set the pivot of the k-th statistic if it has none; now and then move it to the mean."""
+        _, _, values, mask, carried, counts, pivots = state
+        n = counts[k % len(counts)]
+        if n != 0:
+            if n & (n - 1) == 0:
+                total = carried[0, k]
+                moved = work(types.float64(pivots[k]) + total / n)
+                by = types.float64(moved) - types.float64(pivots[k])
+                pivots[k] = moved
+                carried[0, k] = total - n * by
+                carried[1, k] -= by * (2.0 * total - n * by)
+        else:
+            pivots[k] = first_mean(values, mask, each, k)
+
+    @inline
+    def first_mean(values: Any, mask: Any, each: int, k: int) -> Any:
+        """Return about the mean of the k-th statistic's values: of those that are kept."""
+        share = work(1) / work(each)
+        mean, kept = work(0), work(0)
+        for i in range(each):
+            at = i * statistics + k
+            if not masked or mask[at] != work(0):
+                mean += values[at] * share
+                kept += share
+        return mean / kept if kept != work(0) else mean
 
     @inline
     def use(state: Any, spots: Any, rows: Any, count: int) -> None:
         _, _, values, mask, carried, counts, pivots = state
         each = count * width // statistics
         for k in range(statistics):
-            first_values(state, each, k)
+            move_pivot(state, each, k)
         for k in range(statistics):
             s, q = work(0), work(0)
             for i in range(each):

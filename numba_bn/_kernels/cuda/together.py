@@ -216,7 +216,6 @@ def columns_together(width: int, merge: Body, finish: Body) -> Any:
                 for n in range(CARRIED):
                     shared[n, i * threads + thread_of()] = carried[n, k + i]
             over_rows(shared)
-            cuda.syncthreads()
             if cuda.threadIdx.y == 0:
                 for i in range(rounds):
                     write_part(parts, first + k + i, kept(shared, i * threads + thread_of()))
