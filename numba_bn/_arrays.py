@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._device import DeviceArray
 from numba_bn._view import Axes, View, memory_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,6 +32,8 @@ def as_array(call: str, name: str, value: object) -> Array:
     """Return ``value`` as an aligned, native-endian ndarray, without guessing about strangers."""
     if type(value) is np.ndarray:
         x = value
+    elif type(value) is DeviceArray:  # it has what the calls use of an ndarray
+        return value  # type: ignore[return-value]
     elif isinstance(value, np.memmap):
         x = value.view(np.ndarray)
     elif isinstance(value, list | tuple | int | float | np.generic):
@@ -92,6 +95,11 @@ def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.itemsize > 2 else np.dtype(np.float32)
 
 
+def kind(x: Array) -> str:
+    """Return the kind of backend that computes on an array."""
+    return "cuda" if isinstance(x, DeviceArray) else "numpy"
+
+
 def order_of(x: Array) -> Axes:
     """Return the order of x's axes in memory, slowest first."""
     return tuple(range(x.ndim)) if x.flags.c_contiguous else memory_order(x.shape, x.strides)
@@ -99,6 +107,8 @@ def order_of(x: Array) -> Axes:
 
 def five_axes(x: Array, view: View) -> Array:
     """See ``x`` as the view's five axes: a view where memory allows it, else packed once."""
+    if isinstance(x, DeviceArray):
+        return x.five_axes(view)
     if x.flags.c_contiguous and view.plain:
         return x.reshape(view.shape)
     return np.ascontiguousarray(x.transpose(view.axes)).reshape(view.shape)
@@ -108,6 +118,28 @@ def can_hold(x: Array, view: View) -> bool:
     """Tell whether ``five_axes(x, view)`` is a view of ``x`` that can be written through."""
     flags = x.transpose(view.axes).flags
     return flags.c_contiguous and flags.aligned
+
+
+def not_nan(x: Array) -> Array:
+    """Return where x is not NaN."""
+    return x.not_nan() if isinstance(x, DeviceArray) else ~np.isnan(x)
+
+
+def has_nan(x: Array, where: Array | None) -> bool:
+    """Tell whether x has NaN where it counts; waits for a device."""
+    if isinstance(x, DeviceArray):
+        present, counts = x.not_nan().get(), True if where is None else where.get()
+    else:
+        present, counts = ~np.isnan(x), True if where is None else where
+    return bool((~present & counts).any())
+
+
+def assign(x: Array, value: Array) -> None:
+    """Copy ``value`` into x."""
+    if isinstance(x, DeviceArray):
+        x.assign(value)
+    else:
+        x[...] = value
 
 
 def _empty(shape: Axes, dtype: np.dtype[Any]) -> Array:
@@ -120,8 +152,11 @@ def _empty(shape: Axes, dtype: np.dtype[Any]) -> Array:
     return room[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def empty_like_view(shape: Axes, dtype: np.dtype[Any], view: View) -> Array:
-    """Return a new array of ``shape`` in the memory order of the view."""
+def empty_like_view(x: Array, dtype: np.dtype[Any], view: View) -> Array:
+    """Return a new array of x's shape in the memory order of the view."""
+    if isinstance(x, DeviceArray):
+        return x.empty_like_view(dtype, view)
+    shape = x.shape
     if view.plain:
         return _empty(shape, dtype)
     inverse = sorted(range(len(shape)), key=view.axes.__getitem__)

@@ -11,12 +11,15 @@ from numba_bn import _validate as check
 from numba_bn._arrays import (
     Array,
     as_array,
+    assign,
     can_hold,
     empty_like_view,
     five_axes,
+    kind,
     parameter_dtype,
     result_dtype,
 )
+from numba_bn._device import DeviceArray
 from numba_bn._dispatch import backend
 from numba_bn._view import View
 
@@ -60,7 +63,7 @@ class Output:
         if self.array is not None and can_hold(self.array, view):
             self._written = self.array
         else:
-            self._written = empty_like_view(x.shape, dtype, view)
+            self._written = empty_like_view(x, dtype, view)
         self.five_axes = five_axes(self._written, view)
 
     def done(self, out: object) -> Any:
@@ -68,7 +71,7 @@ class Output:
         if self.array is None:
             return self._written
         if self._written is not self.array:
-            self.array[...] = self._written
+            assign(self.array, self._written)
         return out
 
 
@@ -76,6 +79,8 @@ def per_channel(vector: Array, view: View) -> Array:
     """Return a vector in the kernels' channel order as an array over x's channel axes."""
     if len(view.channels) == 1:
         return vector
+    if isinstance(vector, DeviceArray):
+        return vector.per_channel(view)
     inverse = sorted(range(len(view.channels)), key=view.channel_axes.__getitem__)
     stored = vector.reshape([view.channels[a] for a in view.channel_axes])
     return np.ascontiguousarray(stored.transpose(inverse))
@@ -87,6 +92,9 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
         dtype = parameter_dtype(result_dtype("", "x", x.dtype))
     else:
         dtype = parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
+    if isinstance(x, DeviceArray):
+        vector = x.beside(vector)  # zeros, where x is empty
+        dtype = dtype if x.library.CONVERTS else vector.dtype
     return per_channel(vector, view).astype(dtype, copy=False)
 
 
@@ -108,7 +116,7 @@ def own_forward(
     y = Output(call, out, x, view, (gamma, beta))
     if x.size:
         x5 = five_axes(x, view)
-        backend().forward(x5, g, b, eps, y.five_axes, centred=centred, keep=False)
+        backend(kind(x)).forward(x5, g, b, eps, y.five_axes, centred=centred, keep=False)
     return y.done(out)
 
 
@@ -130,7 +138,7 @@ def own_backward(
     dx = Output(call, out, x, view, (d, gamma))
     dgamma, dbeta = (np.zeros(g.size), np.zeros(g.size))
     if x.size:
-        dgamma, dbeta = backend().backward(
+        dgamma, dbeta = backend(kind(x)).backward(
             five_axes(d, view), five_axes(x, view), g, eps, dx.five_axes, centred=centred
         )
     return Gradients(

@@ -9,7 +9,7 @@ from types import ModuleType
 from numba_bn._interrupts import uninterrupted
 
 _REFERENCE, _CPU = "numba_bn._kernels.reference", "numba_bn._kernels.cpu"
-_BACKENDS = {"numpy": _CPU}
+_BACKENDS = {"numpy": _CPU, "cuda": "numba_bn._kernels.cuda.backend"}
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._device import DeviceArray
 from numba_bn._view import Axes, View
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -145,6 +146,8 @@ def parameter(
             f"for {of} of shape {shape}{fitting_axis(p.shape, shape, axis, view.shape[0] > 1)}"
         )
     result_dtype(call, name, p.dtype)
+    if isinstance(p, DeviceArray):
+        return p.vector(view.channel_axes)
     if len(view.channels) == 1:
         return np.array(p, np.float64)
     return np.array(p.transpose(view.channel_axes), np.float64, order="C").reshape(-1)
@@ -168,6 +171,8 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     if a.shape != x.shape:
         raise ValueError(f"{call}: {name} must have the shape of x, {x.shape}, got {a.shape}")
     result_dtype(call, name, a.dtype)
+    if isinstance(a, DeviceArray):  # whose kernels take all of these in the dtype of the result
+        return a.astype(result_dtype(call, "x", x.dtype), copy=False)
     return a
 
 
@@ -179,12 +184,23 @@ def mask(call: str, where: object, x: Any) -> Array | None:
     if m.dtype != np.bool_:
         raise TypeError(f"{call}: where must have dtype bool, got {m.dtype}")
     try:
+        if isinstance(m, DeviceArray):
+            return m.broadcast_to(x.shape)
         full = np.broadcast_to(m, x.shape)
     except ValueError:
         raise ValueError(
             f"{call}: where must broadcast to the shape of x, {x.shape}, got {m.shape}"
         ) from None
     return full
+
+
+def in_host_memory(call: str, option: str, x: Array) -> None:
+    """Raise if x is on a device, for an option that is not there."""
+    if isinstance(x, DeviceArray):
+        raise TypeError(
+            f"{call}: {option} is for arrays in the CPU's memory, got x of shape {x.shape} "
+            f"on cuda:{x.ordinal}"
+        )
 
 
 def some_values(call: str, x: Array, where: Array | None, channel_axes: Axes) -> None:
@@ -196,7 +212,7 @@ def some_values(call: str, x: Array, where: Array | None, channel_axes: Axes) ->
         return
     if math.prod(x.shape[a] for a in others) == 0:
         raise ValueError(f"{call}: no values to take statistics of in x of shape {x.shape}")
-    if where is not None:
+    if where is not None and not isinstance(where, DeviceArray):  # which is not waited for
         empty = np.flatnonzero(~where.any(axis=others))
         if empty.size:
             raise ValueError(
@@ -229,9 +245,9 @@ def output(
     """Check ``out``: shape, dtype, writable, and no overlap but with exactly the same array."""
     if out is Passed:
         raise Passed
-    if type(out) is not np.ndarray and not isinstance(out, np.memmap):
+    if type(out) is not np.ndarray and not isinstance(out, np.memmap | DeviceArray):
         raise TypeError(f"{call}: out must be a NumPy array, got {type(out).__name__}")
-    y: Array = out.view(np.ndarray)
+    y: Any = out if isinstance(out, DeviceArray) else out.view(np.ndarray)
     if y.shape != x.shape:
         raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
     if not y.dtype.isnative:
@@ -245,26 +261,35 @@ def output(
     if y.size and any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
-        if isinstance(other, np.ndarray) and _overlap(y, other) and not _same(y, other):
+        if isinstance(other, type(y)) and _overlap(y, other) and not _same(y, other):
             raise ValueError(
                 f"{call}: out of shape {y.shape} partly overlaps an input of shape {other.shape}; "
                 "it may be that very array or share nothing with it"
             )
-    return y
+    array: Array = y
+    return array
 
 
-def _same(a: Array, b: Array) -> bool:
+def may_overlap(out: object, x: Array) -> bool:
+    """Tell whether writing to ``out`` may change x."""
+    if isinstance(out, DeviceArray) and isinstance(x, DeviceArray):
+        return out.overlaps(x)
+    return isinstance(out, np.ndarray) and np.may_share_memory(out, x)
+
+
+def _same(a: Any, b: Any) -> bool:
     """Tell whether two arrays are the same elements in the same places."""
-    return (
-        a.ctypes.data == b.ctypes.data
-        and a.shape == b.shape
-        and a.strides == b.strides
-        and a.dtype == b.dtype
-    )
+    if isinstance(a, DeviceArray):
+        begin = a.pointer == b.pointer
+    else:
+        begin = a.ctypes.data == b.ctypes.data
+    return bool(begin and a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype)
 
 
-def _overlap(a: Array, b: Array) -> bool:
+def _overlap(a: Any, b: Any) -> bool:
     """Tell whether two arrays share memory; where that is too hard to say, take it for yes."""
+    if isinstance(a, DeviceArray):
+        return a.overlaps(b)
     if not np.may_share_memory(a, b):
         return False
     effort: Any = 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,8 +54,9 @@ def warmup(
     ----------
     dtypes : dtype or sequence of dtype, default ("float32",)
         Of the arrays that calls will normalize.
-    device : {"cpu"}
-        Where they will be.
+    device : {"cpu", "cuda", "sm_90", ...}
+        Where they will be: on the CPU, on the present GPU, or on GPUs of a compute capability,
+        here 9.0, for which no GPU has to be there.
     progress : bool, optional
         Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
 
@@ -82,21 +83,40 @@ def warmup(
     >>> nbn.warmup()  # doctest: +ELLIPSIS
     Warmup(compiled=..., loaded=..., seconds=...)
     """
-    if device != "cpu":
-        raise ValueError(f"warmup: device must be 'cpu', got {device!r}")
     started = time.perf_counter()
     several = isinstance(dtypes, Sequence) and not isinstance(dtypes, str)
     names: Sequence[Any] = dtypes if several else [dtypes]  # type: ignore[assignment]
     chosen = [_dtype(name) for name in names]
+    if device != "cpu":
+        counts = _warm_device(chosen, device, progress)
+        return Warmup(*counts, time.perf_counter() - started)
     kernels = _kernels()
     before = after = _complete(kernels)
     # there are no kernels under NUMBA_DISABLE_JIT
     steps = [step for dtype in chosen for step in _steps(dtype)] if kernels else []
-    tqdm = bars("warmup", progress)
-    for step in tqdm(steps, desc="numba_bn: kernels", unit="call") if tqdm else steps:
+    for step in _shown(steps, progress):
         step()
         after = _complete(kernels)
     return Warmup(after[0] - before[0], after[1] - before[1], time.perf_counter() - started)
+
+
+def _warm_device(
+    dtypes: Sequence[np.dtype[Any]], device: str, progress: bool | None
+) -> tuple[int, int]:
+    """Compile or load the kernels for a device; return how many it was of which."""
+    from numba_bn._kernels.cuda import ahead, cubins
+
+    traits = ahead.traits_of(device)
+    steps: list[_Step] = [
+        partial(cubins.cubin, kernel, variant, traits.capability)
+        for dtype in dtypes
+        for kernel, variant in ahead.variants(
+            dtype.name, result_dtype("warmup", "dtypes", dtype).name, traits.device
+        )
+    ]
+    made: list[Any] = [step() for step in _shown(steps, progress)]
+    compiled = sum(cubin.compiled for cubin in made)
+    return compiled, len(made) - compiled
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
@@ -153,3 +173,10 @@ def _complete(kernels: list[Kernel]) -> tuple[int, int]:
     """Let every kernel have both forms of what it has run on; return counts of compiled, loaded."""
     counts = [kernel.complete() for kernel in kernels]
     return sum(c for c, _ in counts), sum(n for _, n in counts)
+
+
+def _shown(steps: Sequence[_Step], progress: bool | None) -> Iterable[_Step]:
+    """Return the steps, behind a bar if that is wanted."""
+    tqdm = bars("warmup", progress)
+    shown: Iterable[_Step] = tqdm(steps, desc="numba_bn: kernels", unit="call") if tqdm else steps
+    return shown

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numba_bn import _validate as check
+from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, result_dtype
 from numba_bn._view import batch_view
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+@adapted
 def fold_batch_norm(
     weight: ArrayLike,
     bias: ArrayLike | None,

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, as_array, is_float, parameter_dtype
+from numba_bn._adapters import adapted
+from numba_bn._arrays import Array, as_array, is_float, kind, parameter_dtype
 from numba_bn._mpi import Ranks
 from numba_bn._state import checked
 from numba_bn.functional import _steps as steps
-from numba_bn.functional import batch_norm, batch_norm_backward
+from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
+from numba_bn.stats.device import beside, is_on_device, on_host
 from numba_bn.stats.running import resumed
 
 if TYPE_CHECKING:
@@ -139,6 +141,7 @@ class BatchNorm:
         )
         self.training = True
         self._step: _Step | None = None
+        self._on_device = False
 
     @property
     def comm(self) -> Any:
@@ -178,6 +181,7 @@ class BatchNorm:
         """Switch to test time; returns self."""
         return self.train(False)
 
+    @adapted
     def __call__(
         self, x: ArrayLike, *, where: ArrayLike | None = None, out: Array | None = None
     ) -> Any:
@@ -190,18 +194,20 @@ class BatchNorm:
         with ranks or _ALONE:
             a = as_array(type(self).__name__, "x", x)
             self._check(a, where)
-            in_place = isinstance(out, np.ndarray) and np.may_share_memory(out, a)
-            kept = a.copy("K") if in_place else a
+            kept = a.copy("K") if check.may_overlap(out, a) else a
+            if kind(a) == "cuda" or self._on_device:
+                self.to(a)
+        running = self.running
+        options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         if not self.training and running is not None:
             known: dict[str, Any] = {"mean": running.running_mean, "var": running.running_var}
-            options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
             y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **known, **options)
             self._step = _Step(kept, where, known)
             return y
-        given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
         if ranks is None:
-            y, stats = steps.train("batch_norm_train", *given, out=out)
+            y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
         else:
+            given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
             call = type(self).__name__
             y, stats = steps.train_together(ranks, call, *given, out=out, least=2)
         self._trained(_Step(kept, where, {"stats": stats}), stats)
@@ -216,6 +222,7 @@ class BatchNorm:
                 running.update(stats)
             vars(self).update(running=running, _step=step)
 
+    @adapted
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Any:
         """Return dx of the last call, given the gradient `dy` into it; set dgamma and dbeta."""
         with self._ranks or _ALONE:
@@ -230,12 +237,27 @@ class BatchNorm:
             vars(self).update(dgamma=gradients.dgamma, dbeta=gradients.dbeta)
         return gradients.dx
 
+    def to(self, like: ArrayLike) -> Self:
+        """Move parameters and running statistics to where the array `like` is; returns self.
+
+        To the CPU as NumPy arrays, to a device as arrays of the library of `like`. A call moves
+        them to its x; what is where it belongs stays, and only moving waits for a device.
+        """
+        call = f"{type(self).__name__}.to"
+        names = ("gamma", "beta", "dgamma", "dbeta")
+        old = {name: getattr(self, name) for name in names}
+        new = {n: None if v is None else beside(call, v, like) for n, v in old.items()}
+        vars(self).update(new, _on_device=is_on_device(like))
+        if self.running is not None:
+            self.running.to(like)
+        return self
+
     def parameters(self) -> list[Array]:
         """Return [gamma, beta], or nothing without them."""
         return [] if self.gamma is None or self.beta is None else [self.gamma, self.beta]
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of parameters and running statistics, by PyTorch's names.
+        """Return copies of parameters and running statistics as NumPy arrays, by PyTorch's names.
 
         With ``momentum=None`` there is one more, ``running_count``, so that training can go on
         exactly where it was.
@@ -248,16 +270,19 @@ class BatchNorm:
             state["num_batches_tracked"] = running.num_batches_tracked
             if self.momentum is None and running.seen is not None:
                 state["running_count"] = running.seen.count
-        return {name: np.array(value) for name, value in state.items() if value is not None}
+        return {
+            name: np.array(on_host(value)) for name, value in state.items() if value is not None
+        }
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
         call = f"{type(self).__name__}.load_state_dict"
-        new = checked(call, self.state_dict(), state, self.num_channels)
+        own = self.state_dict()
+        new = checked(call, own, state, self.num_channels)
         whole: dict[str, Any] = {}
         if self.gamma is not None and self.beta is not None:
-            whole["gamma"] = new["weight"].astype(self.gamma.dtype)
-            whole["beta"] = new["bias"].astype(self.beta.dtype)
+            whole["gamma"] = new["weight"].astype(own["weight"].dtype)
+            whole["beta"] = new["bias"].astype(own["bias"].dtype)
         if self.running is not None:
             whole["running"] = resumed(self.running, new)
         vars(self).update(whole)
@@ -284,7 +309,10 @@ class BatchNorm:
         if self._ranks is not None:  # which count their values together
             return
         others = tuple(a for a in range(x.ndim) if a != axis)
-        values = x.size // channels if mask is None else np.count_nonzero(mask, axis=others)
+        if mask is None or kind(mask) == "cuda":  # which is not waited for
+            values: Any = x.size // channels
+        else:
+            values = np.count_nonzero(mask, axis=others)
         if np.any(np.equal(values, 1)):
             masked = "" if mask is None else " with this where"
             raise ValueError(

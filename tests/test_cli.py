@@ -104,7 +104,10 @@ def test_warmup_that_nobody_will_find_has_failed(did, monkeypatch, capsys):
     [
         (["--dtype", "complex64"], "warmup: dtypes must be of real numbers, got complex64"),
         (["--dtype", "float31"], "warmup: dtypes must be dtypes or their names, got 'float31'"),
-        (["--device", "tpu"], "warmup: device must be 'cpu', got 'tpu'"),
+        (
+            ["--device", "tpu"],
+            "warmup: device must be 'cpu', 'cuda', or an architecture as 'sm_90' is, got 'tpu'",
+        ),
     ],
 )
 def test_errors_are_one_line_on_stderr(arguments, text, capsys):

@@ -184,7 +184,7 @@ def test_nothing_is_kept_once_a_source_has_changed(place, monkeypatch):
 
 
 def test_content_that_is_no_kernel_is_compiled_anew_with_one_warning(place, monkeypatch):
-    monkeypatch.setattr(_cache._Cache, "warned", False)
+    monkeypatch.setattr(_store, "_warned", False)
     monkeypatch.setattr(_store, "read", lambda *_: b"no pickle")
     compiled = is_nan()
     with pytest.warns(RuntimeWarning, match="cannot be used .UnpicklingError") as caught:

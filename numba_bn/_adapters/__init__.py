@@ -17,8 +17,20 @@ import numpy as np
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HOMES = {"xarray": "numba_bn._adapters.xarray", "dask": "numba_bn._adapters.dask"}
+_HOMES = {
+    "xarray": "numba_bn._adapters.xarray",
+    "dask": "numba_bn._adapters.dask",
+    "torch": "numba_bn._adapters.tensors",
+    "jaxlib": "numba_bn._adapters.dlpack",
+    "cupy": "numba_bn._adapters.cuda",
+}
 """The package that an array's class comes from → the adapter, outermost kind first."""
+
+_PROTOCOLS = {
+    "__cuda_array_interface__": "numba_bn._adapters.cuda",
+    "__array_namespace__": "numba_bn._adapters.dlpack",
+}
+"""What a class has → the adapter of arrays that no package above answers for."""
 
 
 def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -37,10 +49,23 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
+@functools.lru_cache(maxsize=256)
+def _packages(kind: Any) -> frozenset[str]:
+    """Return the packages that a class and its bases come from."""
+    return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
+
+
 def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
-    kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
-    return next((home for package, home in _HOMES.items() if package in kinds), None)
+    kinds = {package for value in values for package in _packages(type(value))}  # type: ignore[arg-type]
+    for package, home in _HOMES.items():
+        if package in kinds:
+            return home
+    strangers = [type(value) for value in values if not isinstance(value, np.ndarray | np.generic)]
+    for name, home in _PROTOCOLS.items():
+        if any(hasattr(kind, name) for kind in strangers):
+            return home
+    return None
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> dict[str, Any]:

@@ -25,7 +25,9 @@ _PARAMETERS = ("gamma", "beta", "mean", "var")
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Return what a public function gives for DataArrays, as DataArrays."""
     name, given = function.__name__, arguments(function, args, options)
-    x = given.get("x")
+    if "self" in given or "x" not in given:  # a layer, or what is folded
+        return function(*args, **options)  # which says what to do
+    x = given["x"]
     if not isinstance(x, xr.DataArray):
         kind = type(x).__name__
         hint = "; use Dataset.map" if kind == "Dataset" else ""

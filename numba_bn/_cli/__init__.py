@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"numba-bn: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -69,7 +69,9 @@ def _add_warmup(commands: Any) -> None:
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], help="of the arrays to come (default: float32)"
     )
-    parser.add_argument("--device", default="cpu", help="where they will be (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, or an architecture: sm_90 (default: cpu)"
+    )
     add_progress(parser)
     parser.set_defaults(run=_warmup)
 

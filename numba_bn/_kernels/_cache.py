@@ -6,14 +6,11 @@ wrong with a file costs one warning in the process, and a compilation.
 
 from __future__ import annotations
 
-import errno
 import pickle
 import sys
-import warnings
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import llvmlite
@@ -32,7 +29,6 @@ _SETTINGS = (
     *("DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "ENABLE_PROFILING", "JIT_COVERAGE"),
     *("DEBUG_NRT", "DEBUG_ARRAY_OPT_RUNTIME", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS"),
 )
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 # taken while the kernels are imported, and again when one is kept: an edit in between is seen
 _SOURCES = _store.sources()
@@ -48,8 +44,6 @@ def _stamp() -> str:
 
 class _Cache(NullCache):  # type: ignore[misc]
     """What one function of Numba's asks before it compiles, and gives what it has compiled."""
-
-    warned = False
 
     def __init__(self, compiled: Any) -> None:
         function = compiled.py_func
@@ -68,14 +62,12 @@ class _Cache(NullCache):  # type: ignore[misc]
         """Return the compiled function for a signature, or None."""
         target_context.refresh()
         made_from, name = self._identity(sig, target_context.codegen())
-        for place in _store.places().folders:
-            try:
-                content = _store.read(place, _stamp(), name, made_from)
-                if content is not None:
-                    return CompileResult._rebuild(target_context, *pickle.loads(content))
-            except Exception as error:  # a damaged file can raise nearly anything
-                self._warn(place, error)
-        return None
+        return _store.load(
+            _stamp(),
+            name,
+            made_from,
+            lambda content: CompileResult._rebuild(target_context, *pickle.loads(content)),
+        )
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function, in the first place that takes it."""
@@ -83,14 +75,7 @@ class _Cache(NullCache):  # type: ignore[misc]
         if data.library.has_dynamic_globals or _store.sources() != _SOURCES:
             return
         made_from, name = self._identity(sig, data.codegen)
-        content = None
-        for place in _store.places().folders:
-            try:
-                content = content or dumps(data._reduce())
-                _store.write(place, _stamp(), name, made_from, content)
-                return
-            except Exception as error:
-                self._warn(place, error)
+        _store.keep(_stamp(), name, made_from, lambda: dumps(data._reduce()))
 
     def _identity(self, sig: Any, codegen: Any) -> tuple[bytes, str]:
         """Return a digest of all that the machine code depends on, and the name of its file."""
@@ -99,20 +84,6 @@ class _Cache(NullCache):  # type: ignore[misc]
         about = _stamp(), self._about, args, codegen.magic_tuple(), settings
         made_from = sha256(repr(about).encode()).digest()
         return made_from, f"{self._name}.{made_from.hex()[:16]}.nbc"
-
-    def _warn(self, place: Path, error: Exception) -> None:
-        """Say once in a process what went wrong; that nobody offered a place is not wrong."""
-        refused = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
-        if _Cache.warned or (refused and _store.places().origin == "default"):
-            return
-        _Cache.warned = True
-        warnings.warn(
-            f"numba_bn: the cache of compiled kernels in {place} cannot be used "
-            f"({type(error).__name__}: {error}); compiling instead. NUMBA_BN_CACHE names another "
-            "folder for it, or is 0 for none",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def use(compiled: Any) -> None:

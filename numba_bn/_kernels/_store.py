@@ -11,21 +11,28 @@ the package can.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from glob import glob
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
+_T = TypeVar("_T")
+
 _FOLDERS_KEPT = 4  # a few versions may share a place, and an edit is often taken back
 _DIGEST = sha256().digest_size
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+
+_warned = False
 
 
 class Places(NamedTuple):
@@ -95,6 +102,46 @@ def _sources_in(folder: Path) -> Iterator[Path]:
             yield path
         elif "." not in path.name and path.name != "__pycache__" and path.is_dir():
             yield from _sources_in(path)
+
+
+def load(stamp: str, name: str, made_from: bytes, rebuilt: Callable[[bytes], _T]) -> _T | None:
+    """Return what is rebuilt from the first file of that name that is whole, or None."""
+    for place in places().folders:
+        try:
+            content = read(place, stamp, name, made_from)
+            if content is not None:
+                return rebuilt(content)
+        except Exception as error:  # a damaged file can raise nearly anything
+            _warn(place, error)
+    return None
+
+
+def keep(stamp: str, name: str, made_from: bytes, content: Callable[[], bytes]) -> None:
+    """Write a file in the first place that takes it."""
+    made = None
+    for place in places().folders:
+        try:
+            made = made or content()
+            write(place, stamp, name, made_from, made)
+            return
+        except Exception as error:
+            _warn(place, error)
+
+
+def _warn(place: Path, error: Exception) -> None:
+    """Say once in a process what went wrong; that nobody offered a place is not wrong."""
+    global _warned
+    refused = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
+    if _warned or (refused and places().origin == "default"):
+        return
+    _warned = True
+    warnings.warn(
+        f"numba_bn: the cache of compiled kernels in {place} cannot be used "
+        f"({type(error).__name__}: {error}); compiling instead. NUMBA_BN_CACHE names another "
+        "folder for it, or is 0 for none",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def read(place: Path, stamp: str, name: str, made_from: bytes) -> bytes | None:

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, empty_like_view, five_axes, order_of, result_dtype
+from numba_bn._arrays import Array, empty_like_view, five_axes, kind, order_of, result_dtype
 from numba_bn._call import Gradients, Output, parameter_gradient, per_channel, real_array
 from numba_bn._dispatch import backend
 from numba_bn._mpi import Facts, Ranks, checksum
 from numba_bn._validate import Vector
 from numba_bn._view import Axes, View, batch_view
 from numba_bn.stats import ChannelStats
+from numba_bn.stats.device import DeviceChannelStats
 
 Forward = tuple[Array, Axes, View, Vector, Vector, float, Array | None, Array | None, bool, Output]
 """x, channel axes, view, gamma, beta, eps, where and residual as five axes, ReLU or not, y."""
 
 Known = tuple[Array, Array, Array | None]
-"""Mean, variance and, of a training step, count, as (1, channels)."""
+"""Mean, variance and, of a training step, count, as (1, channels); on a device m2 for variance."""
 
 Backward = tuple[
     Array, Axes, View, Vector, float, bool, Known, Array, Array | None, Output, Array | None
@@ -48,7 +49,8 @@ def train(call: str, *given: Any, out: object) -> tuple[Any, ChannelStats]:
     if not a.size:
         return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
     a5 = five_axes(a, view)
-    moments = backend().forward(a5, g, b, eps, y.five_axes, where5=w5, residual5=r5, relu=relu)
+    forward = backend(kind(a)).forward
+    moments = forward(a5, g, b, eps, y.five_axes, where5=w5, residual5=r5, relu=relu)
     return y.done(out), ChannelStats._of(moments, view)
 
 
@@ -101,6 +103,8 @@ def _prepared_forward(
     w = check.mask(call, where, a)
     if alone:
         check.some_values(call, a, w, axes)
+    else:
+        check.in_host_memory(call, "comm", a)
     relu = check.activation(call, activation)
     r = None if residual is None else check.like(call, "residual", residual, a)
     y = Output(call, out, a, view, (gamma, beta, w, r))
@@ -118,7 +122,7 @@ def backward(
     )
     if a.size:
         a5 = five_axes(a, view)
-        dgamma, dbeta = backend().backward(d5, a5, g, eps, dx.five_axes, known, w5)
+        dgamma, dbeta = backend(kind(a)).backward(d5, a5, g, eps, dx.five_axes, known, w5)
     else:
         dgamma, dbeta = np.zeros((2, g.size))
     return Gradients(
@@ -137,6 +141,7 @@ def backward_together(
         a, axes, view, g, eps, relu, known, d5, w5, dx, dresidual = _prepared_backward(
             call, dy, x, gamma, *given, out=out
         )
+        check.in_host_memory(call, "comm", a)
         mean, var, count = known
         n = np.ones_like(mean) if count is None else count
         a5 = five_axes(a, view)
@@ -192,9 +197,9 @@ def _prepared_backward(
     d5 = five_axes(d, view)
     dresidual = None
     if activated is not None:
-        dresidual = empty_like_view(a.shape, result_dtype(call, "x", a.dtype), view)
+        dresidual = empty_like_view(a, result_dtype(call, "x", a.dtype), view)
         r5 = five_axes(dresidual, view)
-        backend().relu_gradient(d5, five_axes(activated, view), r5)
+        backend(kind(a)).relu_gradient(d5, five_axes(activated, view), r5)
         d5 = r5
     w5 = None if w is None else five_axes(w, view)
     return a, axes, view, g, eps, relu, known, d5, w5, dx, dresidual
@@ -208,6 +213,8 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
         return m.reshape(1, -1), v.reshape(1, -1), None
     if stats is None or mean is not None or var is not None:
         raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
+    if isinstance(stats, DeviceChannelStats):
+        return stats.given(call, view, x.shape)
     if not isinstance(stats, ChannelStats):
         raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
     named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))
@@ -216,7 +223,8 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
         raise ValueError(
             f"{call}: stats must have counted values in every channel, got {n.ravel()}"
         )
-    return m, m2 / np.maximum(n, 1.0), n
+    # a device divides for itself
+    return m, m2 if kind(x) == "cuda" else m2 / np.maximum(n, 1.0), n
 
 
 def _facts(a: Array, axes: Axes, view: View, eps: float, relu: bool, **vectors: Array) -> Facts:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, five_axes
+from numba_bn._arrays import Array, five_axes, kind
 from numba_bn._call import Gradients, Output
 from numba_bn._dispatch import backend
 from numba_bn._mpi import Ranks
 from numba_bn.functional import _steps as steps
 from numba_bn.stats import ChannelStats
+from numba_bn.stats.device import DeviceChannelStats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -105,7 +106,7 @@ def batch_norm(
     if a.size:
         r5 = None if r is None else five_axes(r, view)
         m, v = m.reshape(1, -1), v.reshape(1, -1)
-        backend().normalize(five_axes(a, view), m, v, g, b, eps, y.five_axes, r5, relu)
+        backend(kind(a)).normalize(five_axes(a, view), m, v, g, b, eps, y.five_axes, r5, relu)
     return y.done(out)
 
 
@@ -175,7 +176,7 @@ def batch_norm_backward(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
     *,
-    stats: ChannelStats | None = None,
+    stats: ChannelStats | DeviceChannelStats | None = None,
     mean: ArrayLike | None = None,
     var: ArrayLike | None = None,
     channel_axis: int | Sequence[int] = 1,

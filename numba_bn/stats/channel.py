@@ -13,8 +13,9 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, five_axes, order_of
+from numba_bn._arrays import Array, five_axes, has_nan, kind, not_nan, order_of
 from numba_bn._call import per_channel, real_array
+from numba_bn._device import DeviceMoments
 from numba_bn._dispatch import backend
 from numba_bn._files import write
 from numba_bn._mpi import Ranks
@@ -23,6 +24,7 @@ from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
 from numba_bn.stats._exact import Exact, exact_from
 from numba_bn.stats._moments import Moments, moments_of
+from numba_bn.stats.device import DeviceChannelStats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -73,8 +75,10 @@ class ChannelStats:
         self._state = moments_of(count, mean, m2)
 
     @classmethod
-    def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
+    def _of(cls, moments: Sequence[Array] | DeviceMoments, view: View) -> Any:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        if isinstance(moments, DeviceMoments):
+            return DeviceChannelStats(moments, view)
         return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
 
     @classmethod
@@ -148,7 +152,10 @@ class ChannelStats:
         They are summed exactly if `reproducible`, by default if these statistics are.
         """
         exact = self.reproducible if reproducible is None else reproducible
-        new = channel_stats(x, channel_axis=channel_axis, where=where, reproducible=exact)
+        how: dict[str, Any] = {"channel_axis": channel_axis, "where": where}
+        new: Any = channel_stats(x, **how, reproducible=exact)
+        if isinstance(new, DeviceChannelStats):
+            new = new.get()
         with _turns.lock:
             self._state = self.merge(new)._state
         return self
@@ -330,12 +337,14 @@ def channel_stats(
         raise ValueError(
             f"{call}: checkpoint is for what is read in blocks, not for arrays in memory"
         )
+    if reproducible:
+        check.in_host_memory(call, "reproducible", a)
     axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
     check.nan_policy(call, nan_policy)
     view = batch_view(a.shape, order_of(a), axes)
     w = check.mask(call, where, a)
     if nan_policy == "omit" and a.dtype.kind not in "iu":
-        present = ~np.isnan(a)
+        present = not_nan(a)
         w = present if w is None else present & w
     if not a.size:
         empty = np.zeros(view.channels)
@@ -344,12 +353,12 @@ def channel_stats(
         return ChannelStats(empty, np.full(view.channels, np.nan), empty)
     a5, w5 = five_axes(a, view), None if w is None else five_axes(w, view)
     if reproducible:
-        stats = ChannelStats._with(Exact.of(backend().exact_sums(a5, w5), view))
+        stats: Any = ChannelStats._with(Exact.of(backend().exact_sums(a5, w5), view))
     else:
-        stats = ChannelStats._of(backend().moments(a5, w5), view)
+        stats = ChannelStats._of(backend(kind(a)).moments(a5, w5), view)
     if nan_policy == "raise":
         # an empty channel and one with an infinity have a NaN mean too: look before raising
-        nan = np.isnan(stats.mean).any() and (np.isnan(a) if w is None else np.isnan(a) & w).any()
-        if nan:
+        mean = stats.mean if isinstance(stats, ChannelStats) else stats.get().mean
+        if np.isnan(mean).any() and has_nan(a, w):
             raise ValueError(f"{call}: x of shape {a.shape} has NaN, with nan_policy='raise'")
-    return stats
+    return stats  # type: ignore[no-any-return]

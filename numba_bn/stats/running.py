@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array
+from numba_bn._dispatch import backend
 from numba_bn.stats import _turns
 from numba_bn.stats.channel import ChannelStats, variance
+from numba_bn.stats.device import DeviceChannelStats, beside, is_on_device
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class RunningStats:
@@ -66,9 +72,18 @@ class RunningStats:
         self.seen: ChannelStats | None = ChannelStats(*np.zeros((3, channels)))
         """All that was seen, for ``momentum=None``; None where a loaded state does not say."""
 
-    def update(self, stats: ChannelStats) -> None:
-        """Take in the statistics of a batch; on an error nothing is changed."""
+    def update(self, stats: ChannelStats | DeviceChannelStats) -> None:
+        """Take in the statistics of a batch; on an error nothing is changed.
+
+        Statistics on a device are taken in there, where this state then is, without waiting for
+        it; with ``momentum=None`` they are waited for.
+        """
         call = "RunningStats.update"
+        if isinstance(stats, DeviceChannelStats):
+            if self.momentum is not None:
+                self._update_on_device(call, stats)
+                return
+            stats = stats.get()  # of all that was seen there is a state on the host alone
         if not isinstance(stats, ChannelStats):
             raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
         batch = stats._moments
@@ -78,13 +93,9 @@ class RunningStats:
                 f"{call}: stats must have channels of shape {self.running_mean.shape}, "
                 f"got {count.shape}"
             )
-        few = (count > 0) & (count <= self.correction)
-        if few.any():
-            raise ValueError(
-                f"{call}: expected more than {self.correction:g} value per channel in training, "
-                f"got {count[few][0]:g}"
-            )
+        self._require_more_than_correction(call, count)
         with _turns.lock:
+            self.to(stats.mean)
             seen = self._require_count(call)
             if self.momentum is None:
                 seen = seen.merge(stats)
@@ -101,6 +112,45 @@ class RunningStats:
                 num_batches_tracked=self.num_batches_tracked + 1,
             )
 
+    def _update_on_device(self, call: str, stats: DeviceChannelStats) -> None:
+        """Take in statistics where they are; of masked ones the counts are not looked at."""
+        (rows, values), view = stats._moments, stats._view
+        if view.channels != self.running_mean.shape:
+            raise ValueError(
+                f"{call}: stats must have channels of shape {tuple(self.running_mean.shape)}, "
+                f"got {view.channels}"
+            )
+        if values is not None:
+            self._require_more_than_correction(call, np.array([values]))
+        with _turns.lock:
+            self.to(rows.owner)
+            state = self.running_mean, self.running_var
+            mean, var = (rows.library.seen(call, "", vector) for vector in state)
+            backend("cuda").update_running(rows, mean, var, self.momentum, self.correction)
+            self.num_batches_tracked += 1
+
+    def _require_more_than_correction(self, call: str, count: Array) -> None:
+        few = (count > 0) & (count <= self.correction)
+        if few.any():
+            raise ValueError(
+                f"{call}: expected more than {self.correction:g} value per channel in training, "
+                f"got {count[few][0]:g}"
+            )
+
+    def to(self, like: ArrayLike) -> RunningStats:
+        """Move the running statistics to where the array `like` is; returns self.
+
+        To the CPU as NumPy arrays, to a device as arrays of the library of `like`; only moving
+        waits for a device.
+        """
+        if is_on_device(like) or not isinstance(self.running_mean, np.ndarray):
+            call = "RunningStats.to"
+            vars(self).update(
+                running_mean=beside(call, self.running_mean, like),
+                running_var=beside(call, self.running_var, like),
+            )
+        return self
+
     def _require_count(self, call: str) -> ChannelStats:
         """Return what was seen so far, of which ``momentum=None`` must know the count."""
         if self.seen is not None:
@@ -110,11 +160,11 @@ class RunningStats:
                 f"{call}: momentum=None needs the number of values seen so far, "
                 "which the loaded state does not have"
             )
-        return ChannelStats(*np.zeros((3, self.running_mean.size)))
+        return ChannelStats(*np.zeros((3, *self.running_mean.shape)))
 
     def __repr__(self) -> str:
         return (
-            f"RunningStats({self.running_mean.size}, momentum={self.momentum}, "
+            f"RunningStats({self.running_mean.shape[0]}, momentum={self.momentum}, "
             f"correction={self.correction:g}, num_batches_tracked={self.num_batches_tracked})"
         )
 

@@ -1,0 +1,174 @@
+"""Norms over large arrays: time, fraction of the measured copy bandwidth, ratio to PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from _gpu_clock import Clock
+
+import numba_bn as nbn
+
+Calls = list[Callable[[], Any]]
+
+
+class Shape(NamedTuple):
+    """An array: its shape, dtype, and whether its memory is channels-last."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    channels_last: bool
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * (4 if self.dtype == "float32" else 2)
+
+    @property
+    def label(self) -> str:
+        layout = "last" if self.channels_last else "first"
+        return f"{'x'.join(map(str, self.shape))} {self.dtype} channels {layout}"
+
+
+SIZES = [
+    *((32, 64, 56, 56), (64, 2048, 7, 7), (256, 64, 112, 112), (256, 256, 56, 56)),
+    *((128, 512, 28, 28), (64, 16, 512, 512), (65536, 1024)),
+]
+PASSES = {"statistics": 1, "inference": 2, "forward": 3, "backward": 5}
+"""How often the bytes of the array move at least."""
+
+
+def table(clock: Clock) -> list[Shape]:
+    """Return what is measured."""
+    sizes = [(2, 8, 8, 8), (64, 32)] if clock.quick else SIZES
+    dtypes = ["float32", "bfloat16"]
+    layouts = {2: [True], 4: [False, True]}
+    return [Shape(s, d, last) for s in sizes for d in dtypes for last in layouts[len(s)]]
+
+
+def bandwidth(clock: Clock) -> dict[str, float]:
+    """Return the bytes a second of a copy, read and written counted, by the size of the array."""
+    sizes = [1 << 16] if clock.quick else [25_690_112, 134_217_728, 822_083_584]
+    result = {}
+    for size in sizes:
+        number = clock.sets(2 * size)
+        pairs = [[clock.array((size // 4,), "float32") for _ in range(2)] for _ in range(number)]
+        calls = [lambda a=a, b=b: a.copy_(b) for a, b in pairs]
+        result[f"{size} bytes"] = 2 * size / clock.seconds(calls)
+    return result
+
+
+def measured(clock: Clock) -> dict[str, Any]:
+    """Return, for every shape, what each pass takes and how that compares."""
+    copy = max(bandwidth(clock).values())
+    results: dict[str, Any] = {"copy bytes/s": copy}
+    for shape in table(clock):
+        results[shape.label] = _compared(clock, shape, copy)
+    ratios = [row[p]["x best of PyTorch"] for row in results.values() if isinstance(row, dict)
+              for p in ("forward", "backward")]  # fmt: skip
+    results["geometric mean, x best of PyTorch"] = math.exp(
+        sum(map(math.log, ratios)) / len(ratios)
+    )
+    return results
+
+
+def _compared(clock: Clock, shape: Shape, copy: float) -> dict[str, Any]:
+    ours, theirs = _ours(clock, shape), _pytorchs(clock, shape)
+    row: dict[str, Any] = {}
+    for name, passes in PASSES.items():
+        seconds = clock.seconds(ours[name])
+        row[name] = {
+            "us": seconds * 1e6,
+            "fraction of copy": passes * shape.nbytes / copy / seconds,
+            "recorded": clock.recorded,
+        }
+        others = []
+        for peer, calls in theirs.items():
+            if name in calls:
+                others.append(clock.seconds(calls[name]))
+                row[name] |= {f"us of {peer}": others[-1] * 1e6, f"{peer} recorded": clock.recorded}
+        if others:
+            row[name]["x best of PyTorch"] = min(others) / seconds
+    return row
+
+
+def _arrays(clock: Clock, shape: Shape) -> list[tuple[Any, Any, Any]]:
+    """Return x, dy and room for a result, as many times as needed to be out of the cache."""
+    options = shape.shape, shape.dtype, shape.channels_last
+    number = clock.sets(3 * shape.nbytes)
+    sets = [[clock.array(*options) for _ in range(3)] for _ in range(number)]
+    return [(x, dy, out) for x, dy, out in sets]
+
+
+def _ours(clock: Clock, shape: Shape) -> dict[str, Calls]:
+    channels = shape.shape[1]
+    gamma, beta = (clock.array((channels,), "float32") for _ in range(2))
+    calls: dict[str, Calls] = {name: [] for name in PASSES}
+    given = {"mean": gamma, "var": gamma.abs()}
+    for x, dy, out in _arrays(clock, shape):
+        _, stats = nbn.batch_norm_train(x, gamma, beta, out=out)
+        calls["statistics"].append(lambda x=x: nbn.channel_stats(x))
+        calls["inference"].append(
+            lambda x=x, out=out: nbn.batch_norm(x, gamma, beta, out=out, **given)
+        )
+        calls["forward"].append(lambda x=x, o=out: nbn.batch_norm_train(x, gamma, beta, out=o))
+        calls["backward"].append(
+            lambda x=x, dy=dy, out=out, s=stats: nbn.batch_norm_backward(
+                dy, x, gamma, stats=s, out=out
+            )
+        )
+    return calls
+
+
+def _pytorchs(clock: Clock, shape: Shape) -> dict[str, dict[str, Calls]]:
+    """Return PyTorch's ways: cuDNN's kernels, its own, and what torch.compile makes of it."""
+    torch = clock.torch
+    ways: dict[str, dict[str, Calls]] = {}
+    for name, cudnn, compiled in (
+        ("cuDNN", True, False), ("PyTorch's own", False, False), ("torch.compile", True, True),
+    ):  # fmt: skip
+        norm = torch.nn.functional.batch_norm
+        if compiled:
+            if clock.quick:
+                continue
+            norm = torch.compile(norm, dynamic=False)
+        try:
+            with torch.backends.cudnn.flags(enabled=cudnn):
+                calls = _pytorch(clock, shape, norm, cudnn)
+                for ready in calls.values():
+                    ready[0]()
+        except Exception as error:  # a way that this PyTorch does not have
+            print(f"{name}: {error!r}"[:300], flush=True)
+        else:
+            ways[name] = calls
+    return ways
+
+
+def _pytorch(clock: Clock, shape: Shape, norm: Any, cudnn: bool) -> dict[str, Calls]:
+    torch, channels = clock.torch, shape.shape[1]
+    weight, bias, mean = (clock.array((channels,), "float32") for _ in range(3))
+    var = mean.abs()
+    parameters = [p.requires_grad_() for p in (weight.clone(), bias.clone())]
+    calls: dict[str, Calls] = {"inference": [], "forward": [], "backward": []}
+
+    def with_flags(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with torch.backends.cudnn.flags(enabled=cudnn):
+                return call()
+
+        return run
+
+    for x, dy, _ in _arrays(clock, shape):
+        leaf = x.detach().requires_grad_()
+        y = norm(leaf, mean.clone(), var.clone(), *parameters, training=True)
+        eager = x, mean, var, weight, bias
+        calls["inference"].append(with_flags(lambda e=eager: norm(*e)))
+        calls["forward"].append(with_flags(lambda e=eager: norm(*e, training=True)))
+        calls["backward"].append(
+            with_flags(
+                lambda y=y, leaf=leaf, dy=dy: torch.autograd.grad(
+                    y, (leaf, *parameters), dy, retain_graph=True
+                )
+            )
+        )
+    return calls

@@ -1,0 +1,105 @@
+"""Arrays on NVIDIA GPUs: CuPy's, PyTorch's, Numba's, and others by their interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
+from numba_bn._arrays import as_array
+from numba_bn._device import DeviceArray, Library
+from numba_bn._kernels.cuda import driver
+
+_LIBRARIES = ("cupy", "torch")
+"""Packages that have a module here."""
+_ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
+
+
+def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Run a public function on arrays of one device; return arrays of the same library."""
+    given = named(function, args, options)
+    lead, what = leading(given), title(function, given)
+    library = library_of(lead)
+    if library is None:
+        _refuse_lead(what, given, lead)
+        return function(*args, **options)  # which says what to do
+    driver.driver()  # or what to install
+    first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
+    inside = {
+        name: first if value is lead else _inside(library, what, name, value, first, lead)
+        for name, value in given.items()
+    }
+    _wait(library, first, inside)
+    out = inside.get("out")
+
+    def theirs(item: Any) -> Any:
+        if out is not None and item is out:
+            return given["out"]
+        return item.owner if isinstance(item, DeviceArray) else item
+
+    return each(function(**inside), theirs)
+
+
+def library_of(value: Any) -> Any:
+    """Return the module for the library of an array on a device, or None."""
+    if type(value) is DeviceArray:
+        return value.library
+    module = _module_of(type(value))  # type: ignore[arg-type]
+    return module if module is not None and module.owns(value) else None
+
+
+@cache
+def _module_of(kind: Any) -> Any:
+    """Return the module for arrays of a class, some of which may be on a device."""
+    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    name = next((name for name in _LIBRARIES if name in packages), None)
+    if name is None and hasattr(kind, "__cuda_array_interface__"):
+        name = "interface"
+    return name and import_module(f"{__name__}.{name}")
+
+
+def _refuse_lead(call: str, given: Mapping[str, Any], lead: Any) -> None:
+    """Raise if an array is on a device and x is not."""
+    for name, value in given.items():
+        if library_of(value) is not None:
+            raise TypeError(
+                f"{call}: all arrays must be on one device, got x of kind {kind_of(lead)} and "
+                f"{name} of kind {kind_of(value)}"
+            )
+
+
+def _inside(
+    library: Library, call: str, name: str, value: Any, first: DeviceArray, lead: Any
+) -> Any:
+    """Return an argument as the calls see it; NumPy's arrays and lists go to the device."""
+    if isinstance(value, DeviceArray):
+        return value
+    if library_of(value) is library:
+        array = library.seen(call, name, value)
+        if array.ordinal != first.ordinal:
+            raise TypeError(
+                f"{call}: all arrays must be on one device, got x on cuda:{first.ordinal} and "
+                f"{name} on cuda:{array.ordinal}"
+            )
+        return array
+    refuse_mixed(call, name, value, lead)
+    if name not in _ARRAYS or value is None:
+        return value
+    host = as_array(call, name, value)
+    if host.dtype.kind == "O":  # is refused as NumPy's is
+        return host
+    return library.seen(call, name, library.upload(np.ascontiguousarray(host), first.ordinal))
+
+
+def _wait(library: Library, first: DeviceArray, inside: Mapping[str, Any]) -> None:
+    """Let the stream of the call wait for those that other arrays say they are made on."""
+    if not hasattr(library, "made_on"):
+        return
+    ours = library.stream(first)
+    others = {library.made_on(value) for value in inside.values() if isinstance(value, DeviceArray)}
+    for other in others - {None, ours}:
+        driver.driver().wait(ours, other)

@@ -1,0 +1,89 @@
+"""CuPy's arrays on a device."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from numba_bn._device import DeviceArray
+from numba_bn._view import Axes
+
+CONVERTS = True
+
+_SELF = sys.modules[__name__]
+
+
+def owns(value: Any) -> bool:
+    """Tell whether ``value`` is a CuPy array."""
+    return isinstance(value, sys.modules["cupy"].ndarray)
+
+
+def seen(call: str, name: str, value: Any) -> DeviceArray:
+    """Return an array as the calls see it."""
+    return DeviceArray(
+        *(value, _SELF, value.data.ptr, value.device.id, value.shape, value.strides, value.dtype)
+    )
+
+
+def stream(like: DeviceArray) -> int:
+    """Return the handle of CuPy's current stream on the device of an array."""
+    cupy = sys.modules["cupy"]
+    handle: int = cupy.cuda.get_current_stream(like.ordinal).ptr
+    return handle
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
+    """Return a new C-ordered array."""
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(ordinal):
+        return cupy.empty(shape, dtype)
+
+
+def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
+    """Return a copy of a NumPy array on the device."""
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(ordinal):
+        return cupy.array(array)
+
+
+def download(owner: Any) -> np.ndarray[Any, Any]:
+    """Return a copy as a NumPy array; waits for the device."""
+    array: np.ndarray[Any, Any] = sys.modules["cupy"].asnumpy(owner)
+    return array
+
+
+def transpose(owner: Any, axes: Axes) -> Any:
+    """Return a view with the axes in another order."""
+    return owner.transpose(axes)
+
+
+def reshape(owner: Any, shape: Axes) -> Any:
+    """Return a view of a C-ordered array."""
+    return owner.reshape(shape)
+
+
+def broadcast(owner: Any, shape: Axes) -> Any:
+    """Return a view of a larger shape."""
+    return sys.modules["cupy"].broadcast_to(owner, shape)
+
+
+def packed(owner: Any, axes: Axes) -> Any:
+    """Return a C-ordered copy with the axes in another order."""
+    return sys.modules["cupy"].ascontiguousarray(owner.transpose(axes))
+
+
+def cast(owner: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a copy of another dtype."""
+    return owner.astype(dtype)
+
+
+def assign(owner: Any, value: Any) -> None:
+    """Copy ``value`` into an array."""
+    owner[...] = value
+
+
+def not_nan(owner: Any) -> Any:
+    """Return where an array is not NaN."""
+    return owner == owner

@@ -1,0 +1,134 @@
+"""Numba's device arrays, and all others that have a ``__cuda_array_interface__``.
+
+The interface gives no operations: such arrays must be dense, and results are Numba's.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from numba_bn._device import DeviceArray, c_strides
+from numba_bn._kernels.cuda import driver
+from numba_bn._kernels.cuda.cubins import needed
+from numba_bn._view import Axes
+
+CONVERTS = False
+
+_SELF = sys.modules[__name__]
+_LEGACY_DEFAULT = 1  # as the interface numbers it; 0 is not allowed there, 2 is per thread
+
+
+def owns(value: Any) -> bool:
+    """Tell whether ``value`` has the interface."""
+    return hasattr(type(value), "__cuda_array_interface__")
+
+
+def seen(call: str, name: str, value: Any) -> DeviceArray:
+    """Return an array as the calls see it."""
+    interface = value.__cuda_array_interface__
+    dtype = np.dtype(interface["typestr"])
+    if interface.get("mask") is not None:
+        raise TypeError(f"{call}: {name} must have no mask; where= leaves values out")
+    pointer, readonly = interface["data"]
+    shape = tuple(interface["shape"])
+    strides = interface.get("strides")
+    return DeviceArray(
+        value,
+        _SELF,
+        pointer,
+        driver.driver().ordinal_of(pointer) if pointer else 0,
+        shape,
+        c_strides(shape, dtype.itemsize) if strides is None else tuple(strides),
+        dtype,
+        not readonly,
+    )
+
+
+def stream(like: DeviceArray) -> int:
+    """Return the stream that an array says its data is ready on, or the default one."""
+    return made_on(like) or _LEGACY_DEFAULT
+
+
+def made_on(array: DeviceArray) -> int | None:
+    """Return the stream that must be waited for before an array is read, if there is one."""
+    handle: int | None = array.owner.__cuda_array_interface__.get("stream")
+    return handle
+
+
+def _numba() -> Any:
+    with needed("arrays of Numba are made by numba-cuda"):
+        from numba_bn._kernels.cuda.target import cuda
+    return cuda
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
+    """Return a new C-ordered array of Numba's."""
+    cuda = _numba()
+    with cuda.gpus[ordinal]:
+        return cuda.device_array(shape, dtype)
+
+
+def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
+    """Return a copy of a NumPy array on the device."""
+    cuda = _numba()
+    with cuda.gpus[ordinal]:
+        return cuda.to_device(array)
+
+
+def download(owner: Any) -> np.ndarray[Any, Any]:
+    """Return a copy as a NumPy array; waits for the device."""
+    array: np.ndarray[Any, Any] = _numba().as_cuda_array(owner).copy_to_host()
+    return array
+
+
+def _viewed(owner: Any, shape: Axes, strides: Axes) -> Any:
+    """Return the memory of an array in another shape."""
+    interface = {**owner.__cuda_array_interface__, "shape": shape, "strides": strides}
+    return _numba().from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def transpose(owner: Any, axes: Axes) -> Any:
+    """Return a view with the axes in another order."""
+    a = seen("", "", owner).transpose(axes)
+    return _viewed(owner, a.shape, a.strides)
+
+
+def reshape(owner: Any, shape: Axes) -> Any:
+    """Return a view of a C-ordered array."""
+    return _viewed(owner, shape, c_strides(shape, seen("", "", owner).itemsize))
+
+
+def broadcast(owner: Any, shape: Axes) -> Any:
+    """Return the array, if it has the shape already."""
+    return owner if owner.shape == shape else _refuse("broadcast")
+
+
+def packed(owner: Any, axes: Axes) -> Any:
+    """Refuse: there is nothing to copy with."""
+    return _refuse("packed")
+
+
+def cast(owner: Any, dtype: np.dtype[Any]) -> Any:
+    """Refuse: there is nothing to convert with."""
+    return _refuse(f"converted to {dtype}")
+
+
+def assign(owner: Any, value: Any) -> None:
+    """Copy ``value`` into an array of the same layout."""
+    _numba().as_cuda_array(owner, sync=False).copy_to_device(value)
+
+
+def not_nan(owner: Any) -> Any:
+    """Refuse: there is nothing to compare with."""
+    return _refuse("searched for NaN")
+
+
+def _refuse(what: str) -> Any:
+    raise TypeError(
+        f"numba_bn: an array that has to be {what} first must be CuPy's or PyTorch's, which can "
+        "do that; a Numba device array, or one known by its __cuda_array_interface__ alone, "
+        "must be dense and of the right shape and dtype: pass cupy.asarray(...)"
+    )

@@ -1,0 +1,120 @@
+"""PyTorch's tensors on a device."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from numba_bn._adapters.tensors import require_no_grad
+from numba_bn._device import DeviceArray
+from numba_bn._view import Axes
+
+CONVERTS = True
+
+_SELF = sys.modules[__name__]
+_NAMES = (
+    *("float16", "float32", "float64", "bool"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+
+
+def owns(value: Any) -> bool:
+    """Tell whether ``value`` is a CUDA tensor."""
+    return isinstance(value, sys.modules["torch"].Tensor) and value.is_cuda
+
+
+@cache
+def _dtypes() -> tuple[dict[Any, np.dtype[Any]], dict[np.dtype[Any], Any]]:
+    """Return PyTorch's dtypes → NumPy's, and the reverse."""
+    torch = sys.modules["torch"]
+    known = {getattr(torch, n): np.dtype(n) for n in _NAMES if hasattr(torch, n)}
+    try:
+        import ml_dtypes
+    except ImportError:  # bfloat16 is then refused as an unknown dtype is
+        pass
+    else:
+        known[torch.bfloat16] = np.dtype(ml_dtypes.bfloat16)
+    return known, {ours: theirs for theirs, ours in known.items()}
+
+
+def seen(call: str, name: str, value: Any) -> DeviceArray:
+    """Return a tensor as the calls see it."""
+    require_no_grad(call, name, value)
+    dtype = _dtypes()[0].get(value.dtype)
+    if dtype is None or str(value.layout) != "torch.strided" or value.is_neg():
+        raise TypeError(
+            f"{call}: {name} must be a dense tensor of real numbers, got one of dtype "
+            f"{value.dtype} and layout {value.layout}"
+        )
+    size = dtype.itemsize
+    return DeviceArray(
+        value.detach() if value.requires_grad else value,
+        _SELF,
+        value.data_ptr(),
+        value.get_device(),
+        tuple(value.shape),
+        tuple([size * n for n in value.stride()]),
+        dtype,
+    )
+
+
+def stream(like: DeviceArray) -> int:
+    """Return the handle of PyTorch's current stream on the device of a tensor."""
+    handle: int = sys.modules["torch"].cuda.current_stream(like.ordinal).cuda_stream
+    return handle
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
+    """Return a new C-ordered tensor."""
+    torch = sys.modules["torch"]
+    return torch.empty(shape, dtype=_dtypes()[1][dtype], device=torch.device("cuda", ordinal))
+
+
+def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
+    """Return a copy of a NumPy array on the device."""
+    torch = sys.modules["torch"]
+    return torch.from_numpy(array.copy()).to(torch.device("cuda", ordinal))
+
+
+def download(owner: Any) -> np.ndarray[Any, Any]:
+    """Return a copy as a NumPy array; waits for the device."""
+    array: np.ndarray[Any, Any] = owner.cpu().numpy()
+    return array
+
+
+def transpose(owner: Any, axes: Axes) -> Any:
+    """Return a view with the axes in another order."""
+    return owner.permute(axes)
+
+
+def reshape(owner: Any, shape: Axes) -> Any:
+    """Return a view of a C-ordered tensor."""
+    return owner.reshape(shape)
+
+
+def broadcast(owner: Any, shape: Axes) -> Any:
+    """Return a view of a larger shape."""
+    return owner.expand(shape)
+
+
+def packed(owner: Any, axes: Axes) -> Any:
+    """Return a C-ordered copy with the axes in another order."""
+    return owner.permute(axes).contiguous()
+
+
+def cast(owner: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a copy of another dtype."""
+    return owner.to(_dtypes()[1][dtype], copy=True)
+
+
+def assign(owner: Any, value: Any) -> None:
+    """Copy ``value`` into a tensor."""
+    owner.copy_(value)
+
+
+def not_nan(owner: Any) -> Any:
+    """Return where a tensor is not NaN."""
+    return owner == owner

@@ -1,0 +1,132 @@
+"""The CUDA driver, through cuda.core: the one seam between plans and a device."""
+
+from __future__ import annotations
+
+import os
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from numba_bn._kernels.cuda import cubins
+from numba_bn._kernels.cuda.cubins import needed
+from numba_bn._kernels.cuda.kernel import Device, Kernel, Step, Variant
+
+_forked_from: int | None = None
+
+
+class Traits(NamedTuple):
+    """What is known of a device: what plans depend on, and what machine code does."""
+
+    device: Device
+    capability: cubins.Capability
+
+
+class Driver:
+    """The present driver; its devices by their ordinals, streams by their handles."""
+
+    def __init__(self) -> None:
+        with needed("arrays on NVIDIA GPUs need cuda-core"):
+            import cuda.core as core
+            from cuda.bindings import driver as raw
+        self._core, self._raw = core, raw
+        try:
+            self._do(raw.cuInit(0))
+        except Exception as error:  # without a driver the bindings raise errors of their own
+            raise RuntimeError(
+                f"numba_bn: no CUDA driver that works ({str(error).splitlines()[0]}). Install "
+                "NVIDIA's driver, for CUDA 13 or newer; arrays on the CPU need none"
+            ) from error
+        self.launch = core.launch
+        self.stream = lru_cache(maxsize=1024)(core.Stream.from_handle)
+
+    @staticmethod
+    def _do(returned: tuple[Any, ...]) -> Any:
+        """Return what a call of the driver gives, or raise its error."""
+        error, *result = returned
+        if int(error):
+            raise RuntimeError(f"numba_bn: the CUDA driver says {error!r}")
+        return result[0] if result else None
+
+    @cache  # noqa: B019  # there is one driver
+    def _context(self, ordinal: int) -> Any:
+        """Return the primary context of a device, which all libraries share."""
+        return self._do(self._raw.cuDevicePrimaryCtxRetain(ordinal))
+
+    def enter(self, ordinal: int) -> bool:
+        """Make a device current; tell whether it was not, and `leave` must follow."""
+        context = self._context(ordinal)
+        if int(self._do(self._raw.cuCtxGetCurrent())) == int(context):
+            return False
+        self._do(self._raw.cuCtxPushCurrent(context))
+        return True
+
+    def leave(self) -> None:
+        """Make the device current again that was so before `enter`."""
+        self._do(self._raw.cuCtxPopCurrent())
+
+    @cache  # noqa: B019
+    def traits(self, ordinal: int) -> Traits:
+        """Return what is known of a device."""
+        device = self._core.Device(ordinal)
+        found = device.properties
+        major, minor = device.compute_capability
+        return Traits(
+            Device(
+                found.multiprocessor_count,
+                found.max_threads_per_multiprocessor,
+                found.l2_cache_size,
+            ),
+            (major, minor),
+        )
+
+    @cache  # noqa: B019
+    def kernel(self, ordinal: int, kernel: Kernel, variant: Variant) -> Any:
+        """Return a kernel, loaded; its device is current."""
+        code, entry, _ = cubins.cubin(kernel, variant, self.traits(ordinal).capability)
+        return self._core.ObjectCode.from_cubin(code).get_kernel(entry)
+
+    def config(self, step: Step) -> Any:
+        """Return how a step is launched."""
+        return self._core.LaunchConfig(
+            grid=step.grid, block=step.block, is_cooperative=step.cooperative
+        )
+
+    def zeros(self, ordinal: int, nbytes: int, stream: int) -> tuple[int, Any]:
+        """Return the address of zeroed memory, in the order of a stream, and its owner."""
+        on = self.stream(stream)
+        device = self._core.Device(ordinal)
+        device.set_current()
+        buffer = device.allocate(nbytes, stream=on)
+        buffer.fill(0, stream=on)
+        return int(buffer.handle), buffer
+
+    def ordinal_of(self, pointer: int) -> int:
+        """Return the device whose memory an address is in."""
+        wanted = self._raw.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+        return int(self._do(self._raw.cuPointerGetAttribute(wanted, pointer)))
+
+    def wait(self, stream: int, other: int) -> None:
+        """Let what comes on a stream wait, on the device, for what is on another now."""
+        self.stream(stream).wait(self.stream(other))
+
+
+@cache
+def driver() -> Driver:
+    """Return the driver, which is started when the first array on a device comes."""
+    if _forked_from is not None:
+        raise RuntimeError(
+            f"numba_bn: CUDA was used in process {_forked_from} before it forked this one, where "
+            "it cannot be used; start processes with multiprocessing's 'spawn'"
+        )
+    return Driver()
+
+
+def _after_fork() -> None:
+    """Let a forked child know that the driver of its parent is of no use to it."""
+    global _forked_from
+    if driver.cache_info().currsize:
+        _forked_from = os.getppid()
+        driver.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

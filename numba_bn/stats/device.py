@@ -1,0 +1,106 @@
+"""Statistics per channel that are on a device, and states that go where arrays are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._adapters._convert import is_array
+from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments
+from numba_bn._view import Axes, View
+
+
+class DeviceChannelStats:
+    """Number of values, mean and m2 of each channel, on the device where they were computed.
+
+    `batch_norm_backward` and `RunningStats.update` take them as they are. Everything else, merging
+    and saving among it, is done by the `ChannelStats` that `get` returns.
+    """
+
+    __slots__ = ("_moments", "_view")
+
+    def __init__(self, moments: DeviceMoments, view: View) -> None:
+        self._moments, self._view = moments, view
+
+    @property
+    def count(self) -> Any:
+        """Number of values per channel: float64, of x's own library, as are the others."""
+        return self._row(COUNT).owner
+
+    @property
+    def mean(self) -> Any:
+        """Their mean; NaN where there are none."""
+        return self._row(MEAN).owner
+
+    @property
+    def m2(self) -> Any:
+        """Their sum of squared deviations from the mean."""
+        return self._row(M2).owner
+
+    def _row(self, which: int) -> DeviceArray:
+        row, view = self._moments.rows.row(which), self._view
+        return row if len(view.channels) == 1 else row.per_channel(view)
+
+    def given(self, call: str, view: View, shape: Axes) -> tuple[Any, Any, Any]:
+        """Return mean, m2 and count in the channel order of another view, for its backend."""
+        mine, rows = self._view, self._moments.rows
+        if (view.channels, view.channel_axes) == (mine.channels, mine.channel_axes):
+            return rows.row(MEAN), rows.row(M2), rows.row(COUNT)
+        mean, m2, count = (
+            check.parameter(call, f"stats.{name}", self._row(which), view, shape)
+            for name, which in (("mean", MEAN), ("m2", M2), ("count", COUNT))
+        )
+        return mean, m2, count
+
+    def get(self) -> Any:
+        """Return them as a `ChannelStats`; waits for the device."""
+        from numba_bn.stats.channel import ChannelStats
+
+        rows = self._moments.rows
+        host = rows.library.download(rows.owner)
+        return ChannelStats._of([host[i : i + 1] for i in (COUNT, MEAN, LOW, M2)], self._view)
+
+    def __repr__(self) -> str:
+        rows = self._moments.rows
+        return f"DeviceChannelStats(channels={self._view.channels}, device='cuda:{rows.ordinal}')"
+
+
+def is_on_device(value: Any) -> bool:
+    """Tell whether an array is on a device."""
+    return _library_of(value) is not None
+
+
+def _library_of(value: Any) -> Any:
+    """Return the module for an array's library, or None on the CPU."""
+    if not (isinstance(value, DeviceArray) or is_array(value)):
+        return None
+    from numba_bn._adapters.cuda import library_of
+
+    return library_of(value)
+
+
+def _ordinal(library: Any, value: Any) -> int:
+    array = value if isinstance(value, DeviceArray) else library.seen("", "", value)
+    ordinal: int = array.ordinal
+    return ordinal
+
+
+def beside(call: str, value: Any, like: Any) -> Any:
+    """Return an array where ``like`` is, of its library; itself if it is there."""
+    here, there = _library_of(value), _library_of(like)
+    if there is None:
+        if not (isinstance(like, np.ndarray) or is_array(like)):
+            raise TypeError(f"{call}: like must be an array, got {like!r}")
+        return on_host(value)
+    ordinal = _ordinal(there, like)
+    if here is there and _ordinal(here, value) == ordinal:
+        return value
+    return there.upload(on_host(value), ordinal)
+
+
+def on_host(value: Any) -> Any:
+    """Return an array, if it is on a device, as NumPy's; waits for the device."""
+    library = _library_of(value)
+    return value if library is None else library.download(value)

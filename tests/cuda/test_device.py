@@ -1,0 +1,205 @@
+"""The table on a real device, against the CPU's reference; `pytest -m gpu` runs these alone."""
+
+import threading
+
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from oracle import assert_near
+from table import (
+    CASES,
+    DTYPES,
+    LAYOUTS,
+    MEDIUM,
+    SMALL,
+    Case,
+    Data,
+    backward,
+    data,
+    forward,
+    name,
+    result_dtype,
+    some_mask,
+)
+
+import numba_bn as nbn
+
+LARGE = Case("batch", (32, 64, 56, 56))
+REPEATS = 1000
+
+
+class CuPy:
+    """CuPy's arrays, made and looked at."""
+
+    def __init__(self):
+        self.space = pytest.importorskip("cupy")
+        if not self.space.cuda.is_available():
+            pytest.skip("CuPy finds no CUDA device")
+
+    def make(self, a):
+        """Copy in the same memory order; strided views stay strided."""
+        base = self.space.asarray(np.ascontiguousarray(a))
+        order = np.argsort([-abs(s) for s in a.strides], kind="stable")
+        dense = self.space.ascontiguousarray(base.transpose(order))
+        return dense.transpose(np.argsort(order))
+
+    def look(self, a):
+        return self.space.asnumpy(a)
+
+    def streams(self):
+        streams = [self.space.cuda.Stream(non_blocking=True) for _ in range(2)]
+        return streams, lambda stream: stream, lambda: self.space.cuda.Device().synchronize()
+
+
+class Torch:
+    """PyTorch's tensors, made and looked at."""
+
+    def __init__(self):
+        self.space = pytest.importorskip("torch")
+        if not self.space.cuda.is_available():
+            pytest.skip("PyTorch finds no CUDA device")
+
+    def make(self, a):
+        a = a.copy("K")
+        half = a.dtype == ml_dtypes.bfloat16
+        t = self.space.from_numpy(a.view(np.int16) if half else a)
+        return (t.view(self.space.bfloat16) if half else t).cuda()
+
+    def look(self, t):
+        if t.dtype == self.space.bfloat16:
+            return t.view(self.space.int16).cpu().numpy().view(ml_dtypes.bfloat16)
+        return t.cpu().numpy()
+
+    def streams(self):
+        streams = [self.space.cuda.Stream() for _ in range(2)]
+        return streams, self.space.cuda.stream, self.space.cuda.synchronize
+
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(params=[CuPy, Torch], ids=["cupy", "torch"], scope="module")
+def library(request):
+    """A library whose arrays are on the device; skipped with its reason where there is none."""
+    return request.param()
+
+
+def on_device(d, library):
+    return Data(*(library.make(array) for array in d))
+
+
+def assert_gradients(library, got, want):
+    assert_near(library.look(got.dx), want.dx)
+    assert_near(library.look(got.dgamma), want.dgamma)
+    if got.dbeta is not None:
+        assert_near(library.look(got.dbeta), want.dbeta)
+
+
+def check(library, case, dtype, layout="C", **options):
+    """Assert that forward and backward on the device are the textbook's."""
+    d = data(case, dtype, layout)
+    theirs = on_device(d, library)
+    given = {n: library.make(v) if isinstance(v, np.ndarray) else v for n, v in options.items()}
+    y = library.look(forward(case, theirs, **given))
+    assert y.dtype == result_dtype(np.dtype(dtype))
+    assert_near(y, oracle.forward(case, d, options.get("where")))
+    got = backward(case, theirs, **given)
+    assert_gradients(library, got, oracle.backward(case, d, options.get("where")))
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_every_case_in_float32(library, case):
+    check(library, case, np.float32)
+
+
+@pytest.mark.parametrize("case", MEDIUM, ids=name)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_every_dtype(library, case, dtype):
+    if isinstance(library, CuPy) and dtype == ml_dtypes.bfloat16:
+        pytest.skip("few versions of CuPy have bfloat16")
+    if isinstance(library, Torch) and dtype == np.uint16:
+        pytest.skip("PyTorch computes little in uint16")
+    check(library, case, dtype)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=name)
+@pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved", "strided"])
+def test_every_layout(library, case, layout):
+    assert layout in LAYOUTS
+    check(library, case, np.float32, layout)
+
+
+@pytest.mark.parametrize("case", [c for c in SMALL if c.norm == "batch"], ids=name)
+def test_masks(library, case):
+    check(library, case, np.float32, where=some_mask(case))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+def test_arrays_that_begin_anywhere(library, offset):
+    x = data(Case("batch", (4, 5, 7, 9)), np.float32).x
+    room = library.make(np.zeros(x.size + offset, np.float32))
+    view = room[offset:].reshape(x.shape)
+    view[...] = library.make(x)
+    np.testing.assert_allclose(library.look(nbn.batch_norm(view)), nbn.batch_norm(x), atol=2e-6)
+
+
+def test_a_large_mean_costs_no_digits(library):
+    x = data(LARGE, np.float32).x
+    far = (x + np.float32(1e6)).astype(np.float32)
+    got = library.look(nbn.batch_norm(library.make(far)))
+    np.testing.assert_allclose(got, nbn.batch_norm(far), atol=2e-6)
+
+
+def test_a_thousand_repeats_have_the_same_bits(library):
+    d = data(LARGE, np.float32)
+    x, dy = library.make(d.x), library.make(d.dy)
+    first = None
+    for _ in range(REPEATS):
+        y, stats = nbn.batch_norm_train(x)
+        dx, dgamma, dbeta, _ = nbn.batch_norm_backward(dy, x, stats=stats)
+        arrays = y, stats.mean, stats.m2, dx, dgamma, dbeta
+        if first is None:
+            first = arrays
+        assert all(bool((a == b).all()) for a, b in zip(arrays, first, strict=True))
+
+
+def test_two_streams_at_once_have_the_bits_of_one(library):
+    d = data(LARGE, np.float32)
+    xs = [library.make(d.x), library.make(d.x[::-1].copy())]
+    wanted = [library.look(nbn.batch_norm(x)) for x in xs]
+    streams, entered, synchronize = library.streams()
+    synchronize()
+    results = [[], []]
+
+    def work(i):
+        with entered(streams[i]):
+            results[i] += [nbn.batch_norm(xs[i]) for _ in range(50)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    synchronize()
+    for want, found in zip(wanted, results, strict=True):
+        assert len(found) == 50
+        assert all(np.array_equal(library.look(y), want) for y in found)
+
+
+def test_a_layer_trains_as_on_the_cpu(library):
+    ours, theirs = nbn.BatchNorm2d(64), nbn.BatchNorm2d(64)
+    for seed in range(3):
+        d = data(LARGE, np.float32, seed=seed)
+        ours(d.x)
+        theirs(library.make(d.x))
+    state, want = theirs.state_dict(), ours.state_dict()
+    for key in want:
+        np.testing.assert_allclose(state[key], want[key], rtol=1e-6, err_msg=key)
+
+
+def test_numbas_own_arrays(library):
+    cuda = pytest.importorskip("numba_bn._kernels.cuda.target", exc_type=ImportError).cuda
+    x = data(Case("batch", (4, 5, 7, 9)), np.float32).x
+    y = nbn.batch_norm(cuda.to_device(x))
+    np.testing.assert_allclose(y.copy_to_host(), nbn.batch_norm(x), atol=2e-6)

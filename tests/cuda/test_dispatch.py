@@ -1,0 +1,266 @@
+"""Arrays on a device through the public calls: what is asked of the device, and what comes back."""
+
+import numpy as np
+import pytest
+from calls import CALLS, NORMS
+from table import LAYOUTS, Case, data, forward
+
+import numba_bn as nbn
+
+CASE = Case("batch", (3, 4, 5, 6))
+
+
+def on_device(arguments, cupy):
+    """The arguments of a call, its arrays on the device."""
+    return {
+        n: cupy.array(value) if isinstance(value, np.ndarray) else value
+        for n, value in arguments.items()
+        if not isinstance(value, nbn.ChannelStats)
+    }
+
+
+def called(name, cupy, **more):
+    """A call from the table with arrays on the device; statistics from there too."""
+    arguments = on_device(CALLS[name].arguments(), cupy)
+    if "stats" in CALLS[name].arguments():
+        arguments["stats"] = nbn.batch_norm_train(arguments["x"])[1]
+    return getattr(nbn, CALLS[name].function)(**{**arguments, **more})
+
+
+def arrays_in(result):
+    items = result if isinstance(result, tuple) else (result,)
+    return [item for item in items if item is not None and hasattr(item, "strides")]
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_results_are_the_callers_kind_in_the_shapes_and_dtypes_of_numpys(bench, name):
+    got, want = arrays_in(called(name, bench.cupy)), arrays_in(CALLS[name]())
+    assert len(got) == len(want) > 0
+    for a, b in zip(got, want, strict=True):
+        assert type(a) is bench.cupy.ndarray
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_all_launches_are_on_the_librarys_current_stream(bench, name):
+    bench.cupy.cuda.handle = 123
+    called(name, bench.cupy)
+    assert {launched.stream for launched in bench.driver.launched} == {123}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_kernels_get_the_very_arrays(bench, name):
+    called(name, bench.cupy)
+    x = CALLS[name].arguments()["x"]
+    out = bench.cupy.empty(x.shape, x.dtype)
+    before = len(bench.driver.launched)
+    result = called(name, bench.cupy, out=out)
+    assert arrays_in(result)[0] is out
+    addresses = {a for launched in bench.driver.launched[before:] for a in launched.arguments}
+    assert out.data.ptr in addresses
+
+
+def test_the_device_is_left_current_as_it_was(bench):
+    called("batch_norm", bench.cupy)
+    notes = [note[0] for note in bench.driver.notes if note[0] in ("enter", "leave")]
+    assert notes
+    assert notes[::2] == ["enter"] * (len(notes) // 2)
+    assert notes[1::2] == ["leave"] * (len(notes) // 2)
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved"])
+def test_dense_arrays_in_any_memory_order_are_not_copied(bench, layout):
+    d = data(CASE, np.float32)
+    x = bench.cupy.array(LAYOUTS[layout](d.x))
+    y = forward(CASE, d._replace(x=x))
+    assert y.strides == x.strides
+    assert all(x.data.ptr in launched.arguments for launched in bench.driver.launched)
+
+
+def test_a_strided_array_is_packed_by_its_own_library(bench):
+    x = bench.cupy.array(np.ones((4, 6, 8), np.float32))
+    view = bench.cupy.ndarray(x.view[..., ::2])
+    assert nbn.batch_norm(view).shape == (4, 6, 4)
+    assert all(x.data.ptr not in launched.arguments for launched in bench.driver.launched)
+
+
+def test_statistics_stay_on_the_device(bench, monkeypatch):
+    def never(*_):
+        raise AssertionError("the device was waited for")
+
+    monkeypatch.setattr(bench.cupy, "asnumpy", never)
+    x = bench.cupy.array(CALLS["batch_norm"].arguments()["x"])
+    layer, running = nbn.BatchNorm(6), nbn.RunningStats(6)
+    y, stats = nbn.batch_norm_train(x)
+    running.update(stats)
+    nbn.batch_norm_backward(y, x, stats=stats)
+    nbn.batch_norm(x, mean=running.running_mean, var=running.running_var)
+    layer(x)
+    layer.backward(y)
+    layer.eval()(x)
+    nbn.channel_stats(x)
+    assert type(stats.mean) is bench.cupy.ndarray
+    assert type(running.running_mean) is bench.cupy.ndarray
+    assert (stats.count.shape, stats.m2.dtype) == ((6,), np.float64)
+    assert repr(stats) == "DeviceChannelStats(channels=(6,), device='cuda:0')"
+
+
+def test_numpy_parameters_are_sent_along(bench):
+    x = bench.cupy.array(CALLS["batch_norm"].arguments()["x"])
+    assert type(nbn.batch_norm(x, np.ones(6), [0.0] * 6)) is bench.cupy.ndarray
+
+
+def test_checks_are_those_of_numpy_arrays(bench):
+    x = bench.cupy.array(np.ones((2, 4), np.float32))
+    with pytest.raises(ValueError, match=r"^batch_norm: gamma must have shape \(4,\), got \(2,\)"):
+        nbn.batch_norm(x, bench.cupy.array(np.ones(2, np.float32)))
+    with pytest.raises(TypeError, match="x must have a real floating-point or integer dtype, got"):
+        nbn.layer_norm(bench.cupy.array(np.ones((2, 4), bool)))
+    with pytest.raises(TypeError, match="gamma must have a real floating-point or integer dtype"):
+        nbn.batch_norm(x, np.array([None] * 4))
+    with pytest.raises(ValueError, match="layer_norm: out must have the shape of x"):
+        nbn.layer_norm(x, out=bench.cupy.array(np.ones((2, 5), np.float32)))
+    with pytest.raises(TypeError, match="layer_norm: out must have dtype float32, got float64"):
+        nbn.layer_norm(x, out=bench.cupy.array(np.ones((2, 4))))
+    with pytest.raises(ValueError, match="where must broadcast to the shape of x"):
+        nbn.batch_norm(x, where=bench.cupy.array(np.ones((3, 4), bool)))
+    with pytest.raises(ValueError, match="BatchNorm2d: expected 4-D x, got 2-D"):
+        nbn.BatchNorm2d(4)(x)
+    assert bench.driver.launched == []
+
+
+def test_out_may_be_x_but_not_a_part_of_it(bench):
+    x = bench.cupy.array(np.ones((4, 8), np.float32))
+    assert nbn.layer_norm(x, out=x) is x
+    whole = bench.cupy.array(np.ones((5, 8), np.float32))
+    with pytest.raises(ValueError, match=r"out of shape \(4, 8\) partly overlaps an input"):
+        nbn.layer_norm(whole[:4], out=whole[1:])
+
+
+def test_a_broadcast_mask_becomes_one_of_the_shape_of_x(bench):
+    x = bench.cupy.array(CALLS["channel_stats"].arguments()["x"])
+    nbn.channel_stats(x, where=bench.cupy.array(np.ones((4, 1, 5), bool)))
+    (launched,) = bench.driver.launched
+    assert "_1_" in launched.label  # the masked variant
+
+
+def test_a_layer_follows_its_input_and_returns(bench):
+    x = CALLS["batch_norm"].arguments()["x"]
+    layer = nbn.BatchNorm(6)
+    layer(bench.cupy.array(x))
+    for vector in (layer.gamma, layer.beta, layer.running_mean, layer.running_var):
+        assert type(vector) is bench.cupy.ndarray
+    kept = layer.gamma
+    layer(bench.cupy.array(x))
+    assert layer.gamma is kept
+    state = layer.state_dict()
+    assert all(type(value) is np.ndarray for value in state.values())
+    assert state["num_batches_tracked"] == 2
+    assert layer.to(x) is layer
+    assert type(layer.gamma) is type(layer.running_var) is np.ndarray
+    layer.load_state_dict(state)
+    assert layer.eval()(x).shape == x.shape
+    with pytest.raises(TypeError, match=r"BatchNorm\.to: like must be an array, got 'cuda'"):
+        layer.to("cuda")
+
+
+def test_one_value_per_channel_is_refused_without_a_look_at_the_device(bench):
+    x = bench.cupy.array(np.ones((1, 6), np.float32))
+    _, stats = nbn.batch_norm_train(x)
+    with pytest.raises(ValueError, match="expected more than 1 value per channel in training"):
+        nbn.RunningStats(6).update(stats)
+    with pytest.raises(ValueError, match="expected more than 1 value per channel in training"):
+        nbn.BatchNorm(6)(x)
+
+
+def test_arrays_of_two_devices_are_refused_by_name(bench):
+    x = bench.cupy.array(np.ones((2, 4), np.float32))
+    gamma = bench.cupy.ndarray(x.view[0], 1)
+    with pytest.raises(TypeError) as caught:
+        nbn.batch_norm(x, gamma)
+    assert str(caught.value) == (
+        "batch_norm: all arrays must be on one device, got x on cuda:0 and gamma on cuda:1"
+    )
+
+
+def test_a_numpy_x_beside_arrays_on_a_device_is_refused_by_name(bench):
+    gamma = bench.cupy.array(np.ones(4, np.float32))
+    with pytest.raises(TypeError) as caught:
+        nbn.batch_norm(x=np.ones((2, 4)), gamma=gamma)
+    assert str(caught.value) == (
+        "batch_norm: all arrays must be on one device, got x of kind numpy.ndarray and gamma of "
+        "kind cupy.ndarray"
+    )
+
+
+def test_mixed_libraries_are_refused_by_name(bench):
+    torch = pytest.importorskip("torch")
+    x = bench.cupy.array(np.ones((2, 4), np.float32))
+    with pytest.raises(TypeError, match=r"kind of x, cupy\.ndarray, or .* got torch\.Tensor"):
+        nbn.batch_norm(x, torch.ones(4))
+    with pytest.raises(TypeError, match=r"of the kind of x, torch\.Tensor, .* got cupy\.ndarray"):
+        nbn.batch_norm(torch.ones(2, 4), bench.cupy.array(np.ones(4, np.float32)))
+
+
+class Interface:
+    """An array that is known by its interface alone."""
+
+    def __init__(self, array, stream):
+        self.array, self.dtype = array, array.dtype
+        strides = None if array.view.flags.c_contiguous else array.strides
+        self.interface = {
+            "shape": array.shape,
+            "strides": strides,
+            "typestr": array.dtype.str,
+            "data": (array.data.ptr, False),
+            "version": 3,
+            "stream": stream,
+        }
+
+    def __getitem__(self, index):
+        return Interface(self.array[index], self.interface["stream"])
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.interface
+
+
+def test_streams_of_other_arrays_are_waited_for_by_the_device(bench):
+    make = bench.cupy.array
+    x, out = (Interface(make(np.ones((2, 4), np.float32)), stream) for stream in (5, 5))
+    gamma, beta = (Interface(make(np.ones(4, np.float32)), stream) for stream in (7, None))
+    assert nbn.layer_norm(x, gamma, beta, out=out) is out
+    assert [note for note in bench.driver.notes if note[0] == "wait"] == [("wait", 5, 7)]
+    assert {launched.stream for launched in bench.driver.launched} == {5}
+
+
+def test_an_array_without_a_stream_is_used_on_the_default_one(bench):
+    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
+    nbn.layer_norm(x, out=x)
+    assert {launched.stream for launched in bench.driver.launched} == {1}
+
+
+def test_gradients_of_parameters_stay_in_float64_where_nothing_can_convert(bench, monkeypatch):
+    made = bench.cupy.array(np.ones((2, 4), np.float32))
+    x, dy, out = (Interface(bench.cupy.array(made.view), None) for _ in range(3))
+    monkeypatch.setattr(
+        "numba_bn._adapters.cuda.interface.empty",
+        lambda shape, dtype, _: Interface(bench.cupy.empty(shape, dtype), None),
+    )
+    gradients = nbn.layer_norm_backward(dy, x, out=out)
+    assert gradients.dx is out
+    assert gradients.dgamma.dtype == gradients.dbeta.dtype == np.float64
+
+
+def test_an_interface_that_says_it_has_a_mask_is_refused(bench):
+    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
+    x.interface["mask"] = x
+    with pytest.raises(TypeError, match="layer_norm: x must have no mask"):
+        nbn.layer_norm(x, out=x)
+
+
+def test_what_only_a_library_can_do_is_not_done_for_an_interface(bench):
+    x = bench.cupy.array(np.ones((2, 8), np.float32))
+    strided = Interface(bench.cupy.ndarray(x.view[:, ::2]), None)
+    with pytest.raises(TypeError, match=r"has to be packed first must be CuPy's or PyTorch's"):
+        nbn.layer_norm(strided, out=Interface(bench.cupy.array(np.ones((2, 4), "f")), None))

@@ -1,0 +1,182 @@
+"""The PTX of every plan, run over the edges of every layout, against the reference backend."""
+
+import numpy as np
+import pytest
+from problems import DEVICE, EPS, Problem, assert_near, dtype_of
+from table import quickly
+
+from numba_bn._kernels import reference
+from numba_bn._kernels.cuda import plan as plans
+from numba_bn._kernels.cuda.plan import Call
+
+F64 = np.dtype(np.float64)
+_PAIRS = {
+    "float32": "float32", "float64": "float64", "float16": "float16", "bfloat16": "bfloat16",
+    "uint8": "float32", "int8": "float32", "uint16": "float32", "int16": "float32",
+    "uint32": "float64", "int32": "float64", "uint64": "float64", "int64": "float64",
+}  # fmt: skip
+BATCH = {
+    "planes": (1, 3, 4, 1, 640),
+    "planes of one sample": (1, 1, 37, 1, 256),
+    "odd planes": (1, 2, 3, 1, 601),
+    "one channel": (1, 5, 1, 1, 700),
+    "one value": (1, 1, 1, 1, 1),
+    "one odd row": (1, 1, 1, 1, 9001),
+    "small planes": (1, 40, 4, 1, 49),
+    "small planes, some odd": (1, 33, 5, 1, 7),
+    "rows": (1, 500, 64, 1, 1),
+    "few rows": (1, 3, 64, 1, 1),
+    "one row": (1, 1, 64, 1, 1),
+    "three columns": (1, 1000, 3, 1, 1),
+    "37 columns": (1, 240, 37, 1, 1),
+    "63 columns, an odd number": (1, 33, 63, 1, 1),
+    "more columns than a tile": (1, 20, 200, 1, 1),
+}
+OWN = {
+    "instance, planes": (3, 1, 2, 1, 704),
+    "instance, columns": (2, 90, 5, 1, 1),
+    "instance, small planes": (3, 1, 5, 1, 49),
+    "instance, values": (3, 1, 5, 1, 1),
+    "group, planes": (3, 1, 2, 2, 704),
+    "group, small planes": (3, 1, 2, 3, 49),
+    "group, columns": (4, 50, 4, 3, 1),
+    "layer": (7, 1, 1, 128, 1),
+    "layer, odd": (7, 1, 1, 37, 1),
+    "layer, one row": (1, 1, 1, 1000, 1),
+    "layer, one value": (5, 1, 1, 1, 1),
+    "group, long planes": (1, 1, 2, 2, 40_000),
+}
+over_batches = pytest.mark.parametrize("shape", BATCH.values(), ids=BATCH)
+over_own = pytest.mark.parametrize("shape", OWN.values(), ids=OWN)
+over_shapes = pytest.mark.parametrize("shape", [*BATCH.values(), *OWN.values()], ids=[*BATCH, *OWN])
+over_floats = pytest.mark.parametrize("dtype", quickly(["float32"], "float64", "bfloat16"))
+over_dtypes = pytest.mark.parametrize(
+    "dtype", quickly(["float32"], *[d for d in _PAIRS if d != "float32"])
+)
+FEW = [BATCH[name] for name in ("planes", "rows")]
+pytestmark = pytest.mark.slow
+
+
+def call_of(shape, dtype, **options):
+    wide = "float64" if _PAIRS[dtype] == "float64" else "float32"
+    return Call(shape, dtype, _PAIRS[dtype], wide, **options)
+
+
+def assert_moments(problem, run, known=None):
+    count, mean, m2 = known or problem.moments()
+    got = run.results
+    assert np.array_equal(got["count"], count)
+    std = np.sqrt(m2 / count) + 1e-30
+    wide = problem.call.y == "float64"
+    assert (
+        np.abs(got["mean"] + got["low"] - mean)
+        <= (1e-14 if wide else 3e-7) * std + 4e-16 * np.abs(mean)
+    ).all()
+    assert (np.abs(got["m2"] - m2) <= (1e-13 if wide else 1e-6) * m2 + 1e-300).all()
+
+
+@over_shapes
+@over_floats
+def test_moments(shape, dtype):
+    p = Problem(call_of(shape, dtype))
+    assert_moments(p, p.run(plans.moments(p.call, DEVICE), "count", "mean", "low", "m2"))
+
+
+@pytest.mark.parametrize("shape", FEW)
+@over_dtypes
+def test_every_dtype(shape, dtype):
+    p = Problem(call_of(shape, dtype))
+    run = p.run(plans.forward(p.call, EPS, DEVICE), "y", "count", "mean", "low", "m2")
+    assert_moments(p, run)
+    want = np.empty(shape)
+    reference.forward(p.arrays["x"], p.parameter("gamma"), p.parameter("beta"), EPS, want)
+    assert_near(run.results["y"], want, dtype_of(p.call.y))
+
+
+@over_shapes
+@over_floats
+def test_forward(shape, dtype):
+    p = Problem(call_of(shape, dtype))
+    run = p.run(plans.forward(p.call, EPS, DEVICE, keep=False), "y")
+    want = np.empty(shape)
+    reference.forward(p.arrays["x"], p.parameter("gamma"), p.parameter("beta"), EPS, want)
+    assert_near(run.results["y"], want, dtype_of(p.call.y), 2.0)
+
+
+@pytest.mark.parametrize("shape", [s for s in OWN.values() if s[3] > 1])
+def test_rms(shape):
+    p = Problem(call_of(shape, "float32", beta=False))
+    run = p.run(plans.forward(p.call, EPS, DEVICE, centred=False, keep=False), "y")
+    want = np.empty(shape)
+    x, gamma, beta = p.arrays["x"], p.parameter("gamma"), p.parameter("beta")
+    reference.forward(x, gamma, beta, EPS, want, centred=False)
+    assert_near(run.results["y"], want, dtype_of(p.call.y))
+
+
+@over_batches
+@pytest.mark.parametrize("masked", [False, True])
+def test_forward_with_mask_residual_relu(shape, masked):
+    p = Problem(call_of(shape, "float32", masked=masked, residual=True, relu=True))
+    if not p.arrays["count"].all():
+        p.arrays["where"][...] = 1
+        p.where = None
+    run = p.run(plans.forward(p.call, EPS, DEVICE), "y", "count", "mean", "low", "m2")
+    want = np.empty(shape)
+    given = p.arrays["x"], p.parameter("gamma"), p.parameter("beta"), EPS, want
+    known = reference.forward(*given, p.where, p.residual, True)
+    assert_moments(p, run, known)
+    assert_near(run.results["y"], want, dtype_of(p.call.y), 4.0)
+
+
+@over_batches
+@pytest.mark.parametrize("given", ["float64", "float32"])
+def test_normalize(shape, given):
+    p = Problem(call_of(shape, "float32", given=given, gamma=False))
+    for name in ("mean", "var"):
+        p.arrays[name] = p.arrays[name].astype(given)
+    run = p.run(plans.normalize(p.call, EPS, DEVICE), "y")
+    want = np.empty(shape)
+    mean, var = (p.arrays[name].astype(F64) for name in ("mean", "var"))
+    x, gamma, beta = p.arrays["x"], p.parameter("gamma"), p.parameter("beta")
+    reference.normalize(x, mean, var, gamma, beta, EPS, want)
+    assert_near(run.results["y"], want, dtype_of(p.call.y), 2.0)
+
+
+def assert_gradients(p, run, dx, dgamma, dbeta, centred=True):
+    got, count = run.results, p.arrays["x"].size / p.arrays["gamma"].size
+    assert_near(got["dx"], dx, dtype_of(p.call.y), p.gradient_size(centred))
+    unit = np.dtype(np.float64 if p.call.y == "float64" else np.float32)
+    for name, want in (("dgamma", dgamma), ("dbeta", dbeta)):
+        assert_near(got[name] / np.sqrt(count), want / np.sqrt(count), unit, 2.0)
+
+
+@over_batches
+@over_floats
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_backward(shape, dtype, masked, training):
+    p = Problem(call_of(shape, dtype, masked=masked, stats=masked))
+    if not p.arrays["count"].all():
+        pytest.skip("nothing is left")
+    run = p.run(plans.backward(p.call, EPS, DEVICE, training), "dx", "dgamma", "dbeta")
+    dx = np.empty(shape)
+    a = p.arrays
+    given = a["mean"], a["var"], a["count"] if training else None
+    dgamma, dbeta = reference.backward(
+        a["dy"], a["x"], p.parameter("gamma"), EPS, dx, given, p.where
+    )
+    assert_gradients(p, run, dx, dgamma, dbeta)
+
+
+@over_own
+@over_floats
+@pytest.mark.parametrize("centred", [True, False])
+def test_backward_own(shape, dtype, centred):
+    p = Problem(call_of(shape, dtype))
+    run = p.run(plans.backward_own(p.call, EPS, DEVICE, centred), "dx", "dgamma", "dbeta")
+    dx = np.empty(shape)
+    a = p.arrays
+    dgamma, dbeta = reference.backward(
+        a["dy"], a["x"], p.parameter("gamma"), EPS, dx, centred=centred
+    )
+    assert_gradients(p, run, dx, dgamma, dbeta, centred)
