@@ -66,7 +66,7 @@ def _root(a: Array) -> Array:
 def _memory(value: Any) -> Any:
     """All the memory an argument is a part of."""
     if isinstance(value, nbn.ChannelStats):
-        return [v.tobytes() for v in value._moments]
+        return [v.tobytes() for v in value._arrays().values()]
     return _root(value).tobytes() if isinstance(value, np.ndarray) else None
 
 
@@ -133,7 +133,8 @@ def _normalized_by(case: Case, a: dict[str, Any]) -> tuple[Array, Array, Array, 
     if a.get("mean") is not None:
         count, mean, var = None, spread(case, a["mean"]), spread(case, a["var"])
     elif a.get("stats") is not None:
-        count, mean, m2 = (spread(case, v) for v in a["stats"]._moments)
+        found = a["stats"]
+        count, mean, m2 = (spread(case, v) for v in (found.count, found.mean, found.m2))
         var = m2 / np.maximum(count, 1)
     else:
         x = np.where(np.isinf(x) & keep, np.nan, x)

@@ -15,7 +15,7 @@ from numba_bn._kernels import reference
 
 EPS = 1e-3
 FORWARD = ["moments", "normalize", "forward"]
-FUNCTIONS = [*FORWARD, "gradient_sums", "input_gradient", "backward", "relu_gradient"]
+FUNCTIONS = [*FORWARD, "gradient_sums", "input_gradient", "backward", "relu_gradient", "exact_sums"]
 SHAPES = [
     (1, 5, 3, 1, 1),
     (1, 2, 37, 1, 49),
@@ -109,10 +109,12 @@ def test_backends_are_twins(module):
 
 
 def assert_moments(got, want):
-    assert [v.dtype for v in got] == [np.float64] * 3
+    assert [v.dtype for v in got] == [np.float64] * 4
     assert np.array_equal(got[0], want[0])
     np.testing.assert_allclose(got[1], want[1], rtol=1e-13)
-    np.testing.assert_allclose(got[2], want[2], rtol=1e-12, atol=1e-25)
+    np.testing.assert_allclose(got[3], want[3], rtol=1e-12, atol=1e-25)
+    apart = np.nan_to_num((got[1] - want[1]) + (got[2] - want[2]))
+    assert (np.abs(apart) <= 1e-13 * np.sqrt(want[3] / np.maximum(want[0], 1))).all()
 
 
 @over_shapes
@@ -131,7 +133,7 @@ def test_moments_of_nothing(compare, shape):
     assert_moments(got, want)
     assert (got[0][:, 0] == 0).all()
     assert np.isnan(got[1][:, 0]).all()
-    assert (got[2][:, 0] == 0).all()
+    assert (got[3][:, 0] == 0).all()
 
 
 @over_shapes
@@ -288,7 +290,7 @@ def test_any_mask(compare, shape, added, relu, seed):
 
     def call(module):
         y, dx = p.empty(module), p.empty(module)
-        count, mean, m2 = module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
+        count, mean, _, m2 = module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
         given = mean, m2 / count, count
         return y, (dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, given, p.where))
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from exact import channel_moments, relative_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +176,45 @@ def test_what_does_not_merge():
         a.var(math.nan)
     with pytest.raises(TypeError, match=r"^ChannelStats.var: correction must be a real number"):
         a.std("1")
+
+
+# ---- how good merging is ----
+
+
+def merged(x, sizes):
+    """Statistics of rows of x, merged part by part."""
+    parts = np.split(x, np.cumsum(sizes)[:-1])
+    found = nbn.ChannelStats(*np.zeros((3, x.shape[1])))
+    for part in parts:
+        found += nbn.channel_stats(part)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "dtype"), [(1e4, 1, np.float32), (1e7, 0.1, np.float64), (0, 1, np.float32)]
+)
+@pytest.mark.parametrize("size", [1, 3, 100, 1999])
+def test_merging_costs_no_digits(mean, std, dtype, size, backend):
+    x = (mean + std * np.random.default_rng(3).normal(size=(4000, 2))).astype(dtype)
+    found = merged(x, [size] * (len(x) // size) + [len(x) % size])
+    means, squares = channel_moments(x, 1)
+    assert relative_error(found.m2, squares) < 3e-14
+    held = [Fraction(m) + Fraction(low) for m, low in np.stack([found.mean, found._moments.low]).T]
+    assert max(abs(a - b) / std for a, b in zip(held, means, strict=True)) < 1e-15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mean", "std", "dtype"), [(1e4, 1, np.float32), (1e7, 0.1, np.float64)])
+def test_a_million_updates_by_one_row(mean, std, dtype):
+    x = (mean + std * np.random.default_rng(3).normal(size=(1_000_000, 1))).astype(dtype)
+    found = nbn.ChannelStats([0], [0], [0])
+    for row in x:
+        found += nbn.ChannelStats([1], row, [0])
+    means, squares = channel_moments(x, 1)
+    assert relative_error(found.m2, squares) < 1e-13
+    assert relative_error(found.mean, means) < 2e-16
+
+
+def test_files_without_the_rest_of_the_mean_load(tmp_path):
+    np.savez(tmp_path / "old.npz", count=[3.0], mean=[1 / 3], m2=[2.0])
+    assert nbn.ChannelStats.load(tmp_path / "old.npz") == nbn.ChannelStats([3], [1 / 3], [2])

@@ -130,7 +130,7 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     arrays = [n for n in parameters if n not in options]
     assert set(options) <= {
         *("axis", "channel_axis", "output_axis", "eps", "where", "residual", "activation"),
-        *("out", "mean", "var", "stats", "y", "nan_policy"),
+        *("out", "mean", "var", "stats", "y", "nan_policy", "reproducible"),
     }
     order = ["dy", "x", "num_groups", "weight", "bias", "gamma", "beta", "mean", "var"]
     assert arrays == [n for n in order if n in arrays]

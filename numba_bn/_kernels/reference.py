@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn import _words
+from numba_bn._words import BITS, ExactSums
+
 Array = np.ndarray[Any, np.dtype[Any]]
-Moments = tuple[Array, Array, Array]
+Moments = tuple[Array, Array, Array, Array]
 REDUCED = (1, 3, 4)
 
 
@@ -22,17 +25,19 @@ def _param(p: Array, x5: Array) -> Array:
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
-    """x (five axes) → count, mean, m2 (batch, groups)."""
+    """x (five axes) → count, mean, what the mean lost to rounding, m2 (batch, groups)."""
     keep = np.ones(x5.shape, bool) if where5 is None else where5
     x = np.where(keep, x5.astype(np.float64), 0.0)
     count = keep.sum(REDUCED).astype(np.float64)
     mean = np.full(count.shape, np.nan)
     np.divide(x.sum(REDUCED), count, out=mean, where=count > 0)
-    # a second look at the mean removes the rounding of the first sum
+    # a second look at the mean removes the rounding of the first sum, a third tells what is left
     mean += np.where(keep, x - _stat(mean), 0.0).sum(REDUCED) / np.maximum(count, 1.0)
-    m2 = (np.where(keep, x - _stat(mean), 0.0) ** 2).sum(REDUCED)
+    apart = np.where(keep, x - _stat(mean), 0.0)
+    low, m2 = apart.sum(REDUCED) / np.maximum(count, 1.0), (apart**2).sum(REDUCED)
     mean[np.isnan(m2)] = np.nan
-    return count, mean, m2
+    low[~np.isfinite(mean)] = 0.0
+    return count, mean, low, m2
 
 
 def _rstd(var: Array, eps: float) -> Array:
@@ -43,7 +48,7 @@ def _rstd(var: Array, eps: float) -> Array:
 
 def _raw(m: Moments, centred: bool) -> tuple[Array, Array]:
     """Mean and variance to normalize with; RMS norm holds the mean at zero."""
-    count, mean, m2 = m
+    count, mean, _, m2 = m
     var = m2 / count
     return (mean, var) if centred else (np.zeros_like(mean), var + mean**2)
 
@@ -167,3 +172,29 @@ def backward(
 def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:
     """dy, y → dy where the ReLU let y through, else 0."""
     out5[...] = np.where(y5 <= 0.0, 0.0, dy5.astype(np.float64))
+
+
+def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
+    """x (five axes, batch of one) → exact Σx and Σx², NaN and infinities apart (groups,)."""
+    integer = x5.dtype.kind in "iu"
+    keep = np.ones(x5.shape, bool) if where5 is None else where5
+    usable = keep if integer else keep & np.isfinite(x5.astype(np.float64))
+    first, second = [], []
+    for g in range(x5.shape[2]):
+        values = x5[:, :, g][usable[:, :, g]]
+        # floats are integers of 2^-1088
+        numbers = [int(v) << 34 * BITS for v in values] if integer else _whole(values, 34 * BITS)
+        first.append(sum(numbers))
+        second.append(sum(n * n for n in numbers))
+    shape = x5.shape[2:3]
+    count = keep.sum(REDUCED, dtype=np.int64)[0]
+    odd = count - usable.sum(REDUCED, dtype=np.int64)[0]
+    return ExactSums(
+        count, odd, _words.words_of(first, -34, shape), _words.words_of(second, -68, shape)
+    )
+
+
+def _whole(values: Array, bits: int) -> list[int]:
+    """Floats → integers in units of 2^-bits."""
+    ratios = [float(v).as_integer_ratio() for v in values]
+    return [(n << bits) // d for n, d in ratios]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, five_axes, order_of, result_dtype
+from numba_bn._arrays import Array, five_axes, order_of
 from numba_bn._call import per_channel, real_array
 from numba_bn._dispatch import backend
 from numba_bn._view import View, batch_view
 from numba_bn.stats import _turns
+from numba_bn.stats._exact import Exact, exact_from
+from numba_bn.stats._files import write
+from numba_bn.stats._moments import Moments, moments_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -58,46 +59,56 @@ class ChannelStats:
     array([7.])
     """
 
-    __slots__ = ("_moments",)
+    __slots__ = ("_state",)
     __hash__ = None  # type: ignore[assignment]
-    _moments: tuple[Array, ...]
-    """count, mean and m2 in one, so that an interrupt cannot leave them out of step."""
+    _state: Moments | Exact
+    """All there is in one, so that an interrupt cannot leave it out of step."""
 
     def __init__(self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike) -> None:
-        named = zip(_FIELDS, (count, mean, m2), strict=True)
-        arrays = [_float64("ChannelStats", name, value) for name, value in named]
-        if len({a.shape for a in arrays}) > 1:
-            shapes = ", ".join(str(a.shape) for a in arrays)
-            raise ValueError(f"ChannelStats: count, mean and m2 must have one shape, got {shapes}")
-        self._moments = tuple(arrays)
+        self._state = moments_of(count, mean, m2)
 
     @classmethod
     def _of(cls, moments: Sequence[Array], view: View) -> ChannelStats:
         """Return the statistics in a backend's moments (1, channels), which nobody else holds."""
+        return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
+
+    @classmethod
+    def _with(cls, state: Moments | Exact) -> ChannelStats:
+        """Return the statistics in a state."""
         self = cls.__new__(cls)
-        self._moments = tuple([per_channel(v[0], view) for v in moments])
+        self._state = state
         return self
+
+    @property
+    def _moments(self) -> Moments:
+        """Count, mean, what the mean lost to rounding, and m2, of one moment."""
+        return self._state.moments
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether they are exact sums, which no order of merging changes."""
+        return isinstance(self._state, Exact)
 
     @property
     def count(self) -> Array:
         """Number of values per channel."""
-        return self._moments[0]
+        return self._moments.count
 
     @property
     def mean(self) -> Array:
         """Their mean; NaN where there are none."""
-        return self._moments[1]
+        return self._moments.mean
 
     @property
     def m2(self) -> Array:
         """Their sum of squared deviations from the mean."""
-        return self._moments[2]
+        return self._moments.m2
 
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
         c = check.number("ChannelStats.var", "correction", correction)
-        count, _, m2 = self._moments
-        return variance(count, m2, c)
+        moments = self._moments
+        return variance(moments.count, moments.m2, c)
 
     def std(self, correction: float = 0) -> Array:
         """Return the square root of `var`."""
@@ -108,13 +119,13 @@ class ChannelStats:
         if not isinstance(other, ChannelStats):
             kind = type(other).__name__
             raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
-        mine, theirs = self._moments, other._moments
-        if mine[0].shape != theirs[0].shape:
+        mine, theirs = self._state, other._state
+        if mine.count.shape != theirs.count.shape:
             raise ValueError(
-                f"ChannelStats.merge: other must have channels of shape {mine[0].shape}, "
-                f"got {theirs[0].shape}"
+                f"ChannelStats.merge: other must have channels of shape {mine.count.shape}, "
+                f"got {theirs.count.shape}"
             )
-        return ChannelStats(*_merged(*mine, *theirs))
+        return self._with(_merged(mine, theirs))
 
     def __add__(self, other: object) -> ChannelStats:
         return self.merge(other) if isinstance(other, ChannelStats) else NotImplemented
@@ -125,32 +136,31 @@ class ChannelStats:
         *,
         channel_axis: int | Sequence[int] = 1,
         where: ArrayLike | None = None,
+        reproducible: bool | None = None,
     ) -> ChannelStats:
-        """Take in the values of `x`, and return self; on an error nothing is changed."""
-        new = channel_stats(x, channel_axis=channel_axis, where=where)
+        """Take in the values of `x`, and return self; on an error nothing is changed.
+
+        They are summed exactly if `reproducible`, by default if these statistics are.
+        """
+        exact = self.reproducible if reproducible is None else reproducible
+        new = channel_stats(x, channel_axis=channel_axis, where=where, reproducible=exact)
         with _turns.lock:
-            self._moments = self.merge(new)._moments
+            self._state = self.merge(new)._state
         return self
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return all there is to keep, by name."""
+        return self._state.arrays()
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelStats:
+        """Return the statistics in what `_arrays` gave."""
+        exact = "exact_version" in arrays
+        return cls._with(exact_from(arrays) if exact else moments_of(**arrays))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as ``.npz``; the file is replaced whole or not at all."""
-        path = os.path.realpath(os.fsdecode(path))
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError(
-                f"ChannelStats.save: path must be that of a regular file or a new one, got {path}"
-            )
-        fields: dict[str, Any] = dict(zip(_FIELDS, self._moments, strict=True))
-        aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
-        try:
-            with open(aside, "xb") as file:
-                np.savez(file, **fields)
-                file.flush()
-                os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
-            os.replace(aside, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(aside)
-            raise
+        write(path, self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChannelStats:
@@ -158,7 +168,7 @@ class ChannelStats:
         with open(path, "rb") as handle:
             try:
                 with np.load(handle, allow_pickle=False) as file:
-                    return cls(*(file[name] for name in _FIELDS))
+                    return cls._from_arrays(file)
             except Exception as error:  # a damaged file can raise nearly anything
                 raise ValueError(
                     f"ChannelStats.load: {os.fsdecode(path)} is not a file of ChannelStats "
@@ -168,25 +178,35 @@ class ChannelStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChannelStats):
             return NotImplemented
-        pairs = zip(self._moments, other._moments, strict=True)
-        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+        mine, theirs = self._arrays(), other._arrays()
+        return mine.keys() == theirs.keys() and all(
+            np.array_equal(mine[k], theirs[k], equal_nan=True) for k in mine
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelStats, self._moments
+        return ChannelStats._from_arrays, (self._arrays(),)
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            f"{name}={np.array2string(values, threshold=6, precision=6)}"
-            for name, values in zip(_FIELDS, self._moments, strict=True)
+            f"{name}={np.array2string(getattr(self._moments, name), threshold=6, precision=6)}"
+            for name in _FIELDS
         )
-        return f"ChannelStats({fields})"
+        return f"ChannelStats({fields}{', reproducible=True' if self.reproducible else ''})"
 
 
-def _float64(call: str, name: str, value: object) -> Array:
-    """Return a copy of an array argument as float64."""
-    array = as_array(call, name, value)
-    result_dtype(call, name, array.dtype)
-    return array.astype(np.float64)
+def _merged(mine: Moments | Exact, theirs: Moments | Exact) -> Moments | Exact:
+    """Return the state of both; what is empty goes with any."""
+    if isinstance(mine, Exact) and isinstance(theirs, Exact):
+        return mine.merge(theirs)
+    if isinstance(mine, Moments) and isinstance(theirs, Moments):
+        return mine.merge(theirs)
+    exact, rounded = (mine, theirs) if isinstance(mine, Exact) else (theirs, mine)
+    if rounded.count.any():
+        raise ValueError(
+            "ChannelStats.merge: statistics with reproducible=True merge with such alone, "
+            f"got {'other' if rounded is theirs else 'self'} without"
+        )
+    return exact
 
 
 def variance(count: Array, m2: Array, correction: float) -> Array:
@@ -196,18 +216,6 @@ def variance(count: Array, m2: Array, correction: float) -> Array:
     return result
 
 
-def _merged(
-    n0: Array, mean0: Array, m0: Array, n1: Array, mean1: Array, m1: Array
-) -> tuple[Array, Array, Array]:
-    """Merge count, mean and m2 of two sets by Chan's formula."""
-    count = n0 + n1
-    both = (n0 > 0) & (n1 > 0)
-    delta = np.where(both, mean1 - mean0, 0.0)
-    share = np.divide(n1, count, out=np.zeros_like(count), where=both)
-    mean = np.where(n0 > 0, mean0 + delta * share, mean1)
-    return count, mean, m0 + m1 + delta**2 * n0 * share
-
-
 @adapted
 def channel_stats(
     x: ArrayLike,
@@ -215,6 +223,7 @@ def channel_stats(
     channel_axis: int | Sequence[int] = 1,
     where: ArrayLike | None = None,
     nan_policy: str = "propagate",
+    reproducible: bool = False,
 ) -> ChannelStats:
     """Return the number of values, mean and sum of squared deviations of each channel of `x`.
 
@@ -231,6 +240,9 @@ def channel_stats(
         False keeps a value out.
     nan_policy : {"propagate", "omit", "raise"}
         What NaN does: make its channel NaN, not count, or raise.
+    reproducible : bool, default False
+        Sum exactly: the same bits however a data set is cut into arrays and in whatever order their
+        statistics are merged, by any number of threads and processes.
 
     Returns
     -------
@@ -267,10 +279,14 @@ def channel_stats(
         w = present if w is None else present & w
     if not a.size:
         empty = np.zeros(view.channels)
+        if reproducible:
+            return ChannelStats._with(Exact.empty(view.channels))
         return ChannelStats(empty, np.full(view.channels, np.nan), empty)
-    w5 = None if w is None else five_axes(w, view)
-    moments = backend().moments(five_axes(a, view), w5)
-    stats = ChannelStats._of(moments, view)
+    a5, w5 = five_axes(a, view), None if w is None else five_axes(w, view)
+    if reproducible:
+        stats = ChannelStats._with(Exact.of(backend().exact_sums(a5, w5), view))
+    else:
+        stats = ChannelStats._of(backend().moments(a5, w5), view)
     if nan_policy == "raise":
         # an empty channel and one with an infinity have a NaN mean too: look before raising
         nan = np.isnan(stats.mean).any() and (np.isnan(a) if w is None else np.isnan(a) & w).any()

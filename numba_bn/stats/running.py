@@ -71,7 +71,8 @@ class RunningStats:
         call = "RunningStats.update"
         if not isinstance(stats, ChannelStats):
             raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
-        count, batch_mean, m2 = stats._moments
+        batch = stats._moments
+        count = batch.count
         if count.shape != self.running_mean.shape:
             raise ValueError(
                 f"{call}: stats must have channels of shape {self.running_mean.shape}, "
@@ -90,8 +91,8 @@ class RunningStats:
                 mean, var, kept = seen.mean, seen.var(self.correction), seen.count > 0
             else:
                 m, kept = self.momentum, count > 0
-                mean = (1 - m) * self.running_mean + m * batch_mean
-                var = (1 - m) * self.running_var + m * variance(count, m2, self.correction)
+                mean = (1 - m) * self.running_mean + m * batch.mean
+                var = (1 - m) * self.running_var + m * variance(count, batch.m2, self.correction)
             # in one call into C: an interrupt finds the old state or the new one
             vars(self).update(
                 seen=seen,

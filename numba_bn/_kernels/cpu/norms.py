@@ -31,13 +31,13 @@ from numba_bn._kernels.cpu.plan import (
 )
 from numba_bn._kernels.cpu.state import STATE
 
-Moments = tuple[Array, Array, Array]
+Moments = tuple[Array, Array, Array, Array]
 
 
 def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
-    """(4, batch · groups) → count, mean, m2 (batch, groups)."""
-    count, mean, _, m2 = result.reshape(4, shape[0], shape[2])
-    return count, mean, m2
+    """(4, batch · groups) → count, mean, low, m2 (batch, groups)."""
+    count, mean, low, m2 = result.reshape(4, shape[0], shape[2])
+    return count, mean, low, m2
 
 
 def _moments(x5: Array, where5: Array | None) -> Array:
@@ -75,7 +75,7 @@ def _moments(x5: Array, where5: Array | None) -> Array:
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
-    """x (five axes) → count, mean, m2 (batch, groups)."""
+    """x (five axes) → count, mean, what the mean lost to rounding, m2 (batch, groups)."""
     return _shaped(_moments(x5, where5), x5.shape)
 
 
@@ -141,7 +141,7 @@ def forward(
     plan = plan_of(x5.shape)
     if plan.kind == "rows" or not centred:
         result = _forward_rows(x5, gamma, beta, eps, y5, centred, keep)
-        return _shaped(result, x5.shape) if keep else (result[0], result[1], result[3])
+        return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, where5)
         var = result[3] / result[0]
@@ -184,7 +184,7 @@ def forward(
             plan.period,
             together,
         )
-    return _shaped(result, x5.shape) if keep else (result[0], result[1], result[3])
+    return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
 
 
 def _flat(plan: Plan) -> tuple[int, int]:

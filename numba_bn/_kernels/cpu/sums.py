@@ -1,0 +1,105 @@
+"""Exact sums on the CPU: which loops, how many parts, how many words."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numba_bn._kernels.cpu import exact
+from numba_bn._kernels.cpu.arrays import Array, optional
+from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, SHORT_GRID
+from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.moments import BLOCK, cut
+from numba_bn._kernels.cpu.plan import l2_bytes
+from numba_bn._words import BITS, ExactSums, carried
+
+_UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
+_TILE = 256  # columns
+_LONG_RUN = 32  # values from which a run is better summed by itself than as columns
+_MOST = 1 << 26  # values of a lane that a part may have, so that words do not overflow
+_FLOATS = {
+    "float16": (10, 15, 0x7C00, -13, 16),
+    "bfloat16": (7, 127, 0x7F80, -125, 128),
+    "float32": (23, 127, 0x7F800000, -125, 128),
+    "float64": (52, 1023, 0x7FF << 52, -1003, 1024),  # with its grid at the least number
+}
+
+
+class _Form(NamedTuple):
+    """How sums of a dtype are held."""
+
+    floats: bool | None
+    deep: bool | None
+    numbers: tuple[int, ...]
+    """What the kernels call form."""
+    second: int
+    """Words of Σx."""
+    words: int
+
+
+def _form_of(dtype: np.dtype[Any]) -> _Form:
+    bits = dtype.itemsize * 8
+    floats = dtype.kind not in "iu"
+    numbers = _FLOATS[dtype.name] if floats else (0, 0, 0, bits, bits)
+    least, largest = numbers[3:]
+    deep = bits == 64
+    grid = DEEP_GRID if deep else SHORT_GRID
+    bases = [power * (least - grid) // BITS * BITS for power in (1, 2)]
+    # a whole number of 64 bits may be laid down over three words
+    counts = [(p * largest + 64 - b) // BITS + 3 for p, b in zip((1, 2), bases, strict=True)]
+    return _Form(
+        True if floats else None,
+        True if deep else None,
+        (*numbers[:4], *bases, counts[0]),
+        counts[0],
+        sum(counts),
+    )
+
+
+def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
+    """x (five axes, batch of one) → exact Σx, Σx² (groups,)."""
+    _, outer, groups, size, inner = x5.shape
+    length, form = size * inner, _form_of(x5.dtype)
+    given = kernel_array(x5), optional(where5), form.floats, form.deep, form.numbers
+    columns = length < _LONG_RUN
+    kernel = exact.column_words if columns else exact.run_words
+    chunks, *shape = (_columns if columns else _runs)(x5.nbytes, outer, groups, length)
+    parts = np.zeros((chunks * groups, form.words + 2), np.int64)
+    kernel(x5.nbytes, *given, parts, chunks, *shape)
+    words = parts.reshape(chunks, groups, -1).sum(0).T
+    first, second = (base // BITS for base in form.numbers[4:6])
+    return ExactSums(
+        np.full(groups, x5.size // groups) if where5 is None else words[-2],
+        words[-1],
+        carried(first, words[: form.second]),
+        carried(second, words[form.second : -2]),
+    )
+
+
+def _parts(nbytes: int, units: int, steps: int, most: int) -> tuple[int, int]:
+    """Return how many parts channels are cut into, if need be, and how many steps each has."""
+    wanted = -(-min(max(nbytes // _UNIT_BYTES, 1), _UNITS) // units)
+    each = max(min(-(-steps // wanted), most), 1)
+    return -(-steps // each), each
+
+
+def _runs(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
+    """Return parts, outer, groups, length, slab, blocks in a part, blocks."""
+    row = nbytes // (outer * groups)
+    together = max(min(l2_bytes() // 16 // row, -(-groups // _UNITS)), 1)
+    blocks = int(cut.py_func(outer, length)[2])
+    parts, each = _parts(nbytes, -(-groups // together), blocks, _MOST // BLOCK)
+    return parts, outer, groups, length, together, each, blocks
+
+
+def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
+    """Return parts, wide rows, tail, stride, period, length, tile, rows in a part."""
+    width = groups * length
+    # narrow rows are taken several at a time, so that their columns are whole sixteens
+    fold = min(16 // gcd(width, 16), outer) if width < _TILE else 1
+    rows, stride = outer // fold, width * fold
+    tile = min(_TILE, stride)
+    parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
+    return parts, rows, outer % fold * width, stride, width, length, tile, each
