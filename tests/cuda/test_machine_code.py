@@ -58,7 +58,8 @@ def assert_good(dtype, label, code):
         main = max(code.loops, key=lambda loop: loop.wide)
         # what a team reads again is in the cache
         least = 32 if label.startswith(("forward", "backward")) else 64
-        assert main.wide >= 64 and main.in_flight >= least, (label, main, code.registers)
+        assert main.wide >= 64, (label, main)
+        assert main.in_flight >= least, (label, main, code.registers)
     assert max(map(access_bytes, code.accesses)) >= 8, label
 
 
