@@ -56,7 +56,10 @@ def assert_good(dtype, label, code):
     assert not any("LDL" in line or "STL" in line for line in code.accesses), label
     if plans.itemsize(dtype) > 1:  # bytes come eight at a time
         main = max(code.loops, key=lambda loop: loop.wide)
-        assert main.wide >= 64 <= main.in_flight, (label, main, code.registers)
+        # what a team reads again is in the cache
+        least = 32 if label.startswith(("forward", "backward")) else 64
+        assert main.wide >= 64, (label, main)
+        assert main.in_flight >= least, (label, main, code.registers)
     assert max(map(access_bytes, code.accesses)) >= 8, label
 
 
