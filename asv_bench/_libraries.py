@@ -24,10 +24,10 @@ Calls = dict[str, Call]
 
 def numba_bn(case: Case) -> Calls:
     """Every operation, and the loops that are their limits."""
-    from benchmarks.loops import limit
+    from benchmarks.loops import LIMITS, limit
 
     work = work_of(case)
-    calls: Calls = {name: limit(work, name) for name in ("pass", "triad")}
+    calls: Calls = {name: limit(work, name) for name in LIMITS}
     for operation in OPERATIONS:
         if applies(operation, case):
             calls[f"{operation} out="] = work.call(operation)

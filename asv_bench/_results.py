@@ -9,7 +9,7 @@ from typing import Any
 from _libraries import NUMBA_BN, ONE_THREAD
 from _targets import extra_limit, target, where
 from benchmarks.cases import DTYPES, SCIKIT_SHAPE, SMALL, Case
-from benchmarks.loops import limit_name
+from benchmarks.loops import beside, limit_name
 from benchmarks.workloads import OPERATIONS
 
 Times = dict[str, dict[str, float]]
@@ -33,7 +33,7 @@ def rows_of(case: Case, times: Times, extra: dict[str, int], threads: int) -> li
 
 def _row(case: Case, operation: str, times: Times) -> Row:
     ours, loop = times[NUMBA_BN], limit_name(operation)
-    ms = {GIVEN: ours[f"{operation} out="], loop: ours[loop]}
+    ms = {GIVEN: ours[f"{operation} out="], loop: ours[beside(operation)]}
     ms |= {name: found[operation] for name, found in times.items() if operation in found}
     ms.pop(ONE_THREAD, None)
     most = target(operation, case)
@@ -52,7 +52,7 @@ def _row(case: Case, operation: str, times: Times) -> Row:
     }
     if one := times.get(ONE_THREAD):
         row["speedup"] = round(one[f"{operation} out="] / ms[GIVEN], 3)
-        row["limit_speedup"] = round(one[loop] / ms[loop], 3)
+        row["limit_speedup"] = round(one[beside(operation)] / ms[loop], 3)
     return row
 
 

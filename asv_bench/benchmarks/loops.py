@@ -7,6 +7,8 @@ import numpy as np
 
 from .workloads import Array, Call, Work
 
+LIMITS = ("pass", "triad")
+
 
 @numba.njit(parallel=True, cache=True)
 def plain_pass(x, y, a, b):  # type: ignore[no-untyped-def]
@@ -31,6 +33,11 @@ def _flat(array: Array) -> Array:
 def limit_name(operation: str) -> str:
     """Return the loop an operation is measured against."""
     return "triad" if operation.endswith("backward") else "pass"
+
+
+def beside(operation: str) -> str:
+    """Return the name of the limit's time that was taken in turn with an operation."""
+    return f"{operation} {limit_name(operation)}"
 
 
 def limit(work: Work, name: str) -> Call:
