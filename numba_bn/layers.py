@@ -194,6 +194,8 @@ class BatchNorm:
         with ranks or _ALONE:
             a = as_array(type(self).__name__, "x", x)
             self._check(a, where)
+            if ranks is not None:
+                check.in_host_memory(type(self).__name__, "comm", a)
             kept = a.copy("K") if check.may_overlap(out, a) else a
             if kind(a) == "cuda" or self._on_device:
                 self.to(a)

@@ -203,3 +203,11 @@ def test_channels_without_a_value_are_seen_when_computed():
     stats = nbn.channel_stats(x, where=nothing)
     with pytest.raises(ValueError, match=r"stats must have counted values in every channel"):
         nbn.batch_norm_backward(x, x, stats=stats).dx.compute()
+
+
+def test_layers_and_folding_say_what_to_do():
+    x = da.ones((2, 4), chunks=1)
+    with pytest.raises(TypeError, match=r"^BatchNorm: x must be a NumPy array, got Array; read it"):
+        nbn.BatchNorm(4)(x)
+    with pytest.raises(TypeError, match=r"^fold_batch_norm: weight must be a NumPy array, got"):
+        nbn.fold_batch_norm(x, None, None, None, [1.0], [1.0])

@@ -184,6 +184,13 @@ def test_what_does_not_fit_by_name(d):
             call(x, other, **band)
 
 
+def test_layers_and_folding_say_what_to_pass(d):
+    text = "BatchNorm: x must be a NumPy array, got DataArray; pass x.data"
+    refused(TypeError, text, nbn.BatchNorm(4), labelled(d.x))
+    text = "fold_batch_norm: weight must be a NumPy array, got DataArray; pass weight.data"
+    refused(TypeError, text, nbn.fold_batch_norm, labelled(d.x), None, None, None, [1.0], [1.0])
+
+
 def test_wrong_options_are_refused_as_of_numpy_arrays(d):
     for call, options in (
         (nbn.batch_norm, {"channel_axis": 4}),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from calls import CALLS, NORMS
+from ranks import together
 from table import LAYOUTS, Case, data, forward
 
 import numba_bn as nbn
@@ -129,6 +130,34 @@ def test_checks_are_those_of_numpy_arrays(bench):
     assert bench.driver.launched == []
 
 
+def test_what_is_for_the_memory_of_the_cpu_is_refused_by_name(bench):
+    x = bench.cupy.array(np.ones((2, 4), np.float32))
+    with pytest.raises(TypeError) as caught:
+        nbn.channel_stats(x, reproducible=True)
+    assert str(caught.value) == (
+        "channel_stats: reproducible is for arrays in the CPU's memory, got x of shape (2, 4) on "
+        "cuda:0"
+    )
+    expected = r"comm is for arrays in the CPU's memory, got x of shape \(2, 4\) on cuda:0$"
+    stats = nbn.ChannelStats(*np.ones((3, 4)))
+    before = len(bench.driver.launched)
+
+    def calls(comm):
+        return (
+            lambda: nbn.batch_norm_train(x, comm=comm),
+            lambda: nbn.batch_norm_backward(x, x, stats=stats, comm=comm),
+            lambda: nbn.BatchNorm(4, comm=comm)(x),
+        )
+
+    def alone(comm, which):
+        with pytest.raises(TypeError, match=expected):
+            calls(comm)[which]()
+
+    for which in range(3):
+        together(lambda comm, which=which: alone(comm, which), size=2)
+    assert len(bench.driver.launched) == before
+
+
 def test_out_may_be_x_but_not_a_part_of_it(bench):
     x = bench.cupy.array(np.ones((4, 8), np.float32))
     assert nbn.layer_norm(x, out=x) is x
@@ -160,6 +189,10 @@ def test_a_layer_follows_its_input_and_returns(bench):
     assert type(layer.gamma) is type(layer.running_var) is np.ndarray
     layer.load_state_dict(state)
     assert layer.eval()(x).shape == x.shape
+    layer.train()(bench.cupy.array(x))
+    del state["num_batches_tracked"]
+    layer.load_state_dict(state)
+    assert layer(bench.cupy.array(x)).dtype == layer.gamma.dtype == x.dtype
     with pytest.raises(TypeError, match=r"BatchNorm\.to: like must be an array, got 'cuda'"):
         layer.to("cuda")
 

@@ -1,5 +1,7 @@
 """The public calls with every launch run by the interpreter: CuPy's in, the CPU's results out."""
 
+from fractions import Fraction
+
 import numpy as np
 import oracle
 import pytest
@@ -79,8 +81,18 @@ def test_statistics_come_to_the_host_when_asked(bench, axes):
     np.testing.assert_allclose(host.mean, want.mean, rtol=1e-6)
     np.testing.assert_allclose(host.m2, want.m2, rtol=1e-6)
     np.testing.assert_allclose(got.m2.view, want.m2, rtol=1e-6)
+    assert host.merge(want).count.sum() == 2 * want.count.sum()
     whole = nbn.channel_stats(x, channel_axis=axes).update(make(x), channel_axis=axes)
     assert whole.count.sum() == 2 * x.size
+
+
+def test_what_the_mean_loses_to_rounding_comes_along(bench):
+    x = (1e8 + np.arange(70) / 7).reshape(-1, 1)
+    host = nbn.channel_stats(bench.cupy.array(x)).get()
+    exact = sum(map(Fraction, x.ravel().tolist())) / 70
+    assert host._moments.low[0] != 0
+    found = Fraction(float(host.mean[0])) + Fraction(float(host._moments.low[0]))
+    assert abs(found - exact) < abs(Fraction(float(host.mean[0])) - exact) / 100
 
 
 @pytest.mark.parametrize("policy", ["omit", "raise"])
