@@ -23,7 +23,8 @@ def table(found: Found) -> str:
         f"# Side by side\n\n{machine_line(found)} Written by `{COMMAND}`.\n",
         f"Times are medians in milliseconds, of {samples}. The limit is a plain",
         "pass `y = a*x + b` over the same arrays on the same threads, for a backward",
-        "`z = a*x + b*y`, each call in turn with its limit; “× faster” is against the fastest of PyTorch, torch.compile and JAX.\n",
+        "`z = a*x + b*y`, and each call is in turn with its limit; “× faster” is against the",
+        "fastest of PyTorch, torch.compile and JAX.\n",
         *markdown_table(
             ["", "value", "at least", ""], [_summary(line) for line in found["summary"]]
         ),
