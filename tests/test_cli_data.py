@@ -96,6 +96,40 @@ def test_merge():
     close(nbn.ChannelStats.load("all.npz"))
 
 
+def test_merging_again_counts_nothing_twice(capsys):
+    for n in range(2):
+        nbn.channel_stats(X[15 * n : 15 * n + 15]).save(f"stats{n}.npz")
+    command = ["merge", "stats*.npz", "-o", "stats_all.npz"]
+    assert _cli.main(command) == 0
+    assert _cli.main(command) == 1
+    text = "numba-bn: --output must not be one of the files read, got stats_all.npz\n"
+    assert capsys.readouterr().err == text
+    close(nbn.ChannelStats.load("stats_all.npz"))
+
+
+def test_a_source_is_not_replaced_by_its_statistics():
+    np.savez("x.npz", a=X)
+    os.symlink("x.npz", "y.npz")
+    assert _cli.main(["stats", "x.npz:a", "-o", "y.npz"]) == 1
+    with np.load("x.npz") as file:
+        assert file.files == ["a"]
+
+
+@pytest.mark.parametrize("again", ["g1.npy", "./g1.npy", "g?.npy", "link.npy"])
+def test_no_source_counts_twice(again, capsys):
+    for n in range(2):
+        np.save(f"g{n}.npy", X)
+    os.symlink("g1.npy", "link.npy")
+    assert _cli.main(["stats", "g1.npy", again]) == 1
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_arrays_of_one_file_are_several():
+    np.savez("x.npz", a=X[:10], b=X[10:])
+    assert _cli.main(["stats", "x.npz:a", "x.npz:b", "-o", "s.npz"]) == 0
+    close(nbn.ChannelStats.load("s.npz"))
+
+
 def test_json_is_for_programs(capsys):
     np.save("x.npy", np.array([[1.0, np.nan], [3.0, 2.0]]))
     assert _cli.main(["stats", "x.npy", "--json"]) == 0

@@ -15,16 +15,26 @@ import numpy as np
 _NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
 
-def expanded(names: list[str]) -> list[str]:
-    """Return the names with their wildcards replaced by the files that match, in order."""
-    found = []
+def expanded(names: list[str], output: str | None = None) -> list[str]:
+    """Return the names with wildcards replaced by the files that match, in order, each once.
+
+    None may be that of the output, which the wildcards of a second run match too.
+    """
+    found: dict[tuple[str, str], str] = {}
     for name in names:
         path, inner = _parted(name)
         matches = [path] if os.path.exists(path) or "://" in path else sorted(glob.glob(path))
         if not matches:
             raise FileNotFoundError(f"there is no file {path}")
-        found += [f"{match}:{inner}" if inner else match for match in matches]
-    return found
+        for match in matches:
+            given = f"{match}:{inner}" if inner else match
+            if output and os.path.realpath(match) == os.path.realpath(output):
+                raise ValueError(f"--output must not be one of the files read, got {output}")
+            place = os.path.realpath(match), inner.strip("/")
+            if place in found:
+                raise ValueError(f"{given} is given twice, first as {found[place]}")
+            found[place] = given
+    return list(found.values())
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def add_stats(commands: Any) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    names = expanded(arguments.sources)
+    names = expanded(arguments.sources, arguments.output)
     total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
     if arguments.plot:
         from numba_bn._cli.plot import draw
@@ -133,7 +133,8 @@ def add_merge(commands: Any) -> None:
 def _merge(arguments: argparse.Namespace) -> None:
     from numba_bn.stats import ChannelStats
 
-    _show(reduce(add, map(ChannelStats.load, expanded(arguments.files))), arguments)
+    names = expanded(arguments.files, arguments.output)
+    _show(reduce(add, map(ChannelStats.load, names)), arguments)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
