@@ -230,10 +230,39 @@ def test_what_is_missing_is_named(name, extra, monkeypatch, capsys):
 def test_no_matplotlib(monkeypatch, capsys):
     np.save("x.npy", X)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", None)
     assert _cli.main(["stats", "x.npy", "--plot", "x.png"]) == 1
-    assert (
-        "--plot needs matplotlib: python -m pip install 'numba-bn[plot]'" in capsys.readouterr().err
-    )
+    text = "numba-bn: --plot needs matplotlib: python -m pip install 'numba-bn[plot]'\n"
+    assert capsys.readouterr() == ("", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("-o none/s.npz", "--output must be in a folder that is there, got none/s.npz"),
+        ("--plot none/x.png", "--plot must be in a folder that is there, got none/x.png"),
+        ("--plot x.txt", "--plot must end in one of ."),
+        ("--plot x", "--plot must end in one of ."),
+    ],
+)
+def test_where_results_go_is_checked_first(options, text, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    np.save("x.npy", X)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", None)
+    assert _cli.main(["stats", "x.npy", *options.split()]) == 1
+    assert capsys.readouterr().err.startswith(f"numba-bn: {text}")
+
+
+def test_statistics_are_saved_where_the_picture_fails(monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def draw(stats):
+        raise OSError
+
+    np.save("x.npy", X)
+    monkeypatch.setattr(plot, "draw", draw)
+    assert _cli.main(["stats", "x.npy", "-o", "s.npz", "--plot", "x.png"]) == 1
+    close(nbn.ChannelStats.load("s.npz"))
 
 
 def test_empty_files(capsys):
