@@ -13,6 +13,7 @@ import pytest
 import numba_bn as nbn
 from numba_bn import _cli
 from numba_bn._cli import arrays, plot
+from numba_bn.chunks import normalizing
 
 X = np.random.default_rng(0).normal(50.0, 4.0, (30, 4, 25)).astype(np.float32)
 STATS = nbn.channel_stats(X)
@@ -165,6 +166,54 @@ def test_normalize(source, target, checkpoint):
         expected = nbn.batch_norm(X, mean=STATS.mean, var=STATS.var(), eps=0.5)
         np.testing.assert_array_equal(y[...], expected)
     assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
+
+
+@pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "job.npz"]])
+@pytest.mark.parametrize("target", ["y.npy", "y.zarr", "y.h5:/a/y"])
+def test_a_command_that_failed_can_be_corrected(target, checkpoint):
+    pytest.importorskip("h5py")
+    pytest.importorskip("zarr")
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", target, "--stats", "stats.npz", *checkpoint]
+    assert _cli.main([*command, "--channel-axis", "0"]) == 1
+    assert sorted(os.listdir()) == ["stats.npz", "x.npy"]
+    assert _cli.main(command) == 0
+
+
+def test_what_else_is_in_the_file_of_a_failed_command_stays():
+    h5py = pytest.importorskip("h5py")
+    hdf5_file("x.h5", "x")
+    STATS.save("stats.npz")
+    command = ["normalize", "x.h5:x", "x.h5:y", "--stats", "stats.npz", "--channel-axis", "0"]
+    assert _cli.main(command) == 1
+    with h5py.File("x.h5") as file:
+        assert list(file) == ["x"]
+        np.testing.assert_array_equal(file["x"], X)
+
+
+def test_what_was_there_before_a_failed_command_stays():
+    np.save("x.npy", X)
+    np.save("y.npy", X)
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.npy", "y.npy", "--stats", "stats.npz"]) == 1
+    np.testing.assert_array_equal(np.load("y.npy"), X)
+
+
+def test_what_a_checkpoint_goes_on_from_stays(monkeypatch):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+
+    whole = normalizing.normalize_chunks
+
+    def stopped(*args, checkpoint, **how):
+        whole(*args, checkpoint=checkpoint, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(normalizing, "normalize_chunks", stopped)
+    assert _cli.main(command) == 130
+    np.testing.assert_allclose(np.load("y.npy").mean(), 0, atol=1e-6)
 
 
 def test_a_picture():

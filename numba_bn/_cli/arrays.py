@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -65,32 +66,66 @@ def opened(
 
 
 @contextmanager
-def created(name: str, like: Any, dtype: np.dtype[Any], again: bool) -> Iterator[Any]:
-    """Give a new array, of the kind that its name says; ``again`` is for one that is there."""
+def created(
+    name: str, like: Any, dtype: np.dtype[Any], again: bool, checkpoint: str | None
+) -> Iterator[Any]:
+    """Give a new array, of the kind that its name says; ``again`` is for one that is there.
+
+    A new one is removed after an error, unless a checkpoint is there to go on from.
+    """
     path, inner = _parted(name)
     chunks = getattr(like, "chunks", None)
     shape = tuple(like.shape)
+    there = os.path.exists(path)
     if path.endswith((".h5", ".hdf5")):
-        with _library("h5py", "hdf5").File(path, "a") as file:
-            _check_new((inner or "/") in file, name, again)
-            yield file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+        _check_new(there and again, name, again)
+        h5py = _library("h5py", "hdf5")
+        with _undone(_remove, path, there, checkpoint), h5py.File(path, "a") as file:
+            there = (inner or "/") in file
+            _check_new(there, name, again)
+            y = file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+            with _undone(file.pop, inner, there, checkpoint):
+                yield y
     elif path.endswith(".npy"):
-        _check_new(os.path.exists(path), name, again)
-        yield (
-            np.load(path, mmap_mode="r+")
-            if again
-            else np.lib.format.open_memmap(path, "w+", dtype, shape)
-        )
+        _check_new(there, name, again)
+        with _undone(_remove, path, there, checkpoint):
+            yield (
+                np.load(path, mmap_mode="r+")
+                if again
+                else np.lib.format.open_memmap(path, "w+", dtype, shape)
+            )
     elif path.endswith(".zarr"):
         zarr = _library("zarr", "zarr")
-        _check_new(os.path.exists(path), name, again)
-        yield (
-            zarr.open_array(path, mode="r+")
-            if again
-            else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
-        )
+        _check_new(there, name, again)
+        with _undone(_remove, path, there, checkpoint):
+            yield (
+                zarr.open_array(path, mode="r+")
+                if again
+                else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
+            )
     else:
         raise ValueError(f"{name} must end in .npy or .zarr, or be file.h5:/dataset")
+
+
+@contextmanager
+def _undone(
+    remove: Callable[[str], object], place: str, there: bool, checkpoint: str | None
+) -> Iterator[None]:
+    """Remove what an error left at a place, unless it was there or a checkpoint needs it."""
+    try:
+        yield
+    except BaseException:
+        if not there and not (checkpoint and os.path.exists(checkpoint)):
+            remove(place)
+        raise
+
+
+def _remove(path: str) -> None:
+    """Remove a file or a folder, if one was made."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.unlink(path)
 
 
 def _parted(name: str) -> tuple[str, str]:

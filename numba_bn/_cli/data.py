@@ -110,7 +110,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
     again = arguments.checkpoint is not None and os.path.exists(arguments.checkpoint)
     with opened(name, arguments.dtype, arguments.shape) as x:
         dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
-        with created(arguments.target, x, dtype, again) as y:
+        with created(arguments.target, x, dtype, again, arguments.checkpoint) as y:
             normalize_chunks(
                 x,
                 y,
