@@ -266,6 +266,47 @@ def test_errors_are_on_stderr_without_a_traceback(command, text, capsys):
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("at", [0.01, 0.5, 0.9999])
+@pytest.mark.parametrize("cut", [True, False])
+def test_damaged_npz_files(save, at, cut, capsys):
+    save("x.npz", a=X)
+    with open("x.npz", "rb") as file:
+        content = bytearray(file.read())
+    n = int(at * len(content))
+    if cut:
+        del content[n:]
+    else:
+        content[n - 30 : n] = bytes(30)
+    with open("x.npz", "wb") as file:
+        file.write(content)
+    assert _cli.main(["stats", "x.npz"]) == 1
+    assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
+
+
+def test_an_encrypted_npz_file(capsys):
+    np.savez("x.npz", a=X)
+    with open("x.npz", "rb") as file:
+        content = bytearray(file.read())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    with open("x.npz", "wb") as file:
+        file.write(content)
+    assert _cli.main(["stats", "x.npz"]) == 1
+    assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", "MemoryError"), ("too large", "too large")])
+def test_no_memory(text, shown, capsys, monkeypatch):
+    def full(*args, **how):
+        raise MemoryError(*filter(None, [text]))
+
+    np.save("x.npy", X)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", full)
+    assert _cli.main(["stats", "x.npy"]) == 1
+    assert capsys.readouterr().err == f"numba-bn: {shown}\n"
+
+
 @pytest.mark.parametrize(("name", "extra"), [("h5py", "hdf5"), ("zarr", "zarr")])
 def test_what_is_missing_is_named(name, extra, monkeypatch, capsys):
     MAKE["x.h5" if name == "h5py" else "x.zarr"]()

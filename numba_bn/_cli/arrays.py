@@ -57,8 +57,7 @@ def opened(
     elif start.startswith(_NUMPY):
         yield _load(path)
     elif start.startswith(_ZIP):
-        with np.load(path) as file:
-            yield _member(file, inner, path)
+        yield _unzipped(path, inner)
     else:
         raise ValueError(
             f"{path} is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --shape"
@@ -159,6 +158,20 @@ def _load(path: str) -> Any:
         return np.load(path, mmap_mode="r")
     except ValueError:
         return np.load(path)
+
+
+def _unzipped(path: str, inner: str) -> Any:
+    """Return an array in a ``.npz`` file; the others are not read."""
+    with open(path, "rb") as handle:
+        try:
+            with np.load(handle) as file:
+                alone = len(file.files) == 1
+                found = {k: file[k] if alone or k == inner else None for k in file.files}
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path} cannot be read as .npz ({error})") from error
+    return _member(found, inner, path)
 
 
 def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
