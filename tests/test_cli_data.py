@@ -168,6 +168,27 @@ def test_normalize(source, target, checkpoint):
     assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
 
 
+def test_a_dataset_needs_a_name(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.npy", "y.h5", "--stats", "stats.npz"]) == 1
+    text = "TARGET must name a dataset, as in y.h5:/name, got y.h5"
+    assert capsys.readouterr() == ("", f"numba-bn: {text}\n")
+    assert not os.path.exists("y.h5")
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 25), (0, 4, 25)])
+def test_chunks_larger_than_the_array(shape):
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    x = zarr.create_array("x.zarr", shape=shape, dtype="f4", chunks=(7, 4, 30))
+    x[...] = X[: shape[0]]
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.zarr", "y.h5:/y", "--stats", "stats.npz"]) == 0
+    expected = nbn.batch_norm(x[...], mean=STATS.mean, var=STATS.var())
+    with h5py.File("y.h5") as file:
+        np.testing.assert_array_equal(file["y"], expected)
+
+
 @pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "job.npz"]])
 @pytest.mark.parametrize("target", ["y.npy", "y.zarr", "y.h5:/a/y"])
 def test_a_command_that_failed_can_be_corrected(target, checkpoint):

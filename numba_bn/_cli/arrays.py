@@ -77,11 +77,15 @@ def created(
     shape = tuple(like.shape)
     there = os.path.exists(path)
     if path.endswith((".h5", ".hdf5")):
+        if not inner:
+            raise ValueError(f"TARGET must name a dataset, as in {path}:/name, got {name}")
         _check_new(there and again, name, again)
         h5py = _library("h5py", "hdf5")
         with _undone(_remove, path, there, checkpoint), h5py.File(path, "a") as file:
-            there = (inner or "/") in file
+            there = inner in file
             _check_new(there, name, again)
+            if chunks:  # HDF5 has none that are larger than the array, and none of nothing
+                chunks = tuple(map(min, chunks, shape)) if all(shape) else None
             y = file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
             with _undone(file.pop, inner, there, checkpoint):
                 yield y
