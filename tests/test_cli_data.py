@@ -13,6 +13,7 @@ import pytest
 import numba_bn as nbn
 from numba_bn import _cli
 from numba_bn._cli import arrays, plot
+from numba_bn.chunks import normalizing
 
 X = np.random.default_rng(0).normal(50.0, 4.0, (30, 4, 25)).astype(np.float32)
 STATS = nbn.channel_stats(X)
@@ -96,6 +97,40 @@ def test_merge():
     close(nbn.ChannelStats.load("all.npz"))
 
 
+def test_merging_again_counts_nothing_twice(capsys):
+    for n in range(2):
+        nbn.channel_stats(X[15 * n : 15 * n + 15]).save(f"stats{n}.npz")
+    command = ["merge", "stats*.npz", "-o", "stats_all.npz"]
+    assert _cli.main(command) == 0
+    assert _cli.main(command) == 1
+    text = "numba-bn: --output must not be one of the files read, got stats_all.npz\n"
+    assert capsys.readouterr().err == text
+    close(nbn.ChannelStats.load("stats_all.npz"))
+
+
+def test_a_source_is_not_replaced_by_its_statistics():
+    np.savez("x.npz", a=X)
+    os.symlink("x.npz", "y.npz")
+    assert _cli.main(["stats", "x.npz:a", "-o", "y.npz"]) == 1
+    with np.load("x.npz") as file:
+        assert file.files == ["a"]
+
+
+@pytest.mark.parametrize("again", ["g1.npy", "./g1.npy", "g?.npy", "link.npy"])
+def test_no_source_counts_twice(again, capsys):
+    for n in range(2):
+        np.save(f"g{n}.npy", X)
+    os.symlink("g1.npy", "link.npy")
+    assert _cli.main(["stats", "g1.npy", again]) == 1
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_arrays_of_one_file_are_several():
+    np.savez("x.npz", a=X[:10], b=X[10:])
+    assert _cli.main(["stats", "x.npz:a", "x.npz:b", "-o", "s.npz"]) == 0
+    close(nbn.ChannelStats.load("s.npz"))
+
+
 def test_json_is_for_programs(capsys):
     np.save("x.npy", np.array([[1.0, np.nan], [3.0, 2.0]]))
     assert _cli.main(["stats", "x.npy", "--json"]) == 0
@@ -131,6 +166,75 @@ def test_normalize(source, target, checkpoint):
         expected = nbn.batch_norm(X, mean=STATS.mean, var=STATS.var(), eps=0.5)
         np.testing.assert_array_equal(y[...], expected)
     assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
+
+
+def test_a_dataset_needs_a_name(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.npy", "y.h5", "--stats", "stats.npz"]) == 1
+    text = "TARGET must name a dataset, as in y.h5:/name, got y.h5"
+    assert capsys.readouterr() == ("", f"numba-bn: {text}\n")
+    assert not os.path.exists("y.h5")
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 25), (0, 4, 25)])
+def test_chunks_larger_than_the_array(shape):
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    x = zarr.create_array("x.zarr", shape=shape, dtype="f4", chunks=(7, 4, 30))
+    x[...] = X[: shape[0]]
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.zarr", "y.h5:/y", "--stats", "stats.npz"]) == 0
+    expected = nbn.batch_norm(x[...], mean=STATS.mean, var=STATS.var())
+    with h5py.File("y.h5") as file:
+        np.testing.assert_array_equal(file["y"], expected)
+
+
+@pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "job.npz"]])
+@pytest.mark.parametrize("target", ["y.npy", "y.zarr", "y.h5:/a/y"])
+def test_a_command_that_failed_can_be_corrected(target, checkpoint):
+    pytest.importorskip("h5py")
+    pytest.importorskip("zarr")
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", target, "--stats", "stats.npz", *checkpoint]
+    assert _cli.main([*command, "--channel-axis", "0"]) == 1
+    assert sorted(os.listdir()) == ["stats.npz", "x.npy"]
+    assert _cli.main(command) == 0
+
+
+def test_what_else_is_in_the_file_of_a_failed_command_stays():
+    h5py = pytest.importorskip("h5py")
+    hdf5_file("x.h5", "x")
+    STATS.save("stats.npz")
+    command = ["normalize", "x.h5:x", "x.h5:y", "--stats", "stats.npz", "--channel-axis", "0"]
+    assert _cli.main(command) == 1
+    with h5py.File("x.h5") as file:
+        assert list(file) == ["x"]
+        np.testing.assert_array_equal(file["x"], X)
+
+
+def test_what_was_there_before_a_failed_command_stays():
+    np.save("x.npy", X)
+    np.save("y.npy", X)
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.npy", "y.npy", "--stats", "stats.npz"]) == 1
+    np.testing.assert_array_equal(np.load("y.npy"), X)
+
+
+def test_what_a_checkpoint_goes_on_from_stays(monkeypatch):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+
+    whole = normalizing.normalize_chunks
+
+    def stopped(*args, checkpoint, **how):
+        whole(*args, checkpoint=checkpoint, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(normalizing, "normalize_chunks", stopped)
+    assert _cli.main(command) == 130
+    np.testing.assert_allclose(np.load("y.npy").mean(), 0, atol=1e-6)
 
 
 def test_a_picture():
@@ -183,6 +287,47 @@ def test_errors_are_on_stderr_without_a_traceback(command, text, capsys):
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("at", [0.01, 0.5, 0.9999])
+@pytest.mark.parametrize("cut", [True, False])
+def test_damaged_npz_files(save, at, cut, capsys):
+    save("x.npz", a=X)
+    with open("x.npz", "rb") as file:
+        content = bytearray(file.read())
+    n = int(at * len(content))
+    if cut:
+        del content[n:]
+    else:
+        content[n - 30 : n] = bytes(30)
+    with open("x.npz", "wb") as file:
+        file.write(content)
+    assert _cli.main(["stats", "x.npz"]) == 1
+    assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
+
+
+def test_an_encrypted_npz_file(capsys):
+    np.savez("x.npz", a=X)
+    with open("x.npz", "rb") as file:
+        content = bytearray(file.read())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    with open("x.npz", "wb") as file:
+        file.write(content)
+    assert _cli.main(["stats", "x.npz"]) == 1
+    assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", "MemoryError"), ("too large", "too large")])
+def test_no_memory(text, shown, capsys, monkeypatch):
+    def full(*args, **how):
+        raise MemoryError(*filter(None, [text]))
+
+    np.save("x.npy", X)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", full)
+    assert _cli.main(["stats", "x.npy"]) == 1
+    assert capsys.readouterr().err == f"numba-bn: {shown}\n"
+
+
 @pytest.mark.parametrize(("name", "extra"), [("h5py", "hdf5"), ("zarr", "zarr")])
 def test_what_is_missing_is_named(name, extra, monkeypatch, capsys):
     MAKE["x.h5" if name == "h5py" else "x.zarr"]()
@@ -196,10 +341,39 @@ def test_what_is_missing_is_named(name, extra, monkeypatch, capsys):
 def test_no_matplotlib(monkeypatch, capsys):
     np.save("x.npy", X)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", None)
     assert _cli.main(["stats", "x.npy", "--plot", "x.png"]) == 1
-    assert (
-        "--plot needs matplotlib: python -m pip install 'numba-bn[plot]'" in capsys.readouterr().err
-    )
+    text = "numba-bn: --plot needs matplotlib: python -m pip install 'numba-bn[plot]'\n"
+    assert capsys.readouterr() == ("", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("-o none/s.npz", "--output must be in a folder that is there, got none/s.npz"),
+        ("--plot none/x.png", "--plot must be in a folder that is there, got none/x.png"),
+        ("--plot x.txt", "--plot must end in one of ."),
+        ("--plot x", "--plot must end in one of ."),
+    ],
+)
+def test_where_results_go_is_checked_first(options, text, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    np.save("x.npy", X)
+    monkeypatch.setattr("numba_bn.stats.channel_stats", None)
+    assert _cli.main(["stats", "x.npy", *options.split()]) == 1
+    assert capsys.readouterr().err.startswith(f"numba-bn: {text}")
+
+
+def test_statistics_are_saved_where_the_picture_fails(monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def draw(stats):
+        raise OSError
+
+    np.save("x.npy", X)
+    monkeypatch.setattr(plot, "draw", draw)
+    assert _cli.main(["stats", "x.npy", "-o", "s.npz", "--plot", "x.png"]) == 1
+    close(nbn.ChannelStats.load("s.npz"))
 
 
 def test_empty_files(capsys):

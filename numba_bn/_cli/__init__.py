@@ -19,8 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"numba-bn: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        what = str(error) or type(error).__name__
+        print(f"numba-bn: {what}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = getattr(arguments, "checkpoint", None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -15,16 +16,26 @@ import numpy as np
 _NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
 
-def expanded(names: list[str]) -> list[str]:
-    """Return the names with their wildcards replaced by the files that match, in order."""
-    found = []
+def expanded(names: list[str], output: str | None = None) -> list[str]:
+    """Return the names with wildcards replaced by the files that match, in order, each once.
+
+    None may be that of the output, which the wildcards of a second run match too.
+    """
+    found: dict[tuple[str, str], str] = {}
     for name in names:
         path, inner = _parted(name)
         matches = [path] if os.path.exists(path) or "://" in path else sorted(glob.glob(path))
         if not matches:
             raise FileNotFoundError(f"there is no file {path}")
-        found += [f"{match}:{inner}" if inner else match for match in matches]
-    return found
+        for match in matches:
+            given = f"{match}:{inner}" if inner else match
+            if output and os.path.realpath(match) == os.path.realpath(output):
+                raise ValueError(f"--output must not be one of the files read, got {output}")
+            place = os.path.realpath(match), inner.strip("/")
+            if place in found:
+                raise ValueError(f"{given} is given twice, first as {found[place]}")
+            found[place] = given
+    return list(found.values())
 
 
 @contextmanager
@@ -46,8 +57,7 @@ def opened(
     elif start.startswith(_NUMPY):
         yield _load(path)
     elif start.startswith(_ZIP):
-        with np.load(path) as file:
-            yield _member(file, inner, path)
+        yield _unzipped(path, inner)
     else:
         raise ValueError(
             f"{path} is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --shape"
@@ -55,32 +65,70 @@ def opened(
 
 
 @contextmanager
-def created(name: str, like: Any, dtype: np.dtype[Any], again: bool) -> Iterator[Any]:
-    """Give a new array, of the kind that its name says; ``again`` is for one that is there."""
+def created(
+    name: str, like: Any, dtype: np.dtype[Any], again: bool, checkpoint: str | None
+) -> Iterator[Any]:
+    """Give a new array, of the kind that its name says; ``again`` is for one that is there.
+
+    A new one is removed after an error, unless a checkpoint is there to go on from.
+    """
     path, inner = _parted(name)
     chunks = getattr(like, "chunks", None)
     shape = tuple(like.shape)
+    there = os.path.exists(path)
     if path.endswith((".h5", ".hdf5")):
-        with _library("h5py", "hdf5").File(path, "a") as file:
-            _check_new((inner or "/") in file, name, again)
-            yield file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+        if not inner:
+            raise ValueError(f"TARGET must name a dataset, as in {path}:/name, got {name}")
+        _check_new(there and again, name, again)
+        h5py = _library("h5py", "hdf5")
+        with _undone(_remove, path, there, checkpoint), h5py.File(path, "a") as file:
+            there = inner in file
+            _check_new(there, name, again)
+            if chunks:  # HDF5 has none that are larger than the array, and none of nothing
+                chunks = tuple(map(min, chunks, shape)) if all(shape) else None
+            y = file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+            with _undone(file.pop, inner, there, checkpoint):
+                yield y
     elif path.endswith(".npy"):
-        _check_new(os.path.exists(path), name, again)
-        yield (
-            np.load(path, mmap_mode="r+")
-            if again
-            else np.lib.format.open_memmap(path, "w+", dtype, shape)
-        )
+        _check_new(there, name, again)
+        with _undone(_remove, path, there, checkpoint):
+            yield (
+                np.load(path, mmap_mode="r+")
+                if again
+                else np.lib.format.open_memmap(path, "w+", dtype, shape)
+            )
     elif path.endswith(".zarr"):
         zarr = _library("zarr", "zarr")
-        _check_new(os.path.exists(path), name, again)
-        yield (
-            zarr.open_array(path, mode="r+")
-            if again
-            else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
-        )
+        _check_new(there, name, again)
+        with _undone(_remove, path, there, checkpoint):
+            yield (
+                zarr.open_array(path, mode="r+")
+                if again
+                else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
+            )
     else:
         raise ValueError(f"{name} must end in .npy or .zarr, or be file.h5:/dataset")
+
+
+@contextmanager
+def _undone(
+    remove: Callable[[str], object], place: str, there: bool, checkpoint: str | None
+) -> Iterator[None]:
+    """Remove what an error left at a place, unless it was there or a checkpoint needs it."""
+    try:
+        yield
+    except BaseException:
+        if not there and not (checkpoint and os.path.exists(checkpoint)):
+            remove(place)
+        raise
+
+
+def _remove(path: str) -> None:
+    """Remove a file or a folder, if one was made."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.unlink(path)
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -114,6 +162,20 @@ def _load(path: str) -> Any:
         return np.load(path, mmap_mode="r")
     except ValueError:
         return np.load(path)
+
+
+def _unzipped(path: str, inner: str) -> Any:
+    """Return an array in a ``.npz`` file; the others are not read."""
+    with open(path, "rb") as handle:
+        try:
+            with np.load(handle) as file:
+                alone = len(file.files) == 1
+                found = {k: file[k] if alone or k == inner else None for k in file.files}
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path} cannot be read as .npz ({error})") from error
+    return _member(found, inner, path)
 
 
 def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:

@@ -49,12 +49,17 @@ def add_stats(commands: Any) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    names = expanded(arguments.sources)
-    total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
-    if arguments.plot:
-        from numba_bn._cli.plot import draw
+    from numba_bn._cli import plot
 
-        draw(total).savefig(arguments.plot)
+    names = expanded(arguments.sources, arguments.output)
+    _check_folder("--output", arguments.output)
+    if arguments.plot:
+        _check_folder("--plot", arguments.plot)
+        plot.check(arguments.plot)
+    total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
+    _save(total, arguments)
+    if arguments.plot:
+        plot.draw(total).savefig(arguments.plot)
     _show(total, arguments)
 
 
@@ -105,7 +110,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
     again = arguments.checkpoint is not None and os.path.exists(arguments.checkpoint)
     with opened(name, arguments.dtype, arguments.shape) as x:
         dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
-        with created(arguments.target, x, dtype, again) as y:
+        with created(arguments.target, x, dtype, again, arguments.checkpoint) as y:
             normalize_chunks(
                 x,
                 y,
@@ -133,7 +138,11 @@ def add_merge(commands: Any) -> None:
 def _merge(arguments: argparse.Namespace) -> None:
     from numba_bn.stats import ChannelStats
 
-    _show(reduce(add, map(ChannelStats.load, expanded(arguments.files))), arguments)
+    names = expanded(arguments.files, arguments.output)
+    _check_folder("--output", arguments.output)
+    total = reduce(add, map(ChannelStats.load, names))
+    _save(total, arguments)
+    _show(total, arguments)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -141,10 +150,20 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _show(stats: ChannelStats, arguments: argparse.Namespace) -> None:
-    """Save statistics if that was asked for, and print them."""
+def _check_folder(option: str, path: str | None) -> None:
+    """Raise now, not after an hour, where the folder of a result is not there."""
+    if path and not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(f"{option} must be in a folder that is there, got {path}")
+
+
+def _save(stats: ChannelStats, arguments: argparse.Namespace) -> None:
+    """Save statistics if that was asked for."""
     if arguments.output:
         stats.save(arguments.output)
+
+
+def _show(stats: ChannelStats, arguments: argparse.Namespace) -> None:
+    """Print statistics."""
     columns = {"count": stats.count, "mean": stats.mean, "std": stats.std()}
     if arguments.json:
         shown = {name: _plain(values) for name, values in columns.items()}

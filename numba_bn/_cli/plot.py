@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,17 @@ import numpy as np
 from numba_bn.stats import ChannelStats
 
 
+def check(path: str) -> None:
+    """Raise unless a picture can be drawn, of the kind that its name says."""
+    known = sorted(f".{kind}" for kind in _figure().canvas.get_supported_filetypes())
+    if os.path.splitext(path)[1].lower() not in known:
+        raise ValueError(f"--plot must end in one of {', '.join(known)}, got {path}")
+
+
 def draw(stats: ChannelStats) -> Any:
     """Return a figure: mean ± standard deviation of each channel, and how those are spread."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "--plot needs matplotlib: python -m pip install 'numba-bn[plot]'"
-        ) from error
     mean, std = stats.mean.ravel(), stats.std().ravel()
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = _figure()
     above, left, right = (
         figure.add_subplot(2, 1, 1),
         figure.add_subplot(2, 2, 3),
@@ -30,3 +32,14 @@ def draw(stats: ChannelStats) -> Any:
         axes.hist(values[np.isfinite(values)], bins="auto")
         axes.set(xlabel=name, ylabel="channels")
     return figure
+
+
+def _figure() -> Any:
+    """Return a figure with nothing in it."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "--plot needs matplotlib: python -m pip install 'numba-bn[plot]'"
+        ) from error
+    return Figure(figsize=(8, 6), layout="constrained")
