@@ -323,7 +323,7 @@ def channel_stats(
         from numba_bn.chunks import statistics, work
 
         options = work.Options(progress, checkpoint, checkpoint_every)
-        how = {"nan_policy": nan_policy, "reproducible": reproducible}
+        how = {"nan_policy": nan_policy, "reproducible": bool(reproducible)}
         return statistics.of_source(call, x, channel_axis, where, how, options)
     a = real_array(call, x)
     if checkpoint is not None:

@@ -118,6 +118,18 @@ def test_and_one_of_a_file_that_was_written_to_since(path, tmp_path):
         stats(mapped, path)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"where": [[[True]]]}, {"where": True}, {"where": np.True_}, {"reproducible": np.True_}],
+    ids=str,
+)
+def test_options_of_any_kind_that_a_call_takes(options, path):
+    first = stats(Own(data(), CHUNKS), path, **options)
+    source = Own(data(), CHUNKS)
+    assert stats(source, path, **options) == first
+    assert source.read == []
+
+
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 not a zip"])
 def test_what_is_not_a_checkpoint_is_refused(content, path):
     path.write_bytes(content)
