@@ -133,12 +133,15 @@ def _job(
                 "made anew, remove the checkpoint"
             )
 
+    chunking = target.chunking(source)
+
     def identity() -> dict[str, Any]:
         digests = {name: digest(array) for name, array in parameters.items()}
-        return {"target": target.kept.name, "channel_axis": axes, **how, **digests}
+        place = {"target": target.kept.name, "chunks with target's": chunking.chunk}
+        return {**place, "channel_axis": axes, **how, **digests}
 
     itemsize = max(source.dtype.itemsize, target.kept.dtype.itemsize)
-    planned = blocks(source.shape, target.chunking(source), itemsize, Source.limit)
+    planned = blocks(source.shape, chunking, itemsize, Source.limit)
     return Job(_CALL, source, planned, identity, step, settle, resume)
 
 

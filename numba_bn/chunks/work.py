@@ -39,7 +39,7 @@ class Job(NamedTuple):
     settle: Callable[[], None]
     """Brings what was done to where it stays, before a checkpoint says that it is done."""
     resume: Callable[[Block, Array], None] | None = None
-    """Raises if the last block that a checkpoint says was done was not."""
+    """Raises if a block that a checkpoint says was done was not."""
 
 
 def run(job: Job, options: Options) -> Merged:
@@ -48,8 +48,10 @@ def run(job: Job, options: Options) -> Merged:
     state = checkpoint.load() if checkpoint else State(0, {})
     left = job.blocks[state.done :]
     if state.done and job.resume:
-        last = job.blocks[state.done - 1]
-        job.resume(last, _read(job, last))
+        last = state.done - 1
+        for k in sorted({0, last // 2, last}):  # one alone may be what a new target holds too
+            job.resume(job.blocks[k], _read(job, job.blocks[k]))
+            job.source.release(job.blocks[k])
     if checkpoint and left:
         checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
     with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
