@@ -63,7 +63,8 @@ def normalize_chunks(
         Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again, with
-        the target as it was left. A job that is done is not done again.
+        the target as it was left. A job that is done is not done again: remove the file if the
+        source was changed in place since.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 

@@ -291,7 +291,9 @@ def channel_stats(
         terminal, if tqdm is there.
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again; the
-        result has the same bits. A job that is done is not done again.
+        result has the same bits. A job that is done is not done again: remove the file if x was
+        changed in place since, which is seen of memory maps, zarr on a disk, and HDF5 that is open
+        for reading alone.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 

@@ -118,6 +118,16 @@ def test_and_one_of_a_file_that_was_written_to_since(path, tmp_path):
         stats(mapped, path)
 
 
+@pytest.mark.parametrize("value", [0.0, 5.0])  # chunks of zeros are removed
+@pytest.mark.parametrize("kind", ["zarr", "shards"])
+def test_and_one_of_zarr_whose_chunks_were(kind, value, path, tmp_path):
+    source = KINDS[kind](tmp_path, data())
+    stats(source, path)
+    source[8:, 6:] = value
+    with pytest.raises(ValueError, match="of another job, with last write"):
+        stats(source, path)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"where": [[[True]]]}, {"where": True}, {"where": np.True_}, {"reproducible": np.True_}],
