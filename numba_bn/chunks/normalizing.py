@@ -16,7 +16,7 @@ from numba_bn.chunks.checkpoint import Merged, digest
 from numba_bn.chunks.plan import Block, blocks
 from numba_bn.chunks.sources import Source, source_of
 from numba_bn.chunks.targets import Target, target_of
-from numba_bn.chunks.work import Job, Options, run
+from numba_bn.chunks.work import Job, Options, failure, run
 from numba_bn.functional import batch_norm
 from numba_bn.stats import ChannelStats
 
@@ -154,7 +154,7 @@ def _explained(target: Target) -> Iterator[None]:
     except OSError as error:
         name = f" {target.kept.name}" if target.kept.name else ""
         text = f"{_CALL}: cannot write to target{name} ({error})"
-        raise OSError(error.errno, text) from error
+        raise failure(error, text) from error
 
 
 def _parameters(

@@ -91,11 +91,16 @@ def _read(job: Job, block: Block) -> Array:
     except OSError as error:
         where = f", {job.source.name}" if job.source.name else ""
         text = f"{job.call}: cannot read {place}{where} ({error})"
-        raise OSError(error.errno, text) from error
+        raise failure(error, text) from error
     expected = lengths_of(block)
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
+
+
+def failure(error: OSError, text: str) -> OSError:
+    """Return an error of the same number, if it has one, with another text."""
+    return OSError(text) if error.errno is None else OSError(error.errno, text)
 
 
 def _step(job: Job, merged: Merged, block: Block, part: Array) -> Merged:

@@ -41,6 +41,18 @@ def test_goes_on_where_it_failed_with_the_same_bits(at, reproducible, path):
     assert len(source.read) == NUMBER - at
 
 
+@pytest.mark.parametrize("number", [None, 5])
+def test_an_error_has_the_number_it_had(number, path):
+    class Broken(Own):
+        def __getitem__(self, block):
+            raise OSError("gone") if number is None else OSError(number, "gone")
+
+    with pytest.raises(OSError, match=r"channel_stats: cannot read block .*gone") as caught:
+        stats(Broken(data(), CHUNKS), path)
+    assert caught.value.errno == number
+    assert "None" not in str(caught.value)
+
+
 def test_is_not_done_again_when_it_is_done(path):
     first = stats(Own(data(), CHUNKS), path)
     source = Own(data(), CHUNKS)

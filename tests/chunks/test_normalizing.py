@@ -240,6 +240,15 @@ def test_what_a_checkpoint_says_was_flushed_before(tmp_path, monkeypatch):
 # ---- a full disk ----
 
 
+def test_a_target_that_fails_without_a_number(tmp_path):
+    class Broken(Own):
+        def __setitem__(self, block, part):
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match=r"^normalize_chunks: cannot write to target \(gone\)"):
+        nbn.normalize_chunks(X, Broken(X.copy(), None), stats_of(3))
+
+
 def test_a_disk_too_small_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
