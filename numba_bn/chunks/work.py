@@ -46,6 +46,8 @@ def run(job: Job, options: Options) -> Merged:
     """Do all blocks, or those that a checkpoint leaves; return what was merged."""
     checkpoint = _checkpoint(job, options)
     state = checkpoint.load() if checkpoint else State(0, {})
+    if checkpoint:
+        checkpoint.tidy()
     left = job.blocks[state.done :]
     if state.done and job.resume:
         last = state.done - 1

@@ -152,6 +152,16 @@ def test_options_of_any_kind_that_a_call_takes(options, path):
     assert source.read == []
 
 
+def test_what_a_killed_save_left_is_removed(path):
+    left = path.with_name("job.npz.0123456789abcdef.tmp")
+    others = [path.with_name(n) for n in ("job.npz.tmp", "other.npz.0123456789abcdef.tmp")]
+    for _ in range(2):  # a job that begins, and one that is done
+        for file in (left, *others):
+            file.touch()
+        stats(Own(data(), CHUNKS), path)
+        assert sorted(path.parent.iterdir()) == sorted([path, *others])
+
+
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 not a zip"])
 def test_what_is_not_a_checkpoint_is_refused(content, path):
     path.write_bytes(content)
