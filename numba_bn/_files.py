@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
+
+_BYTES = 8  # of what tells files aside apart
 
 
 def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
@@ -17,7 +20,7 @@ def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{call}: path must be that of a regular file or a new one, got {path}")
     named = dict(arrays)
-    aside = f"{path}.{secrets.token_hex(8)}.tmp"  # not tempfile: others could not read it
+    aside = f"{path}.{secrets.token_hex(_BYTES)}.tmp"  # not tempfile: others could not read it
     try:
         with open(aside, "xb") as file:
             np.savez(file, **named)
@@ -28,3 +31,13 @@ def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
         with suppress(FileNotFoundError):
             os.unlink(aside)
         raise
+
+
+def remove_asides(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while they wrote to `path` left beside it."""
+    folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+    aside = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{{2 * _BYTES}}}\.tmp")
+    with suppress(OSError):  # they do no harm
+        for other in os.listdir(folder):
+            if aside.fullmatch(other):
+                os.unlink(os.path.join(folder, other))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from table import DTYPES, quickly
 
 import numba_bn as nbn
+from numba_bn._kernels.cpu import sums
 
 NAN, INF = math.nan, math.inf
 LAYOUTS = [
@@ -223,6 +224,21 @@ def test_large_arrays_on_any_number_of_threads():
                 stats = nbn.channel_stats(y, channel_axis=axis, reproducible=True)
                 found.add(pickle.dumps(bits(stats)))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_lane_whose_window_often_moves_lets_no_other_overflow(columns, monkeypatch):
+    monkeypatch.setattr(sums, "_UNITS", 1)  # so that one state takes all blocks
+    x = np.full((81920, 16), 3.9)
+    x[:256] = 1.0  # opens windows that 3.9 only just fits
+    x[:, 0] = np.where(np.arange(81920) // 6400 % 2, 1e-30, 1.0)
+    how = {"channel_axis": 1 if columns else 0, "reproducible": True}
+    parts = np.split(x, 16)
+    if not columns:
+        x, *parts = (a.reshape(1, -1) for a in (x, *parts))
+    found = nbn.channel_stats(x, **how)
+    assert bits(found) == bits(in_a_tree([nbn.channel_stats(p, **how) for p in parts]))
+    np.testing.assert_allclose(found.mean, x.mean(how["channel_axis"] - 1), rtol=1e-12)
 
 
 def part_of(k):

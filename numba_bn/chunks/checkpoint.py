@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from numba_bn._arrays import Array
-from numba_bn._files import write
+from numba_bn._files import remove_asides, write
 from numba_bn.stats import ChannelStats
 
 Merged = Mapping[str, ChannelStats]
@@ -71,6 +71,10 @@ class Checkpoint:
     def due(self) -> bool:
         """Tell whether it is time to save."""
         return time.monotonic() - self._saved >= self._every
+
+    def tidy(self) -> None:
+        """Remove what was left of saves that were killed."""
+        remove_asides(self._path)
 
     def save(self, state: State) -> None:
         """Write the file, whole or not at all."""

@@ -16,7 +16,7 @@ from numba_bn.chunks.checkpoint import Merged, digest
 from numba_bn.chunks.plan import Block, blocks
 from numba_bn.chunks.sources import Source, source_of
 from numba_bn.chunks.targets import Target, target_of
-from numba_bn.chunks.work import Job, Options, run
+from numba_bn.chunks.work import Job, Options, failure, run
 from numba_bn.functional import batch_norm
 from numba_bn.stats import ChannelStats
 
@@ -63,7 +63,8 @@ def normalize_chunks(
         Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again, with
-        the target as it was left. A job that is done is not done again.
+        the target as it was left. A job that is done is not done again: remove the file if the
+        source was changed in place since.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 
@@ -133,12 +134,15 @@ def _job(
                 "made anew, remove the checkpoint"
             )
 
+    chunking = target.chunking(source)
+
     def identity() -> dict[str, Any]:
         digests = {name: digest(array) for name, array in parameters.items()}
-        return {"target": target.kept.name, "channel_axis": axes, **how, **digests}
+        place = {"target": target.kept.name, "chunks with target's": chunking.chunk}
+        return {**place, "channel_axis": axes, **how, **digests}
 
     itemsize = max(source.dtype.itemsize, target.kept.dtype.itemsize)
-    planned = blocks(source.shape, target.chunking(source), itemsize, Source.limit)
+    planned = blocks(source.shape, chunking, itemsize, Source.limit)
     return Job(_CALL, source, planned, identity, step, settle, resume)
 
 
@@ -150,7 +154,7 @@ def _explained(target: Target) -> Iterator[None]:
     except OSError as error:
         name = f" {target.kept.name}" if target.kept.name else ""
         text = f"{_CALL}: cannot write to target{name} ({error})"
-        raise OSError(error.errno, text) from error
+        raise failure(error, text) from error
 
 
 def _parameters(

@@ -71,7 +71,13 @@ class Source:
 
     def _written(self) -> int | None:
         """Return when its file was last written, where that says whether it is still the same."""
-        return None
+        root = getattr(getattr(self.array, "store", None), "root", None)
+        if not isinstance(root, os.PathLike):
+            return None
+        # zarr's, on a disk: a chunk that is removed changes its folder
+        folders = os.walk(os.path.join(root, getattr(self.array, "path", "")))
+        paths = (os.path.join(f, name) for f, _, files in folders for name in (".", *files))
+        return max(filter(None, map(_time_of, paths)), default=None)
 
     def chunking(self) -> Chunking:
         """Return how it is kept."""

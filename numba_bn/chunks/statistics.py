@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, result_dtype
+from numba_bn._arrays import Array, as_array, result_dtype
 from numba_bn._progress import bars
 from numba_bn._view import Axes
 from numba_bn.chunks.checkpoint import Merged, digest
@@ -64,7 +64,8 @@ def of_source(
         return channel_stats(np.empty(source.shape, source.dtype), channel_axis=axes, **how)
 
     def identity() -> dict[str, Any]:
-        return {"channel_axis": axes, "where": digest(where), **how}
+        given = None if where is None else as_array(call, "where", where)
+        return {"channel_axis": axes, "where": digest(given), **how}
 
     merged = run(Job(call, source, planned, identity, step, lambda: None), options)
     return _joined(merged, planned, axes, source.shape, how)

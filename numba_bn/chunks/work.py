@@ -39,17 +39,21 @@ class Job(NamedTuple):
     settle: Callable[[], None]
     """Brings what was done to where it stays, before a checkpoint says that it is done."""
     resume: Callable[[Block, Array], None] | None = None
-    """Raises if the last block that a checkpoint says was done was not."""
+    """Raises if a block that a checkpoint says was done was not."""
 
 
 def run(job: Job, options: Options) -> Merged:
     """Do all blocks, or those that a checkpoint leaves; return what was merged."""
     checkpoint = _checkpoint(job, options)
     state = checkpoint.load() if checkpoint else State(0, {})
+    if checkpoint:
+        checkpoint.tidy()
     left = job.blocks[state.done :]
     if state.done and job.resume:
-        last = job.blocks[state.done - 1]
-        job.resume(last, _read(job, last))
+        last = state.done - 1
+        for k in sorted({0, last // 2, last}):  # one alone may be what a new target holds too
+            job.resume(job.blocks[k], _read(job, job.blocks[k]))
+            job.source.release(job.blocks[k])
     if checkpoint and left:
         checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
     with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
@@ -89,11 +93,16 @@ def _read(job: Job, block: Block) -> Array:
     except OSError as error:
         where = f", {job.source.name}" if job.source.name else ""
         text = f"{job.call}: cannot read {place}{where} ({error})"
-        raise OSError(error.errno, text) from error
+        raise failure(error, text) from error
     expected = lengths_of(block)
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
+
+
+def failure(error: OSError, text: str) -> OSError:
+    """Return an error of the same number, if it has one, with another text."""
+    return OSError(text) if error.errno is None else OSError(error.errno, text)
 
 
 def _step(job: Job, merged: Merged, block: Block, part: Array) -> Merged:

@@ -298,7 +298,9 @@ def channel_stats(
         terminal, if tqdm is there.
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again; the
-        result has the same bits. A job that is done is not done again.
+        result has the same bits. A job that is done is not done again: remove the file if x was
+        changed in place since, which is seen of memory maps, zarr on a disk, and HDF5 that is open
+        for reading alone.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 
@@ -330,7 +332,7 @@ def channel_stats(
         from numba_bn.chunks import statistics, work
 
         options = work.Options(progress, checkpoint, checkpoint_every)
-        how = {"nan_policy": nan_policy, "reproducible": reproducible}
+        how = {"nan_policy": nan_policy, "reproducible": bool(reproducible)}
         return statistics.of_source(call, x, channel_axis, where, how, options)
     a = real_array(call, x)
     if checkpoint is not None:

@@ -26,6 +26,9 @@ class Own:
         self.read.append(block)
         return self.array[block]
 
+    def __setitem__(self, block, part):
+        self.array[block] = part
+
 
 def memmap(path, x):
     np.save(path, x)

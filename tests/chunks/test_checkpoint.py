@@ -41,6 +41,18 @@ def test_goes_on_where_it_failed_with_the_same_bits(at, reproducible, path):
     assert len(source.read) == NUMBER - at
 
 
+@pytest.mark.parametrize("number", [None, 5])
+def test_an_error_has_the_number_it_had(number, path):
+    class Broken(Own):
+        def __getitem__(self, block):
+            raise OSError("gone") if number is None else OSError(number, "gone")
+
+    with pytest.raises(OSError, match=r"channel_stats: cannot read block .*gone") as caught:
+        stats(Broken(data(), CHUNKS), path)
+    assert caught.value.errno == number
+    assert "None" not in str(caught.value)
+
+
 def test_is_not_done_again_when_it_is_done(path):
     first = stats(Own(data(), CHUNKS), path)
     source = Own(data(), CHUNKS)
@@ -116,6 +128,38 @@ def test_and_one_of_a_file_that_was_written_to_since(path, tmp_path):
     os.utime(mapped.filename, (1, 1))
     with pytest.raises(ValueError, match="of another job, with last write"):
         stats(mapped, path)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0])  # chunks of zeros are removed
+@pytest.mark.parametrize("kind", ["zarr", "shards"])
+def test_and_one_of_zarr_whose_chunks_were(kind, value, path, tmp_path):
+    source = KINDS[kind](tmp_path, data())
+    stats(source, path)
+    source[8:, 6:] = value
+    with pytest.raises(ValueError, match="of another job, with last write"):
+        stats(source, path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"where": [[[True]]]}, {"where": True}, {"where": np.True_}, {"reproducible": np.True_}],
+    ids=str,
+)
+def test_options_of_any_kind_that_a_call_takes(options, path):
+    first = stats(Own(data(), CHUNKS), path, **options)
+    source = Own(data(), CHUNKS)
+    assert stats(source, path, **options) == first
+    assert source.read == []
+
+
+def test_what_a_killed_save_left_is_removed(path):
+    left = path.with_name("job.npz.0123456789abcdef.tmp")
+    others = [path.with_name(n) for n in ("job.npz.tmp", "other.npz.0123456789abcdef.tmp")]
+    for _ in range(2):  # a job that begins, and one that is done
+        for file in (left, *others):
+            file.touch()
+        stats(Own(data(), CHUNKS), path)
+        assert sorted(path.parent.iterdir()) == sorted([path, *others])
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 not a zip"])

@@ -174,7 +174,7 @@ def test_goes_on_where_it_failed(target, at, tmp_path):
     np.testing.assert_array_equal(y[...], whole(x, stats))
     again = Own(x, (2, 7, 9, 5))
     nbn.normalize_chunks(again, y, stats, checkpoint=path)
-    assert len(again.read) == 1  # the last block, to see whether it is there
+    assert len(again.read) == 3  # the first, middle and last, to see whether they are there
     assert not at or len(source.read) <= len(again.array) - at + 1
 
 
@@ -186,6 +186,25 @@ def test_a_target_made_anew_is_not_taken_for_the_old_one(tmp_path):
     y = TARGETS["memmap"](tmp_path, SHAPE, "f4")
     with pytest.raises(ValueError, match="target does not hold what checkpoint says"):
         nbn.normalize_chunks(x, y, stats, checkpoint=path)
+
+
+@pytest.mark.parametrize("zero", [0, -1])
+def test_nor_is_one_of_zeros_where_some_are_written(zero, tmp_path):
+    x, path = data(), tmp_path / "job.npz"
+    stats = nbn.channel_stats(x)
+    x[zero] = -1e6
+    how = {"activation": "relu", "checkpoint": path}
+    nbn.normalize_chunks(Own(x, (1, 7, 9, 5)), Own(np.zeros_like(x), None), stats, **how)
+    with pytest.raises(ValueError, match="target does not hold what checkpoint says"):
+        nbn.normalize_chunks(Own(x, (1, 7, 9, 5)), Own(np.zeros_like(x), None), stats, **how)
+
+
+def test_nor_one_in_other_chunks(tmp_path):
+    x = data()
+    stats, how = nbn.channel_stats(x), {"checkpoint": tmp_path / "job.npz"}
+    nbn.normalize_chunks(Own(x, None), Own(np.zeros_like(x), (1, 7, 9, 5)), stats, **how)
+    with pytest.raises(ValueError, match="is of another job, with chunks with target's"):
+        nbn.normalize_chunks(Own(x, None), Own(np.zeros_like(x), (2, 7, 9, 5)), stats, **how)
 
 
 @pytest.mark.parametrize("change", ["stats", "gamma", "eps", "target"])
@@ -219,6 +238,15 @@ def test_what_a_checkpoint_says_was_flushed_before(tmp_path, monkeypatch):
 
 
 # ---- a full disk ----
+
+
+def test_a_target_that_fails_without_a_number(tmp_path):
+    class Broken(Own):
+        def __setitem__(self, block, part):
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match=r"^normalize_chunks: cannot write to target \(gone\)"):
+        nbn.normalize_chunks(X, Broken(X.copy(), None), stats_of(3))
 
 
 def test_a_disk_too_small_is_an_error_before_anything_is_written(tmp_path, monkeypatch):

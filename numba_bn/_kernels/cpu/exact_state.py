@@ -35,7 +35,8 @@ _FOUND = 5 * LANES
 @unit
 def new_state(floats: Any, deep: Any, form: Any, lanes: int, words: Any) -> Any:
     """Return what ``lanes`` lanes, a multiple of sixteen, keep from block to block."""
-    # windows: exponent, least size, size from which values are too large, blocks since emptied
+    # windows: exponent, least size, size from which values are too large; then, at the first of
+    # sixteen lanes, blocks since all of them were emptied
     windows, scales = np.zeros((4, lanes), np.int64), np.zeros((2, lanes))
     whole, found = np.zeros(lanes * SLOTS, np.int64), np.zeros(_FOUND, np.int64)
     owners = np.full(lanes, -1, np.int64)
@@ -50,7 +51,6 @@ def _empty_lanes(deep: Any, form: Any, first: int, last: int, state: Any) -> Non
     """The whole numbers of lanes → the words of their channels."""
     windows, _, whole, _, owners, words = state
     for k in range(first, last):
-        windows[3, k] = 0
         if owners[k] >= 0:
             empty_lane(deep, form, windows[0, k], whole, k, words, owners[k])
 
@@ -85,6 +85,7 @@ def add_block(
     windows[3, lane] += 1
     if windows[3, lane] > _MOST_BLOCKS:
         _empty_lanes(deep, form, lane, lane + LANES, state)
+        windows[3, lane] = 0
     if where is not None:
         count_block(x, where, None, shape, form, lane, whole)
     if floats is None:
