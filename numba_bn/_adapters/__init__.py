@@ -10,9 +10,12 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
+from numba_bn._mpi import Ranks
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -31,7 +34,9 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
         home = _home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
-        result: _R = importlib.import_module(home).call(function, args, options)
+        with telling(function.__name__, options.get("comm")):
+            adapter = importlib.import_module(home)
+        result: _R = adapter.call(function, args, options)
         return result
 
     return call
@@ -41,6 +46,11 @@ def _home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
     kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
     return next((home for package, home in _HOMES.items() if package in kinds), None)
+
+
+def telling(call: str, comm: Any) -> AbstractContextManager[Any]:
+    """Return a context whose error the ranks of ``comm`` hear of, as they wait to gather."""
+    return Ranks.of(call, comm) or nullcontext()
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> dict[str, Any]:
