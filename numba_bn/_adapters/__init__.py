@@ -31,7 +31,7 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
         if args and type(args[0]) is np.ndarray:  # as nearly always: the rest costs a microsecond
             return function(*args, **options)
-        home = _home_of((*args, *options.values()))
+        home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
         with telling(function.__name__, options.get("comm")):
@@ -42,7 +42,7 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
-def _home_of(values: tuple[Any, ...]) -> str | None:
+def home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
     kinds = {base.__module__.partition(".")[0] for value in values for base in type(value).__mro__}
     return next((home for package, home in _HOMES.items() if package in kinds), None)

@@ -209,7 +209,7 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
     if stats is None or mean is not None or var is not None:
         raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
     if not isinstance(stats, ChannelStats):
-        raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
+        raise check.no_stats(call, "stats", stats)
     named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))
     m, m2, n = (check.parameter(call, name, v, view, x.shape).reshape(1, -1) for name, v in named)
     if x.size and not n.all():

@@ -70,7 +70,7 @@ class RunningStats:
         """Take in the statistics of a batch; on an error nothing is changed."""
         call = "RunningStats.update"
         if not isinstance(stats, ChannelStats):
-            raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
+            raise check.no_stats(call, "stats", stats)
         batch = stats._moments
         count = batch.count
         if count.shape != self.running_mean.shape:
