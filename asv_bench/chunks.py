@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -33,6 +34,9 @@ COMMAND = "python asv_bench/chunks.py"
 _PACKAGES = ("numba-bn", "numba", "numpy", "dask", "zarr", "h5py")
 _ZARR_SHARE = 4
 """The compressed array is so many times smaller: it is slower to write and to read."""
+_IN_BLOCKS = (256, 64, 64, 64)
+"""Of float32, in memory, so that a sample is a block of 1 MiB."""
+_BY_DASK, _DIRECTLY = "Dask, 256 blocks of 1 MiB", "the same blocks, one by one"
 
 
 # ---- the sides: each is a call, and what it also tells ----
@@ -81,6 +85,40 @@ def _dask(folder: Path) -> Callable[[], object]:
     return call
 
 
+def _blocks() -> Any:
+    return np.random.default_rng(0).standard_normal(_IN_BLOCKS, np.float32)
+
+
+def _by_dask(folder: Path) -> Callable[[], object]:
+    """Our statistics of many small blocks, by one worker, graph and all."""
+    import dask.array
+
+    import numba_bn as nbn
+
+    x = dask.array.from_array(_blocks(), (1, *_IN_BLOCKS[1:]), name="x")
+
+    def call(x: Any) -> object:
+        return nbn.channel_stats(x).compute(scheduler="threads", num_workers=1)
+
+    call(x[:2])
+    return lambda: call(x)
+
+
+def _directly(folder: Path) -> Callable[[], object]:
+    """What the kernels take for those blocks, by one thread as in a task."""
+    import numba_bn as nbn
+
+    x = _blocks()
+
+    def call() -> None:
+        with nbn.threads(1):
+            for i in range(len(x)):
+                nbn.channel_stats(x[i : i + 1])
+
+    nbn.channel_stats(x[:1])
+    return call
+
+
 def _zarr(folder: Path) -> Any:
     import zarr
 
@@ -119,6 +157,8 @@ SIDES: dict[str, Callable[[Path], Callable[[], object]]] = {
     "zarr, compressed, read alone": _reading(_zarr),
     "cold file": _stats(_cold),
     "cold file, read alone": _reading(_cold),
+    _BY_DASK: _by_dask,
+    _DIRECTLY: _directly,
 }
 
 
@@ -199,6 +239,9 @@ def summary(sides: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     if "reproducible" in seconds:
         what = "reproducible=True, × the time"
         lines.append(_line(what, seconds["reproducible"] / ours, at_most=3.0))
+    if _BY_DASK in seconds:
+        beyond = (seconds[_BY_DASK] - seconds[_DIRECTLY]) / _IN_BLOCKS[0]
+        lines.append(_line("Dask: ms a block beyond the kernel's own", beyond * 1e3, at_most=1.0))
     return lines
 
 
@@ -218,6 +261,8 @@ def table(found: dict[str, Any]) -> str:
     sides = []
     for side, of in found["sides"].items():
         nbytes = found["bytes"] / (_ZARR_SHARE if side.startswith("zarr") else 1)
+        if side in (_BY_DASK, _DIRECTLY):
+            nbytes = math.prod(_IN_BLOCKS) * 4
         rate, kernels = (
             nbytes / of["seconds"] / 1e9,
             f"{of['kernels']:.0%}" if of["kernels"] else "",

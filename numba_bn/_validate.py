@@ -176,6 +176,12 @@ def like(call: str, name: str, value: object, x: Array) -> Array:
     return a
 
 
+def no_stats(call: str, name: str, value: object) -> TypeError:
+    """Return the error of what is no ChannelStats, or not yet."""
+    hint = "; compute() them first" if hasattr(value, "compute") else ""
+    return TypeError(f"{call}: {name} must be a ChannelStats, got {type(value).__name__}{hint}")
+
+
 def mask(call: str, where: object, x: Any) -> Array | None:
     """Return ``where`` broadcast to the shape of x, which is all that is asked of x."""
     if where is None:

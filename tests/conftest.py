@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 
 # two test processes share the cores: threads that spin while they wait would steal them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,6 +32,18 @@ settings.load_profile("numba_bn")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_configure(config):
+    """End the run where what NUMBA_BN_REQUIRE names is missing: its tests would be skipped."""
+    names = [name for name in os.environ.get("NUMBA_BN_REQUIRE", "").split(",") if name]
+    if "mpi" in names and not shutil.which("mpirun"):
+        raise pytest.UsageError("NUMBA_BN_REQUIRE names mpi, but there is no mpirun")
+    for name in names:
+        try:
+            importlib.import_module("mpi4py" if name == "mpi" else name)
+        except ImportError as error:
+            raise pytest.UsageError(f"NUMBA_BN_REQUIRE names {name}: {error}") from None
 
 
 def pytest_collection_modifyitems(config, items):

@@ -10,9 +10,12 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
+from numba_bn._mpi import Ranks
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -40,10 +43,12 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
         if args and type(args[0]) is np.ndarray:  # as nearly always: the rest costs a microsecond
             return function(*args, **options)
-        home = _home_of((*args, *options.values()))
+        home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
-        result: _R = importlib.import_module(home).call(function, args, options)
+        with telling(function.__name__, options.get("comm")):
+            adapter = importlib.import_module(home)
+        result: _R = adapter.call(function, args, options)
         return result
 
     return call
@@ -55,7 +60,7 @@ def _packages(kind: Any) -> frozenset[str]:
     return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
 
 
-def _home_of(values: tuple[Any, ...]) -> str | None:
+def home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
     kinds = {package for value in values for package in _packages(type(value))}  # type: ignore[arg-type]
     for package, home in _HOMES.items():
@@ -66,6 +71,11 @@ def _home_of(values: tuple[Any, ...]) -> str | None:
         if any(hasattr(kind, name) for kind in strangers):
             return home
     return None
+
+
+def telling(call: str, comm: Any) -> AbstractContextManager[Any]:
+    """Return a context whose error the ranks of ``comm`` hear of, as they wait to gather."""
+    return Ranks.of(call, comm) or nullcontext()
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> dict[str, Any]:

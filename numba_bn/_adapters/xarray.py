@@ -14,7 +14,7 @@ import xarray as xr
 
 import numba_bn
 from numba_bn import _validate as check
-from numba_bn._adapters import arguments
+from numba_bn._adapters import arguments, telling
 from numba_bn._call import Gradients
 
 Dims = tuple[Hashable, ...]
@@ -27,18 +27,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     name, given = function.__name__, arguments(function, args, options)
     if "self" in given or "x" not in given:  # a layer, or what is folded
         return function(*args, **options)  # which says what to do
-    x = given["x"]
-    if not isinstance(x, xr.DataArray):
-        kind = type(x).__name__
-        hint = "; use Dataset.map" if kind == "Dataset" else ""
-        raise TypeError(f"{name}: x must be a DataArray, got {kind}{hint}")
-    key = "axis" if "axis" in given else "channel_axis"
-    dims, given[key] = _resolved(name, key, given[key], x.dims)
-    shape = tuple(x.sizes[d] for d in dims)
-    own = tuple(dims[a] for a in check.axis_tuple(name, key, given[key], shape))
-    for n, value in given.items():
-        if isinstance(value, xr.DataArray):
-            given[n] = _data(name, n, value, x, own if n in _PARAMETERS else dims)
+    with telling(name, given.get("comm")):
+        x, dims, own = _unwrapped(name, given)
     result = getattr(numba_bn, name)(**given)
     if isinstance(result, Gradients):
         dx, dgamma, dbeta, dresidual = result
@@ -53,6 +43,23 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     y, *stats = result if isinstance(result, tuple) else (result,)
     y = _like(x, y, dims).rename(x.name).assign_attrs(x.attrs)
     return (y, *stats) if stats else y
+
+
+def _unwrapped(call: str, given: dict[str, Any]) -> tuple[xr.DataArray, Dims, Dims]:
+    """Replace DataArrays by their data; return x, the dimensions of its data, and its own ones."""
+    x = given.get("x")
+    if not isinstance(x, xr.DataArray):
+        kind = type(x).__name__
+        hint = "; use Dataset.map" if kind == "Dataset" else ""
+        raise TypeError(f"{call}: x must be a DataArray, got {kind}{hint}")
+    key = "axis" if "axis" in given else "channel_axis"
+    dims, given[key] = _resolved(call, key, given[key], x.dims)
+    shape = tuple(x.sizes[d] for d in dims)
+    own = tuple(dims[a] for a in check.axis_tuple(call, key, given[key], shape))
+    for n, value in given.items():
+        if isinstance(value, xr.DataArray):
+            given[n] = _data(call, n, value, x, own if n in _PARAMETERS else dims)
+    return x, dims, own
 
 
 def _resolved(call: str, key: str, axis: Any, dims: Dims) -> tuple[Dims, tuple[Any, ...]]:

@@ -162,7 +162,7 @@ def _parameters(
 ) -> dict[str, Array]:
     """Return mean, var and, where they are given, gamma and beta, over the channel axes."""
     if not isinstance(stats, ChannelStats):
-        raise TypeError(f"{_CALL}: stats must be a ChannelStats, got {type(stats).__name__}")
+        raise check.no_stats(_CALL, "stats", stats)
     view = batch_view(shape, tuple(range(len(shape))), axes)
     named = {"stats.mean": stats.mean, "gamma": gamma, "beta": beta}
     for name, value in named.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._adapters import home_of
 from numba_bn._arrays import Array, as_array, order_of
 from numba_bn._view import Axes
 from numba_bn.chunks.plan import Block, Chunking, lengths_of
@@ -40,6 +41,12 @@ def is_mapped(x: Any) -> bool:
 
 def source_of(call: str, name: str, value: Any) -> Source:
     """Return how an array is read in blocks."""
+    if home_of((value,)):
+        kind = type(value)
+        raise TypeError(
+            f"{call}: {name} must be an array in memory or in a file, got {kind.__name__} of "
+            f"{kind.__module__.partition('.')[0]}; batch_norm takes those, with mean and var"
+        )
     if is_mapped(value):
         return Mapped(value)
     if hasattr(value, "read_direct"):

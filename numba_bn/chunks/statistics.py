@@ -28,7 +28,7 @@ def of_iterable(
     try:
         for chunk in chunks:
             found = channel_stats(chunk, **how)
-            total = found if total is None else total + found
+            total = found if total is None else total.merge(found)
             if bar is not None:
                 bar.update(getattr(chunk, "nbytes", 0))
     finally:

@@ -216,7 +216,7 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
     if isinstance(stats, DeviceChannelStats):
         return stats.given(call, view, x.shape)
     if not isinstance(stats, ChannelStats):
-        raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
+        raise check.no_stats(call, "stats", stats)
     named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))
     m, m2, n = (check.parameter(call, name, v, view, x.shape).reshape(1, -1) for name, v in named)
     if x.size and not n.all():

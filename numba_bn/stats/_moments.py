@@ -40,7 +40,8 @@ class Moments:
             mean, lost = _two_sum(self.mean, delta * share)
             mean, low = _two_sum(mean, lost + self.low)
             m2 = self.m2 + other.m2 + delta**2 * n0 * share
-        mean, low = np.where(n0 > 0, (mean, low), (other.mean, other.low))
+        of_one = np.where(n0 > 0, (self.mean, self.low), (other.mean, other.low))
+        mean, low = np.where(both, (mean, low), of_one)
         return Moments(count, mean, np.where(np.isfinite(mean), low, 0.0), m2)
 
     def arrays(self) -> dict[str, Array]:

