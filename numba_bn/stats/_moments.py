@@ -28,18 +28,18 @@ class Moments:
         """Return self, as exact sums return theirs."""
         return self
 
+    @np.errstate(over="ignore", invalid="ignore")  # not a with: Ctrl-C at its start would keep it
     def merge(self, other: Moments) -> Moments:
         """Merge two sets by Chan's formula, with the difference of the means in full."""
         n0, n1 = self.count, other.count
         count = n0 + n1
         both = (n0 > 0) & (n1 > 0)
         share = np.divide(n1, count, out=np.zeros_like(count), where=both)
-        with np.errstate(over="ignore", invalid="ignore"):
-            apart, rest = _two_sum(other.mean, -self.mean)
-            delta = np.where(both, apart + (rest + (other.low - self.low)), 0.0)
-            mean, lost = _two_sum(self.mean, delta * share)
-            mean, low = _two_sum(mean, lost + self.low)
-            m2 = self.m2 + other.m2 + delta**2 * n0 * share
+        apart, rest = _two_sum(other.mean, -self.mean)
+        delta = np.where(both, apart + (rest + (other.low - self.low)), 0.0)
+        mean, lost = _two_sum(self.mean, delta * share)
+        mean, low = _two_sum(mean, lost + self.low)
+        m2 = self.m2 + other.m2 + delta**2 * n0 * share
         of_one = np.where(n0 > 0, (self.mean, self.low), (other.mean, other.low))
         mean, low = np.where(both, (mean, low), of_one)
         return Moments(count, mean, np.where(np.isfinite(mean), low, 0.0), m2)

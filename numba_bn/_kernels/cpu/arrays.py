@@ -41,9 +41,13 @@ def columns_of(plan: Plan) -> tuple[int, ...]:
 def per_value(p: Array, plan: Plan, x5: Array, y5: Array) -> Array:
     """(channels,) → (groups · length,), as the arithmetic in which y is made of x holds them."""
     if y5.itemsize <= 4 and (x5.itemsize <= 2 or x5.dtype == np.float32):
-        with np.errstate(over="ignore"):
-            p = p.astype(np.float32)
+        p = _single(p)
     return p if plan.inner == 1 else np.repeat(p, plan.inner)
+
+
+@np.errstate(over="ignore")  # not a with: Ctrl-C at its start would keep it
+def _single(p: Array) -> Array:
+    return p.astype(np.float32)
 
 
 def rstd_of(var: Array, eps: float) -> Array:
