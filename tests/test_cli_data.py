@@ -168,6 +168,40 @@ def test_normalize(source, target, checkpoint):
     assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
 
 
+def test_the_checkpoint_of_another_job(capsys):
+    zarr_array("x.zarr")
+    assert _cli.main(["stats", "x.zarr", "-o", "stats.npz", "--checkpoint", "job.npz"]) == 0
+    capsys.readouterr()
+    command = ["normalize", "x.zarr", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+    assert _cli.main(command) == 1
+    text = (
+        "normalize_chunks: checkpoint job.npz is of another job, with call channel_stats, not "
+        "normalize_chunks; remove it to begin anew"
+    )
+    assert capsys.readouterr() == ("", f"numba-bn: {text}\n")
+    assert not os.path.exists("y.npy")
+
+
+def test_a_file_that_is_no_checkpoint(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "stats.npz"]
+    assert _cli.main(command) == 1
+    text = "numba-bn: normalize_chunks: stats.npz is not a checkpoint ("
+    assert capsys.readouterr().err.startswith(text)
+
+
+def test_a_target_that_is_gone(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+    assert _cli.main(command) == 0
+    os.unlink("y.npy")
+    assert _cli.main(command) == 1
+    text = "y.npy is not there, and checkpoint job.npz says it was begun; remove it to begin anew"
+    assert capsys.readouterr().err == f"numba-bn: {text}\n"
+
+
 def test_a_dataset_needs_a_name(capsys):
     np.save("x.npy", X)
     STATS.save("stats.npz")

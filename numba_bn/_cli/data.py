@@ -27,7 +27,7 @@ def add_stats(commands: Any) -> None:
         "stats",
         "print the count, mean and standard deviation of each channel, and save them",
         "  numba-bn stats images.npy --channel-axis -1 -o stats.npz\n"
-        "  numba-bn stats 'runs/*.h5:/images' --checkpoint job.npz -o stats.npz\n"
+        "  numba-bn stats 'runs/*.h5:/images' --checkpoint stats-job.npz -o stats.npz\n"
         "  numba-bn stats cube.zarr --channel-axis 0 --plot stats.png\n"
         "  numba-bn stats cube.raw --dtype uint16 --shape 200,512,512 --channel-axis 0 --json",
     )
@@ -87,7 +87,7 @@ def add_normalize(commands: Any) -> None:
         "normalize each channel by saved statistics, into a new file",
         "  numba-bn normalize images.npy normalized.npy --channel-axis -1 --stats stats.npz\n"
         "  numba-bn normalize cube.zarr out.zarr --channel-axis 0 --stats stats.npz "
-        "--checkpoint job.npz\n"
+        "--checkpoint normalize-job.npz\n"
         "  numba-bn normalize data.h5:/x out.h5:/x --stats stats.npz",
     )
     parser.add_argument("source", metavar="SOURCE", help="as for stats")
@@ -102,15 +102,17 @@ def add_normalize(commands: Any) -> None:
 
 def _normalize(arguments: argparse.Namespace) -> None:
     from numba_bn._arrays import result_dtype
+    from numba_bn.chunks.checkpoint import Checkpoint
     from numba_bn.chunks.normalizing import normalize_chunks
     from numba_bn.stats import ChannelStats
 
     stats = ChannelStats.load(arguments.stats)
     (name,) = expanded([arguments.source])
-    again = arguments.checkpoint is not None and os.path.exists(arguments.checkpoint)
+    kept = arguments.checkpoint
+    again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:
         dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
-        with created(arguments.target, x, dtype, again, arguments.checkpoint) as y:
+        with created(arguments.target, x, dtype, again, kept) as y:
             normalize_chunks(
                 x,
                 y,
@@ -118,7 +120,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
                 channel_axis=arguments.channel_axis,
                 eps=arguments.eps,
                 progress=arguments.progress,
-                checkpoint=arguments.checkpoint,
+                checkpoint=kept,
             )
 
 
