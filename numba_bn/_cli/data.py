@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +54,7 @@ def _stats(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         _check_folder("--plot", arguments.plot)
         plot.check(arguments.plot)
-    total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
+    total = _merged(names, (_of_source(n, x, names, arguments) for n, x in enumerate(names)))
     _save(total, arguments)
     if arguments.plot:
         plot.draw(total).savefig(arguments.plot)
@@ -107,7 +105,9 @@ def _normalize(arguments: argparse.Namespace) -> None:
     from numba_bn.stats import ChannelStats
 
     stats = ChannelStats.load(arguments.stats)
-    (name,) = expanded([arguments.source])
+    name, *more = expanded([arguments.source])
+    if more:
+        raise ValueError(f"SOURCE must be a single array, got {', '.join([name, *more])}")
     kept = arguments.checkpoint
     again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:
@@ -142,9 +142,21 @@ def _merge(arguments: argparse.Namespace) -> None:
 
     names = expanded(arguments.files, arguments.output)
     _check_folder("--output", arguments.output)
-    total = reduce(add, map(ChannelStats.load, names))
+    total = _merged(names, map(ChannelStats.load, names))
     _save(total, arguments)
     _show(total, arguments)
+
+
+def _merged(names: Sequence[str], parts: Iterable[ChannelStats]) -> ChannelStats:
+    """Return the statistics of all parts; an error says which does not fit."""
+    named = zip(names, parts, strict=True)
+    _, total = next(named)
+    for name, part in named:
+        try:
+            total += part
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return total
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
