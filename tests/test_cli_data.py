@@ -144,6 +144,23 @@ def test_json_is_for_programs(capsys):
     assert json.loads(capsys.readouterr().out)["count"] == [2, 1]
 
 
+@pytest.mark.parametrize("axes", ["-2,-1", "1,-1", "-2,2"])
+def test_channel_axes_from_the_end(axes):
+    np.save("x.npy", X)
+    assert _cli.main(["stats", "x.npy", "--channel-axis", axes, "-o", "s.npz"]) == 0
+    assert nbn.ChannelStats.load("s.npz").count.shape == (4, 25)
+
+
+@pytest.mark.parametrize("option", ["--channel-axis", "--shape"])
+@pytest.mark.parametrize("value", ["a", "1,", "1.5"])
+def test_integers_that_are_none(option, value, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _cli.main(["stats", "x.npy", option, value])
+    assert caught.value.code == 2
+    text = f"error: argument {option}: expected integers, as in 1,-1, got {value!r}\n"
+    assert capsys.readouterr().err.endswith(text)
+
+
 def test_several_channel_axes(capsys):
     np.save("x.npy", X)
     assert _cli.main(["stats", "x.npy", "--channel-axis", "1,-1"]) == 0
@@ -166,6 +183,40 @@ def test_normalize(source, target, checkpoint):
         expected = nbn.batch_norm(X, mean=STATS.mean, var=STATS.var(), eps=0.5)
         np.testing.assert_array_equal(y[...], expected)
     assert _cli.main(command) == (0 if checkpoint else 1)  # it is there already
+
+
+def test_the_checkpoint_of_another_job(capsys):
+    zarr_array("x.zarr")
+    assert _cli.main(["stats", "x.zarr", "-o", "stats.npz", "--checkpoint", "job.npz"]) == 0
+    capsys.readouterr()
+    command = ["normalize", "x.zarr", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+    assert _cli.main(command) == 1
+    text = (
+        "normalize_chunks: checkpoint job.npz is of another job, with call channel_stats, not "
+        "normalize_chunks; remove it to begin anew"
+    )
+    assert capsys.readouterr() == ("", f"numba-bn: {text}\n")
+    assert not os.path.exists("y.npy")
+
+
+def test_a_file_that_is_no_checkpoint(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "stats.npz"]
+    assert _cli.main(command) == 1
+    text = "numba-bn: normalize_chunks: stats.npz is not a checkpoint ("
+    assert capsys.readouterr().err.startswith(text)
+
+
+def test_a_target_that_is_gone(capsys):
+    np.save("x.npy", X)
+    STATS.save("stats.npz")
+    command = ["normalize", "x.npy", "y.npy", "--stats", "stats.npz", "--checkpoint", "job.npz"]
+    assert _cli.main(command) == 0
+    os.unlink("y.npy")
+    assert _cli.main(command) == 1
+    text = "y.npy is not there, and checkpoint job.npz says it was begun; remove it to begin anew"
+    assert capsys.readouterr().err == f"numba-bn: {text}\n"
 
 
 def test_a_dataset_needs_a_name(capsys):
@@ -266,7 +317,15 @@ def test_a_picture():
         ("stats two.h5", "two.h5 needs the name of an array in it, as in two.h5:name; it has a, c"),
         ("stats two.h5:/a", "two.h5 needs the name of an array in it"),
         ("stats group.zarr", "group.zarr needs the name of an array in it"),
-        ("stats x.npy two.npz:b", "ChannelStats.merge: other must have channels of shape (4,)"),
+        (
+            "stats x.npy two.npz:b",
+            "two.npz:b: ChannelStats.merge: other must have channels of shape (4,)",
+        ),
+        ("merge s.npz t.npz", "t.npz: ChannelStats.merge: other must have channels of shape (4,)"),
+        (
+            "normalize x.np? y.npy --stats s.npz",
+            "SOURCE must be a single array, got x.npy, x.npz",
+        ),
         ("merge x.npy", "ChannelStats.load: x.npy is not a file of ChannelStats"),
         ("normalize x.npy y.txt --stats s.npz", "y.txt must end in .npy or .zarr, or be file.h5:"),
         ("normalize x.npy x.npy --stats s.npz", "x.npy is there already; remove it, or give the"),
@@ -278,6 +337,7 @@ def test_errors_are_on_stderr_without_a_traceback(command, text, capsys):
     for make in MAKE.values():
         make()
     STATS.save("s.npz")
+    nbn.channel_stats(X, channel_axis=2).save("t.npz")
     with open("x.txt", "w") as file:
         file.write("text.\n")
     assert _cli.main(command.split()) == 1

@@ -35,7 +35,7 @@ def test_python_prints_what_its_comments_say(tmp_path, monkeypatch):
     expected = [comment for block in PYTHON for comment in re.findall(r"  # (.*)", block)]
     assert len(expected) == len(PYTHON)
     assert printed.getvalue().splitlines() == expected
-    written = ["images.npy", "job.npz", "normalized.npy", "state.npz", "statistics.npz"]
+    written = ["images.npy", "normalized.npy", "state.npz", "statistics.npz", "stats-job.npz"]
     assert sorted(os.listdir()) == written
 
 

@@ -79,18 +79,18 @@ def created(
     if path.endswith((".h5", ".hdf5")):
         if not inner:
             raise ValueError(f"TARGET must name a dataset, as in {path}:/name, got {name}")
-        _check_new(there and again, name, again)
+        _check_new(there and again, name, again, checkpoint)
         h5py = _library("h5py", "hdf5")
         with _undone(_remove, path, there, checkpoint), h5py.File(path, "a") as file:
             there = inner in file
-            _check_new(there, name, again)
+            _check_new(there, name, again, checkpoint)
             if chunks:  # HDF5 has none that are larger than the array, and none of nothing
                 chunks = tuple(map(min, chunks, shape)) if all(shape) else None
             y = file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
             with _undone(file.pop, inner, there, checkpoint):
                 yield y
     elif path.endswith(".npy"):
-        _check_new(there, name, again)
+        _check_new(there, name, again, checkpoint)
         with _undone(_remove, path, there, checkpoint):
             yield (
                 np.load(path, mmap_mode="r+")
@@ -99,7 +99,7 @@ def created(
             )
     elif path.endswith(".zarr"):
         zarr = _library("zarr", "zarr")
-        _check_new(there, name, again)
+        _check_new(there, name, again, checkpoint)
         with _undone(_remove, path, there, checkpoint):
             yield (
                 zarr.open_array(path, mode="r+")
@@ -189,14 +189,17 @@ def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
     return np.memmap(path, kind, "r", shape=shape)
 
 
-def _check_new(there: bool, name: str, again: bool) -> None:
+def _check_new(there: bool, name: str, again: bool, checkpoint: str | None) -> None:
     """Raise unless an array is there to go on with, or is not there."""
     if there and not again:
         raise FileExistsError(
             f"{name} is there already; remove it, or give the --checkpoint of the job that made it"
         )
     if again and not there:
-        raise FileNotFoundError(f"{name} is not there, and the checkpoint says it was begun")
+        raise FileNotFoundError(
+            f"{name} is not there, and checkpoint {checkpoint} says it was begun; remove it to "
+            "begin anew"
+        )
 
 
 def _library(name: str, extra: str) -> Any:

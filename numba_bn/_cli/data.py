@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +25,7 @@ def add_stats(commands: Any) -> None:
         "stats",
         "print the count, mean and standard deviation of each channel, and save them",
         "  numba-bn stats images.npy --channel-axis -1 -o stats.npz\n"
-        "  numba-bn stats 'runs/*.h5:/images' --checkpoint job.npz -o stats.npz\n"
+        "  numba-bn stats 'runs/*.h5:/images' --checkpoint stats-job.npz -o stats.npz\n"
         "  numba-bn stats cube.zarr --channel-axis 0 --plot stats.png\n"
         "  numba-bn stats cube.raw --dtype uint16 --shape 200,512,512 --channel-axis 0 --json",
     )
@@ -56,7 +54,7 @@ def _stats(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         _check_folder("--plot", arguments.plot)
         plot.check(arguments.plot)
-    total = reduce(add, (_of_source(n, name, names, arguments) for n, name in enumerate(names)))
+    total = _merged(names, (_of_source(n, x, names, arguments) for n, x in enumerate(names)))
     _save(total, arguments)
     if arguments.plot:
         plot.draw(total).savefig(arguments.plot)
@@ -87,7 +85,7 @@ def add_normalize(commands: Any) -> None:
         "normalize each channel by saved statistics, into a new file",
         "  numba-bn normalize images.npy normalized.npy --channel-axis -1 --stats stats.npz\n"
         "  numba-bn normalize cube.zarr out.zarr --channel-axis 0 --stats stats.npz "
-        "--checkpoint job.npz\n"
+        "--checkpoint normalize-job.npz\n"
         "  numba-bn normalize data.h5:/x out.h5:/x --stats stats.npz",
     )
     parser.add_argument("source", metavar="SOURCE", help="as for stats")
@@ -102,15 +100,19 @@ def add_normalize(commands: Any) -> None:
 
 def _normalize(arguments: argparse.Namespace) -> None:
     from numba_bn._arrays import result_dtype
+    from numba_bn.chunks.checkpoint import Checkpoint
     from numba_bn.chunks.normalizing import normalize_chunks
     from numba_bn.stats import ChannelStats
 
     stats = ChannelStats.load(arguments.stats)
-    (name,) = expanded([arguments.source])
-    again = arguments.checkpoint is not None and os.path.exists(arguments.checkpoint)
+    name, *more = expanded([arguments.source])
+    if more:
+        raise ValueError(f"SOURCE must be a single array, got {', '.join([name, *more])}")
+    kept = arguments.checkpoint
+    again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:
         dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
-        with created(arguments.target, x, dtype, again, arguments.checkpoint) as y:
+        with created(arguments.target, x, dtype, again, kept) as y:
             normalize_chunks(
                 x,
                 y,
@@ -118,7 +120,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
                 channel_axis=arguments.channel_axis,
                 eps=arguments.eps,
                 progress=arguments.progress,
-                checkpoint=arguments.checkpoint,
+                checkpoint=kept,
             )
 
 
@@ -140,9 +142,21 @@ def _merge(arguments: argparse.Namespace) -> None:
 
     names = expanded(arguments.files, arguments.output)
     _check_folder("--output", arguments.output)
-    total = reduce(add, map(ChannelStats.load, names))
+    total = _merged(names, map(ChannelStats.load, names))
     _save(total, arguments)
     _show(total, arguments)
+
+
+def _merged(names: Sequence[str], parts: Iterable[ChannelStats]) -> ChannelStats:
+    """Return the statistics of all parts; an error says which does not fit."""
+    named = zip(names, parts, strict=True)
+    _, total = next(named)
+    for name, part in named:
+        try:
+            total += part
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return total
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 
@@ -29,6 +30,8 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add how data is read, and how a job goes on."""
+    # what takes -1 for a value and no option is to take -2,-1 for one too
+    parser._negative_number_matcher = re.compile(r"-\d+(,-?\d+)*$|-\d*\.\d+$")
     parser.add_argument(
         "--channel-axis",
         type=_integers,
@@ -48,4 +51,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def _integers(text: str) -> tuple[int, ...]:
     """Return the integers in a list with commas."""
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        text = f"expected integers, as in 1,-1, got {text!r}"
+        raise argparse.ArgumentTypeError(text) from error

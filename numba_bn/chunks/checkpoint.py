@@ -43,14 +43,28 @@ class Checkpoint:
                 job, state = self._read(handle)
         except FileNotFoundError:
             return State(0, {})
-        for key in [*self._job, *job]:
+        self._compare([*self._job, *job], job)
+        return state
+
+    def begun(self) -> bool:
+        """Tell whether there is a file; raise if it is of another call."""
+        try:
+            with open(self._path, "rb") as handle:
+                job, _ = self._read(handle)
+        except FileNotFoundError:
+            return False
+        self._compare(["call"], job)
+        return True
+
+    def _compare(self, keys: list[str], job: Mapping[str, Any]) -> None:
+        """Raise if what a file is of differs."""
+        for key in keys:
             mine, theirs = self._job.get(key), job.get(key)
             if mine != theirs:
                 raise ValueError(
                     f"{self._call}: checkpoint {self._path} is of another job, with {key} "
                     f"{theirs}, not {mine}; remove it to begin anew"
                 )
-        return state
 
     def _read(self, handle: BinaryIO) -> tuple[dict[str, Any], State]:
         """Return the job and its state; nothing in the file is executed."""
