@@ -124,5 +124,5 @@ def test_rows_stay_whole(layout, axes):
 @pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved"])
 def test_a_new_array_has_the_order_of_the_view(layout):
     x = LAYOUTS[layout](np.zeros(FIRST, np.float32))
-    made = empty_like_view(x.shape, x.dtype, batch_view(x.shape, order_of(x), (1,)))
+    made = empty_like_view(x, x.dtype, batch_view(x.shape, order_of(x), (1,)))
     assert (made.shape, made.strides, made.dtype) == (x.shape, x.strides, x.dtype)
