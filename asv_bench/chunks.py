@@ -3,7 +3,7 @@
 Each side runs in processes of its own, in turn; what counts are the medians of the rounds::
 
     python asv_bench/chunks.py
-    python asv_bench/chunks.py --gb 0.2 --rounds 1 --into /tmp/found
+    python asv_bench/chunks.py --gb 0.2 --rounds 1 --into found
 
 Writes chunks.json and chunks.md, by default into docs/.
 """

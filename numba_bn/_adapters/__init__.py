@@ -37,11 +37,13 @@ _PROTOCOLS = {
 
 
 def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let a public function on NumPy arrays take those of other libraries."""
+    """Let a public function on NumPy arrays, or a method, take those of other libraries."""
+    first = int(function.__code__.co_varnames[:1] == ("self",))
 
     @functools.wraps(function)
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
-        if args and type(args[0]) is np.ndarray:  # as nearly always: the rest costs a microsecond
+        # as nearly always: the rest costs microseconds
+        if len(args) > first and type(args[first]) is np.ndarray:
             return function(*args, **options)
         home = home_of((*args, *options.values()))
         if home is None:
