@@ -88,6 +88,22 @@ def rectify(v: Any, relu_too: bool) -> Any:
 
 
 @inline
+def first_part(lead: int, joined: bool) -> Any:
+    """``lead`` values before whole lines → how many of their line came before, a mask of them."""
+    back = 16 - lead if joined else 0
+    return back, (outside(head(back)) if joined else head(lead))
+
+
+@inline
+def put_first(y: Any, i: int, v: Any, part: Any, back: int, carry: Any) -> None:
+    """Such a part v → y; the line is whole if ``back`` values of it were carried here."""
+    if back > 0:
+        store(y, i, select(head(back), carry, v), True)
+    else:
+        store_if(y, i, v, part)
+
+
+@inline
 def put_down(y: Any, i: int, carry: Any) -> None:
     """What is carried of the line that y[i] lies in → y, for those who write it otherwise."""
     back = (16 - before_aligned(y, i)) % 16
@@ -126,13 +142,9 @@ def run_apply(
     end = i + n
     lead = min(before_aligned(y, i), n) if stream else 0
     if lead > 0:
-        back = 16 - lead if joined else 0
-        part = outside(head(back)) if joined else head(lead)
+        back, part = first_part(lead, joined)
         v = _applied(x, residual, i - back, part, m, a, b, relu_too)
-        if joined:
-            store(y, i - back, select(head(back), carry, v), True)
-        else:
-            store_if(y, i, v, part)
+        put_first(y, i - back, v, part, back, carry)
         i += lead
     while i + 16 <= end:
         prefetch(x, i + ahead)
@@ -248,13 +260,9 @@ def run_input_gradient(
     end = i + n
     lead = min(before_aligned(dx, i), n) if stream else 0
     if lead > 0:
-        back = 16 - lead if joined else 0
-        part = outside(head(back)) if joined else head(lead)
+        back, part = first_part(lead, joined)
         v = _gradient(dy, x, where, i - back, part, m, a, b, c)
-        if joined:
-            store(dx, i - back, select(head(back), carry, v), True)
-        else:
-            store_if(dx, i, v, part)
+        put_first(dx, i - back, v, part, back, carry)
         i += lead
     while i + 16 <= end:
         prefetch(x, i + ahead)

@@ -14,11 +14,11 @@ from numba_bn._kernels.cpu.lanes import (
     fma,
     head,
     mul,
-    outside,
     select,
     sub,
     widened,
 )
+from numba_bn._kernels.cpu.loops import first_part, put_first
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
@@ -61,12 +61,10 @@ def row_apply(
     """
     end = i + n
     lead = min(before_aligned(y, i), n) if stream else 0
-    if lead > 0 and joined:
-        back = 16 - lead
-        v = _applied(x, i - back, outside(head(back)), m, r, z, gamma, beta, j - back)
-        store(y, i - back, select(head(back), carry, v), True)
-    elif lead > 0:
-        store_if(y, i, _applied(x, i, head(lead), m, r, z, gamma, beta, j), head(lead))
+    if lead > 0:
+        back, part = first_part(lead, joined)
+        v = _applied(x, i - back, part, m, r, z, gamma, beta, j - back)
+        put_first(y, i - back, v, part, back, carry)
     i += lead
     j += lead
     while i + 16 <= end:
@@ -152,13 +150,9 @@ def rows_input_gradient(
     for k in range(rows if stream else 0):
         at, own = i + k * n, k * TERMS
         if lead > 0:
-            back = 16 - lead if joined or k > 0 else 0
-            part = outside(head(back)) if back > 0 else head(lead)
+            back, part = first_part(lead, joined or k > 0)
             v = _part_gradient(dy, x, gamma, sums, at - back, j - back, part, terms, own)
-            if back > 0:
-                store(dx, at - back, select(head(back), carry, v), True)
-            else:
-                store_if(dx, at, v, part)
+            put_first(dx, at - back, v, part, back, carry)
         if last > 0:
             part, end = head(last), n - last
             carry = _part_gradient(dy, x, gamma, sums, at + end, j + end, part, terms, own)
