@@ -24,7 +24,7 @@ def bench(request, monkeypatch):
     memory = GlobalMemory(1 << 24)
     standing = StandIn(memory, getattr(request, "param", False))
     monkeypatch.setattr(driver, "driver", lambda: standing)
-    monkeypatch.setattr(launch, "_workspaces", {})
+    monkeypatch.setattr(launch, "_queues", {})
     backend.prepared.cache_clear()
     yield Bench(fake_cupy.install(monkeypatch, memory), standing, memory)
     backend.prepared.cache_clear()
