@@ -7,6 +7,7 @@ import pytest
 from ptx_memory import GlobalMemory
 from stand_in import StandIn
 
+from numba_bn._adapters.cuda import replay
 from numba_bn._kernels.cuda import backend, driver, launch
 
 
@@ -25,6 +26,7 @@ def bench(request, monkeypatch):
     standing = StandIn(memory, getattr(request, "param", False))
     monkeypatch.setattr(driver, "driver", lambda: standing)
     monkeypatch.setattr(launch, "_queues", {})
+    monkeypatch.setattr(replay, "_programs", {})
     backend.prepared.cache_clear()
     yield Bench(fake_cupy.install(monkeypatch, memory), standing, memory)
     backend.prepared.cache_clear()

@@ -45,7 +45,7 @@ class _Queue:
         self.lock = threading.Lock()
         self.stream = driver.driver().stream(stream)
         words = np.zeros(_WORDS, np.int64)
-        self.arguments = memoryview(words)
+        self.arguments = words.data
         """The driver copies them at each launch."""
         self._addresses = words.ctypes.data + words.itemsize * np.arange(_WORDS)
         self.parameters = self._addresses.ctypes.data
@@ -84,7 +84,7 @@ def _packed(how: Any, step: Step) -> _Launch:
         else:
             kind = np.float64 if isinstance(argument, float) else np.int64
             words.view(kind)[i] = argument
-    return _Launch(how, memoryview(words), tuple(places))
+    return _Launch(how, words.data, tuple(places))
 
 
 def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
