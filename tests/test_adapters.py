@@ -29,7 +29,10 @@ def calls(monkeypatch):
     home.call = lambda function, args, options: seen.append((function, args, options)) or "result"
     monkeypatch.setitem(sys.modules, home.__name__, home)
     monkeypatch.setattr(_adapters, "_HOMES", {"theirs": home.__name__})
-    return seen
+    monkeypatch.setattr(_adapters, "_loaded", {})
+    _adapters._home_of.cache_clear()
+    yield seen
+    _adapters._home_of.cache_clear()
 
 
 @pytest.mark.parametrize("kind", [Theirs, Derived])

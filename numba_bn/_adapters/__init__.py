@@ -48,15 +48,23 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
         home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
-        with telling(function.__name__, options.get("comm")):
-            adapter = importlib.import_module(home)
+        adapter = _loaded.get(home) or _load(home, function.__name__, options.get("comm"))
         result: _R = adapter.call(function, args, options)
         return result
 
     return call
 
 
-@functools.lru_cache(maxsize=256)
+_loaded: dict[str, Any] = {}
+
+
+def _load(home: str, call: str, comm: Any) -> Any:
+    """Import an adapter for a call."""
+    with telling(call, comm):
+        _loaded[home] = importlib.import_module(home)
+    return _loaded[home]
+
+
 def _packages(kind: Any) -> frozenset[str]:
     """Return the packages that a class and its bases come from."""
     return frozenset(base.__module__.partition(".")[0] for base in kind.__mro__)
@@ -64,11 +72,16 @@ def _packages(kind: Any) -> frozenset[str]:
 
 def home_of(values: tuple[Any, ...]) -> str | None:
     """Return the adapter for the outermost kind among ``values``, or None."""
-    kinds = {package for value in values for package in _packages(type(value))}  # type: ignore[arg-type]
+    return _home_of(*map(type, values))
+
+
+@functools.lru_cache(maxsize=1024)
+def _home_of(*kinds: Any) -> str | None:
+    packages = frozenset().union(*map(_packages, kinds))
     for package, home in _HOMES.items():
-        if package in kinds:
+        if package in packages:
             return home
-    strangers = [type(value) for value in values if not isinstance(value, np.ndarray | np.generic)]
+    strangers = [kind for kind in kinds if not issubclass(kind, np.ndarray | np.generic)]
     for name, home in _PROTOCOLS.items():
         if any(hasattr(kind, name) for kind in strangers):
             return home

@@ -44,14 +44,18 @@ def named(
     """Return the arguments of a call by name; one that Python would refuse is refused by it."""
     names = _names(function)
     given = dict(zip(names, args, strict=False))
-    if len(args) > len(names) or given.keys() & options.keys():
+    if len(args) > len(names) or not given.keys().isdisjoint(options):
         function(*args, **options)
-    return {**given, **options}
+    given.update(options)
+    return given
 
 
 def leading(given: Mapping[str, Any]) -> Any:
     """Return the array that the others of a call must match."""
-    return next((given[name] for name in _LEADS if name in given), None)
+    for name in _LEADS:
+        if name in given:
+            return given[name]
+    return None
 
 
 def title(function: Callable[..., Any], given: Mapping[str, Any]) -> str:

@@ -39,6 +39,11 @@ class DeviceChannelStats:
         """Their sum of squared deviations from the mean."""
         return self._row(M2).owner
 
+    @property
+    def ordinal(self) -> int:
+        """Number of the device that they are on."""
+        return self._moments.rows.ordinal
+
     def _row(self, which: int) -> DeviceArray:
         row, view = self._moments.rows.row(which), self._view
         return row if len(view.channels) == 1 else row.per_channel(view)
@@ -63,8 +68,7 @@ class DeviceChannelStats:
         return ChannelStats._of([host[i : i + 1] for i in (COUNT, MEAN, LOW, M2)], self._view)
 
     def __repr__(self) -> str:
-        rows = self._moments.rows
-        return f"DeviceChannelStats(channels={self._view.channels}, device='cuda:{rows.ordinal}')"
+        return f"DeviceChannelStats(channels={self._view.channels}, device='cuda:{self.ordinal}')"
 
 
 def is_on_device(value: Any) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from ptx_memory import GlobalMemory
 from stand_in import StandIn
 
+from numba_bn._adapters.cuda import replay
 from numba_bn._kernels.cuda import backend, driver, launch
 
 
@@ -24,7 +25,8 @@ def bench(request, monkeypatch):
     memory = GlobalMemory(1 << 24)
     standing = StandIn(memory, getattr(request, "param", False))
     monkeypatch.setattr(driver, "driver", lambda: standing)
-    monkeypatch.setattr(launch, "_workspaces", {})
+    monkeypatch.setattr(launch, "_queues", {})
+    monkeypatch.setattr(replay, "_programs", {})
     backend.prepared.cache_clear()
     yield Bench(fake_cupy.install(monkeypatch, memory), standing, memory)
     backend.prepared.cache_clear()

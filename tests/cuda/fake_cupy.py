@@ -3,7 +3,7 @@
 It has what the library asks of CuPy, and no more.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,7 @@ class ndarray:  # noqa: N801  # CuPy's own name
         self.view, self.device = view, SimpleNamespace(id=device)
         self.shape, self.strides, self.dtype = view.shape, view.strides, view.dtype
         begin = view.__array_interface__["data"][0] - self.memory.bytes.ctypes.data
-        self.data = SimpleNamespace(ptr=begin + self.memory.BASE)
+        self.data = SimpleNamespace(ptr=begin + self.memory.BASE, device_id=device)
 
     @property
     def __cuda_array_interface__(self) -> Any:
@@ -89,9 +89,15 @@ def install(monkeypatch: Any, memory: GlobalMemory) -> ModuleType:
         dense = a.view.flags.c_contiguous
         return a if dense else array(np.ascontiguousarray(a.view), a.device.id)
 
+    @contextmanager
+    def on(ordinal: int) -> Any:
+        before, current.device = current.device, ordinal
+        yield
+        current.device = before
+
     cupy.cuda = SimpleNamespace(
         handle=STREAM,
-        Device=lambda ordinal: setattr(current, "device", ordinal) or nullcontext(),
+        Device=on,
         get_current_stream=lambda ordinal: SimpleNamespace(ptr=cupy.cuda.handle),
     )
     cupy.ndarray, cupy.asnumpy = ndarray, lambda a: a.view.copy("K")

@@ -3,6 +3,7 @@
 No tests.
 """
 
+from ctypes import c_double, c_int64
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -54,11 +55,8 @@ class StandIn:
     def traits(self, ordinal: int) -> Traits:
         return TRAITS
 
-    def kernel(self, ordinal: int, kernel: Kernel, variant: Variant) -> Any:
-        self.notes.append(("kernel", ordinal, kernel.label(variant)))
-        return kernel, variant
-
-    def config(self, step: Step) -> Step:
+    def how(self, ordinal: int, step: Step) -> Step:
+        self.notes.append(("kernel", ordinal, step.kernel.label(step.variant)))
         return step
 
     def stream(self, handle: int) -> int:
@@ -74,9 +72,21 @@ class StandIn:
     def wait(self, stream: int, other: int) -> None:
         self.notes.append(("wait", stream, other))
 
-    def launch(self, stream: int, step: Step, loaded: Any, *arguments: int | float) -> None:
-        kernel, variant = loaded
-        label = kernel.label(variant)
+    def launch(self, step: Step, stream: int, parameters: int) -> None:
+        arguments = tuple(read(parameters + 8 * i, kind) for i, kind in enumerate(kinds(step)))
+        label = step.kernel.label(step.variant)
         self.launched.append(Launched(stream, label, step.grid, step.block, arguments))
         if self.runs:
-            run(program(kernel, variant), self.memory, Launch(step.grid, step.block, arguments))
+            code = program(step.kernel, step.variant)
+            run(code, self.memory, Launch(step.grid, step.block, arguments))
+
+
+def kinds(step: Step) -> list[Any]:
+    """Return how a kernel reads its arguments."""
+    return [c_double if isinstance(a, float) else c_int64 for a in step.arguments]
+
+
+def read(place: int, kind: Any) -> int | float:
+    """Return the argument whose address is there, as a driver reads it."""
+    value: int | float = kind.from_address(c_int64.from_address(place).value).value
+    return value

@@ -38,6 +38,17 @@ def test_forward_and_backward_are_the_textbooks(bench, case):
         assert_near(dbeta, want.dbeta)
 
 
+@pytest.mark.parametrize("case", quickly([SMALL[0], SMALL[8]], *SMALL), ids=name)
+def test_a_call_made_again_is_right_of_other_arrays(bench, case):
+    for seed in range(2):
+        d = data(case, np.float32, seed=seed)
+        theirs = on_device(d, bench.cupy)
+        assert_near(forward(case, theirs).view, oracle.forward(case, d))
+        got, want = backward(case, theirs), oracle.backward(case, d)
+        assert_near(got.dx.view, want.dx)
+        assert_near(got.dgamma.view, want.dgamma)
+
+
 def test_a_mask_a_residual_and_a_relu(bench):
     case = SMALL[0]
     d, mask = data(case, np.float32), some_mask(case)

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
+from numba_bn._adapters.cuda import replay
 from numba_bn._arrays import as_array
 from numba_bn._device import DeviceArray, Library
 from numba_bn._kernels.cuda import driver
+from numba_bn.stats.device import DeviceChannelStats
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
 _ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
+
+_ON_DEVICE = frozenset((DeviceArray, DeviceChannelStats))
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -29,11 +33,11 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
         return function(*args, **options)  # which says what to do
     driver.driver()  # or what to install
     first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
-    inside = {
-        name: first if value is lead else _inside(library, what, name, value, first, lead)
-        for name, value in given.items()
-    }
+    inside = _inside(library, what, given, first, lead)
     _wait(library, first, inside)
+    program, arrays = replay.program(function, first, inside)
+    if program is not None:
+        return program.run(first, arrays, given.get("out"))
     out = inside.get("out")
 
     def theirs(item: Any) -> Any:
@@ -73,21 +77,35 @@ def _refuse_lead(call: str, given: Mapping[str, Any], lead: Any) -> None:
 
 
 def _inside(
-    library: Library, call: str, name: str, value: Any, first: DeviceArray, lead: Any
-) -> Any:
-    """Return an argument as the calls see it; NumPy's arrays and lists go to the device."""
-    if isinstance(value, DeviceArray):
-        return value
-    if library_of(value) is library:
-        array = library.seen(call, name, value)
-        if array.ordinal != first.ordinal:
+    library: Any, call: str, given: Mapping[str, Any], first: DeviceArray, lead: Any
+) -> dict[str, Any]:
+    """Return the arguments as the calls see them; NumPy's arrays and lists go to the device."""
+    kind, inside = type(lead), {}
+    for name, value in given.items():
+        if value is lead:
+            inside[name] = first
+            continue
+        if type(value) is kind and library.owns(value):  # as nearly always
+            seen = library.seen(call, name, value)
+        else:
+            seen = _seen(library, call, name, value, first, lead)
+        if type(seen) in _ON_DEVICE and seen.ordinal != first.ordinal:
             raise TypeError(
                 f"{call}: all arrays must be on one device, got x on cuda:{first.ordinal} and "
-                f"{name} on cuda:{array.ordinal}"
+                f"{name} on cuda:{seen.ordinal}"
             )
-        return array
+        inside[name] = seen
+    return inside
+
+
+def _seen(library: Any, call: str, name: str, value: Any, first: DeviceArray, lead: Any) -> Any:
+    """Return an argument that need not be an array of x's library."""
+    if value is None or isinstance(value, DeviceArray):
+        return value
+    if library_of(value) is library:
+        return library.seen(call, name, value)
     refuse_mixed(call, name, value, lead)
-    if name not in _ARRAYS or value is None:
+    if name not in _ARRAYS:
         return value
     host = as_array(call, name, value)
     if host.dtype.kind == "O":  # is refused as NumPy's is

@@ -22,8 +22,10 @@ def owns(value: Any) -> bool:
 
 def seen(call: str, name: str, value: Any) -> DeviceArray:
     """Return an array as the calls see it."""
+    data = value.data
+    # data.device_id and not device.id, for which CuPy makes an object
     return DeviceArray(
-        *(value, _SELF, value.data.ptr, value.device.id, value.shape, value.strides, value.dtype)
+        value, _SELF, data.ptr, data.device_id, value.shape, value.strides, value.dtype
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,21 +49,21 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
             f"{call}: {name} must be a dense tensor of real numbers, got one of dtype "
             f"{value.dtype} and layout {value.layout}"
         )
-    size = dtype.itemsize
-    return DeviceArray(
-        value.detach() if value.requires_grad else value,
-        _SELF,
-        value.data_ptr(),
-        value.get_device(),
-        tuple(value.shape),
-        tuple([size * n for n in value.stride()]),
-        dtype,
-    )
+    shape, strides = _layout(value.shape, value.stride(), dtype.itemsize)
+    owner = value.detach() if value.requires_grad else value
+    return DeviceArray(owner, _SELF, value.data_ptr(), value.get_device(), shape, strides, dtype)
+
+
+@lru_cache(maxsize=4096)
+def _layout(shape: Axes, steps: Axes, itemsize: int) -> tuple[Axes, Axes]:
+    """Return a tensor's shape and its strides in bytes, as plain tuples."""
+    return tuple(shape), tuple([itemsize * n for n in steps])
 
 
 def stream(like: DeviceArray) -> int:
     """Return the handle of PyTorch's current stream on the device of a tensor."""
-    handle: int = sys.modules["torch"].cuda.current_stream(like.ordinal).cuda_stream
+    # as the code does that torch.compile makes; torch.cuda.current_stream takes microseconds
+    handle: int = sys.modules["torch"]._C._cuda_getCurrentRawStream(like.ordinal)
     return handle
 
 

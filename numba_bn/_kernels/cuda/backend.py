@@ -15,6 +15,7 @@ from numba_bn._device import COUNT, LOW, M2, MEAN, DeviceArray, DeviceMoments, n
 from numba_bn._kernels.cuda import driver, plan
 from numba_bn._kernels.cuda.launch import Prepared, prepare, run
 from numba_bn._kernels.cuda.plan import Call
+from numba_bn._kernels.cuda.trace import Trace
 
 Given = tuple[Any, Any, Any]
 """mean, variance and None at test time; of a training step mean, m2 and count."""
@@ -36,14 +37,18 @@ def prepared(function: str, ordinal: int, about: tuple[Any, ...], options: Any) 
 def _run(
     function: str, buffers: dict[str, Any], *about: Any, options: tuple[bool, ...] = ()
 ) -> None:
-    """Launch a backend function on the stream that the caller's library works on."""
+    """Launch a backend function on the stream that the caller's library works on, or say so."""
     x = buffers["x"]
     at = {
         name: value.pointer if isinstance(value, DeviceArray) else value
         for name, value in buffers.items()
         if value is not None
     }
-    run(prepared(function, x.ordinal, about, options), at, x.library.stream(x))
+    launches = prepared(function, x.ordinal, about, options)
+    if isinstance(x.library, Trace):
+        x.library.launch(launches, at)
+    else:
+        run(launches, at, x.library.stream(x))
 
 
 def _readable(*vectors: Any) -> list[DeviceArray | None]:

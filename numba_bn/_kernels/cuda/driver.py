@@ -35,16 +35,15 @@ class Driver:
                 f"numba_bn: no CUDA driver that works ({str(error).splitlines()[0]}). Install "
                 "NVIDIA's driver, for CUDA 13 or newer; arrays on the CPU need none"
             ) from error
-        self.launch = core.launch
-        self.stream = lru_cache(maxsize=1024)(core.Stream.from_handle)
+        self._stream = lru_cache(maxsize=1024)(core.Stream.from_handle)
+        self.stream = lru_cache(maxsize=1024)(raw.CUstream)
 
     @staticmethod
     def _do(returned: tuple[Any, ...]) -> Any:
         """Return what a call of the driver gives, or raise its error."""
-        error, *result = returned
-        if int(error):
-            raise RuntimeError(f"numba_bn: the CUDA driver says {error!r}")
-        return result[0] if result else None
+        if returned[0]:
+            raise RuntimeError(f"numba_bn: the CUDA driver says {returned[0]!r}")
+        return returned[-1]
 
     @cache  # noqa: B019  # there is one driver
     def _context(self, ordinal: int) -> Any:
@@ -54,7 +53,7 @@ class Driver:
     def enter(self, ordinal: int) -> bool:
         """Make a device current; tell whether it was not, and `leave` must follow."""
         context = self._context(ordinal)
-        if int(self._do(self._raw.cuCtxGetCurrent())) == int(context):
+        if self._do(self._raw.cuCtxGetCurrent()) == context:
             return False
         self._do(self._raw.cuCtxPushCurrent(context))
         return True
@@ -79,20 +78,22 @@ class Driver:
         )
 
     @cache  # noqa: B019
-    def kernel(self, ordinal: int, kernel: Kernel, variant: Variant) -> Any:
-        """Return a kernel, loaded; its device is current."""
+    def _kernel(self, ordinal: int, kernel: Kernel, variant: Variant) -> Any:
         code, entry, _ = cubins.cubin(kernel, variant, self.traits(ordinal).capability)
         return self._core.ObjectCode.from_cubin(code).get_kernel(entry)
 
-    def config(self, step: Step) -> Any:
-        """Return how a step is launched."""
-        return self._core.LaunchConfig(
-            grid=step.grid, block=step.block, is_cooperative=step.cooperative
-        )
+    def how(self, ordinal: int, step: Step) -> Any:
+        """Return what `launch` is to know of a step: its kernel, loaded; its device is current."""
+        kernel = self._kernel(ordinal, step.kernel, step.variant)
+        return self._raw.CUfunction(int(kernel.handle)), *step.grid, *step.block, 0
+
+    def launch(self, how: Any, stream: Any, parameters: int) -> None:
+        """Launch a step on a stream; ``parameters`` is the address of its arguments' addresses."""
+        self._do(self._raw.cuLaunchKernel(*how, stream, parameters, 0))
 
     def zeros(self, ordinal: int, nbytes: int, stream: int) -> tuple[int, Any]:
         """Return the address of zeroed memory, in the order of a stream, and its owner."""
-        on = self.stream(stream)
+        on = self._stream(stream)
         device = self._core.Device(ordinal)
         device.set_current()
         buffer = device.allocate(nbytes, stream=on)
@@ -106,7 +107,7 @@ class Driver:
 
     def wait(self, stream: int, other: int) -> None:
         """Let what comes on a stream wait, on the device, for what is on another now."""
-        self.stream(stream).wait(self.stream(other))
+        self._stream(stream).wait(self._stream(other))
 
 
 @cache

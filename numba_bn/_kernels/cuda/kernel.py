@@ -41,7 +41,6 @@ class Step(NamedTuple):
     arguments: tuple[str | int | float, ...]
     """A str names a buffer ("x", "gamma", "workspace", "workspace+65536"), whose address it is;
     ints are passed as int64 (0 also for an array that there is not), floats as float64."""
-    cooperative: bool = False
 
 
 class Plan(NamedTuple):

@@ -9,48 +9,57 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from numba_bn._kernels.cuda import driver
 from numba_bn._kernels.cuda.kernel import Plan, Step
 
 _WORKSPACE = "workspace"
+_WORDS = 512
+"""Words of eight bytes that all arguments of a kernel fit in: the driver takes no more."""
 
-Address = tuple[int, str, int]
+Place = tuple[int, str, int]
 """Place among the arguments, name of a buffer, offset into it."""
 
 
 class _Launch(NamedTuple):
     """A step whose kernel is loaded; of its arguments the addresses are missing."""
 
-    config: Any
-    kernel: Any
-    arguments: tuple[Any, ...]
-    addresses: tuple[Address, ...]
+    how: Any
+    arguments: memoryview
+    places: tuple[Place, ...]
 
 
 class Prepared(NamedTuple):
-    """A plan for one device: kernels loaded, launches configured."""
+    """A plan for one device: kernels loaded, arguments packed."""
 
     ordinal: int
     launches: tuple[_Launch, ...]
     workspace: int
 
 
-class _Workspace:
-    """The memory that the plans on one stream share; one at a time is launched."""
+class _Queue:
+    """What the launches on one stream share, of which one plan at a time is launched."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: int) -> None:
         self.lock = threading.Lock()
+        self.stream = driver.driver().stream(stream)
+        words = np.zeros(_WORDS, np.int64)
+        self.arguments = words.data
+        """The driver copies them at each launch."""
+        self._addresses = words.ctypes.data + words.itemsize * np.arange(_WORDS)
+        self.parameters = self._addresses.ctypes.data
         self.nbytes = 0
-        self.address = 0
+        self.workspace = 0
         self._owner: Any = None
 
     def grow(self, ordinal: int, stream: int, nbytes: int) -> None:
-        """Be at least so large; what is let go is freed in the stream's order."""
-        self.address, self._owner = driver.driver().zeros(ordinal, nbytes, stream)
+        """Have so large a work space; what is let go is freed in the stream's order."""
+        self.workspace, self._owner = driver.driver().zeros(ordinal, nbytes, stream)
         self.nbytes = nbytes
 
 
-_workspaces: dict[tuple[int, int], _Workspace] = {}
+_queues: dict[tuple[int, int], _Queue] = {}
 """By device and stream. A stream keeps its own, some 100 KB, until the process ends."""
 
 
@@ -59,40 +68,45 @@ def prepare(plan: Plan, ordinal: int) -> Prepared:
     d = driver.driver()
     entered = d.enter(ordinal)
     try:
-        launches = tuple(_prepared(step, ordinal) for step in plan.steps)
+        launches = tuple(_packed(d.how(ordinal, step), step) for step in plan.steps)
     finally:
         if entered:
             d.leave()
     return Prepared(ordinal, launches, plan.workspace)
 
 
-def _prepared(step: Step, ordinal: int) -> _Launch:
-    d, arguments = driver.driver(), step.arguments
-    named = [(i, *a.partition("+")) for i, a in enumerate(arguments) if isinstance(a, str)]
-    addresses = tuple((i, name, int(offset or 0)) for i, name, _, offset in named)
-    kernel = d.kernel(ordinal, step.kernel, step.variant)
-    return _Launch(d.config(step), kernel, arguments, addresses)
+def _packed(how: Any, step: Step) -> _Launch:
+    words, places = np.zeros(len(step.arguments), np.int64), []
+    for i, argument in enumerate(step.arguments):
+        if isinstance(argument, str):
+            name, _, offset = argument.partition("+")
+            places.append((i, name, int(offset or 0)))
+        else:
+            kind = np.float64 if isinstance(argument, float) else np.int64
+            words.view(kind)[i] = argument
+    return _Launch(how, words.data, tuple(places))
 
 
 def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
     """Launch a plan on a stream; ``addresses`` are those of its buffers, by name."""
     d = driver.driver()
     ordinal, launches, nbytes = prepared
-    on, launch = d.stream(stream), d.launch
-    workspace = _workspaces.get((ordinal, stream))
-    if workspace is None:
-        workspace = _workspaces.setdefault((ordinal, stream), _Workspace())
+    queue = _queues.get((ordinal, stream))
+    if queue is None:
+        queue = _queues.setdefault((ordinal, stream), _Queue(stream))
     entered = d.enter(ordinal)
     try:
-        with workspace.lock:
-            if workspace.nbytes < nbytes:
-                workspace.grow(ordinal, stream, nbytes)
-            at = {**addresses, _WORKSPACE: workspace.address}
-            for config, kernel, given, places in launches:
-                arguments = list(given)
+        with queue.lock:
+            if nbytes:
+                if queue.nbytes < nbytes:
+                    queue.grow(ordinal, stream, nbytes)
+                addresses = {**addresses, _WORKSPACE: queue.workspace}
+            arguments = queue.arguments
+            for how, packed, places in launches:
+                arguments[: len(packed)] = packed
                 for place, name, offset in places:
-                    arguments[place] = at[name] + offset
-                launch(on, config, kernel, *arguments)
+                    arguments[place] = addresses[name] + offset
+                d.launch(how, queue.stream, queue.parameters)
     finally:
         if entered:
             d.leave()

@@ -1,0 +1,143 @@
+"""Calls that were made before are made again at once: allocations and launches, no more.
+
+What a call does, and whether it raises, depends on what `_key` takes in and on nothing else. The
+first of its kind is traced, and any, the first too, is what the trace says: made by the arrays'
+library and launched on its current stream. An error is raised by the trace, which is then not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+from numba_bn._adapters._convert import each
+from numba_bn._device import DeviceArray, Library
+from numba_bn._kernels.cuda import launch
+from numba_bn._kernels.cuda.trace import Launch, Make, Node, Trace, Untraceable
+from numba_bn.stats.device import DeviceChannelStats
+
+_PLAIN = frozenset((type(None), bool, int, float, str))
+"""Classes of options whose equals are alike, if of one class."""
+_MOST = 4096
+
+
+class Program(NamedTuple):
+    """What a call does: its steps in order, and its result, of traced arrays."""
+
+    steps: tuple[Make | Launch, ...]
+    result: Any
+
+    def run(self, first: DeviceArray, arrays: list[DeviceArray], out: Any) -> Any:
+        """Do it where ``first`` is, on ``arrays``; return arrays as their library's."""
+        library, given = first.library, len(arrays)
+        stream = library.stream(first)
+        for step in self.steps:
+            if isinstance(step, Launch):
+                at = {name: arrays[slot].pointer + offset for name, slot, offset in step.places}
+                launch.run(step.prepared, at, stream)
+            else:
+                arrays.append(library.seen("", "", _made(step, first, arrays)))
+
+        def theirs(item: Any) -> Any:
+            if isinstance(item, DeviceArray):
+                # of the arguments only out is ever returned
+                return out if item.owner.slot < given else _viewed(item.owner, library, arrays)
+            if isinstance(item, DeviceChannelStats):
+                return _with_rows(item, arrays[item._moments.rows.owner.slot])
+            return item
+
+        return each(self.result, theirs)
+
+
+def _made(step: Make, first: DeviceArray, arrays: list[DeviceArray]) -> Any:
+    library = first.library
+    if step.source is None:
+        return library.empty(step.shape, step.dtype, first.ordinal)
+    return library.cast(_viewed(step.source, library, arrays), step.dtype)
+
+
+def _viewed(node: Node, library: Library, arrays: list[DeviceArray]) -> Any:
+    owner = arrays[node.slot].owner
+    for what, how in node.views:
+        owner = owner[how] if what == "row" else getattr(library, what)(owner, how)
+    return owner
+
+
+def _with_rows(stats: DeviceChannelStats, rows: DeviceArray) -> DeviceChannelStats:
+    return DeviceChannelStats(stats._moments._replace(rows=rows), stats._view)
+
+
+_programs: dict[Hashable, Program | None] = {}
+"""None: what cannot be said before it is done."""
+
+
+def program(
+    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any]
+) -> tuple[Program | None, list[DeviceArray]]:
+    """Return what a call does, if that can be said before it is done, and its arrays."""
+    key, arrays = _key(function, first, inside)
+    if key is None:
+        return None, arrays
+    try:
+        return _programs[key], arrays
+    except KeyError:
+        found = _traced(function, first.library, inside)
+    if len(_programs) >= _MOST:  # shapes that change with every call come to no end
+        _programs.clear()
+    _programs[key] = found
+    return found, arrays
+
+
+def _key(
+    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any]
+) -> tuple[Hashable | None, list[DeviceArray]]:
+    """Return what a call depends on, None if there is more to it, and its arrays."""
+    arrays: list[DeviceArray] = []
+    about: list[Any] = [function, first.library, first.ordinal]
+    for name, value in inside.items():
+        kind = type(value)
+        if kind is DeviceArray:
+            arrays.append(value)
+            at = value.pointer % 16, value.writeable
+            about.append((name, value.shape, value.strides, value.dtype, at))
+        elif kind in _PLAIN:
+            about.append((name, kind, value))
+        elif kind is DeviceChannelStats:
+            (rows, values), view = value._moments, value._view
+            arrays.append(rows)
+            about.append((name, rows.shape, rows.pointer % 16, values, view))
+        else:
+            return None, arrays
+    out = inside.get("out")
+    if isinstance(out, DeviceArray) and any(_partly(out, a) for a in arrays):
+        return None, arrays
+    return tuple(about), arrays
+
+
+def _partly(out: DeviceArray, a: DeviceArray) -> bool:
+    """Tell whether an array shares memory with ``out`` and is not the very same."""
+    if a.pointer == out.pointer and (a.shape, a.strides) == (out.shape, out.strides):
+        return a.dtype != out.dtype
+    return out.overlaps(a)
+
+
+def _traced(
+    function: Callable[..., Any], library: Library, inside: Mapping[str, Any]
+) -> Program | None:
+    """Return what a call does; errors are those of the call."""
+    trace = Trace(library.CONVERTS)
+
+    def traced(value: Any) -> Any:
+        if isinstance(value, DeviceArray):
+            return trace.argument(value)
+        if isinstance(value, DeviceChannelStats):
+            return _with_rows(value, trace.argument(value._moments.rows))
+        return value
+
+    try:
+        result = function(**{name: traced(value) for name, value in inside.items()})
+    except Untraceable:
+        return None
+    known = DeviceArray, DeviceChannelStats, type(None)
+    items = result if isinstance(result, tuple) else (result,)
+    return Program(tuple(trace.steps), result) if all(isinstance(i, known) for i in items) else None
