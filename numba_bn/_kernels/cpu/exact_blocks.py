@@ -1,16 +1,17 @@
 """Exact sums of values and of their squares, in whole numbers: no order of adding matters.
 
-Values are taken sixteen at a time, a block of rows of them at once. Where all of a lane's values
-are smaller than 2^e and multiples of a grid somewhat below it, they and their squares are whole
-numbers of a few digits, which float64 adds without rounding:
+Values are taken sixteen at a time, a block of rows of them at once, which may be parts of several
+runs. Where all of a lane's values are smaller than 2^e and multiples of a grid somewhat below it,
+they and their squares are whole numbers of a few digits, which float64 adds without rounding:
 
 short   values of up to 32 bits: Σx in one number, Σx² in two, the upper of which begins so large
         that it takes in only multiples of its own last place
 deep    values of 53 and 64 bits, cut into digits h + m + e: Σ(h + m), Σe, and six kinds of products
 
 A lane keeps e from block to block, its window, and the sums as int64; they go to the words of its
-channel (`_words`) when the window moves, and at the end. A block that does not fit the windows, as
-its values are too far apart, is added window by window, from the largest on.
+channel (`_words`) when the window moves, and at the end. Whether a block fits the windows is known
+when its sums are, which else count for nothing: values too far apart are added window by window,
+from the largest on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.exact_lanes import (
     add_whole,
+    all_within,
     bounds_at,
     largest,
     least,
@@ -39,7 +41,8 @@ LANES = 16
 SHORT_GRID, DEEP_GRID = 45, 71  # the grid is 2^(e - this)
 SLOTS = 10  # whole numbers of a lane: up to eight sums, how many values, how many not finite
 _COUNT, _ODD = 8, 9
-HIGH, LOW, BELOW, FROM, TO = 0, 16, 32, 48, 64  # in what is found of a block, and wanted of it
+# in what is found of a block, and wanted of it; then, how often lanes were emptied
+HIGH, LOW, BELOW, FROM, TO, EMPTIED = 0, 16, 32, 48, 64, 80
 _SHORT = ((1, -45), (2, -44), (2, -90))  # the unit of a sum is 2^(first · e + second)
 _DEEP = ((1, -47), (1, -71), (2, -46), (2, -69), (2, -93), (2, -94), (2, -117), (2, -142))
 _CUT = 1.5 * 2.0**29  # to add and subtract leaves multiples of 2^-23
@@ -49,36 +52,6 @@ _CUT = 1.5 * 2.0**29  # to add and subtract leaves multiples of 2^-23
 def block_rows(deep: Any) -> int:
     """How many rows a block may have, so that its sums stay below 2^53 units."""
     return 256 if deep is None else 64
-
-
-@inline
-def _plain(where: Any, bounded: Any, shape: Any) -> int:
-    """How many rows can be taken as they are."""
-    return shape[1] if where is None and bounded is None else 0
-
-
-@block
-def extent(x: Any, where: Any, bounded: Any, shape: Any, found: Any) -> None:
-    """Rows of lanes → their largest and least sizes but 0; with ``bounded``, of those BELOW."""
-    at, rows, tail, ahead = shape
-    none = same_bits(x, 0)
-    high, low = none, same_bits(x, -1)
-    plain = _plain(where, bounded, shape)
-    for r in range(plain):
-        i = at + r * LANES
-        prefetch(x, i + ahead)
-        v = sizes(x, i)
-        high, low = largest(high, v), least(low, v)
-    for r in range(plain, rows + 1):
-        i, part = at + r * LANES, head(LANES if r < rows else tail)
-        v = sizes_if(x, i, part)
-        if where is not None:
-            v = select(flags_if(where, i, part), v, none)
-        if bounded is not None:
-            v = select(within(v, none, bounds_at(x, found, BELOW)), v, none)
-        high, low = largest(high, v), least(low, v)
-    put_bits(found, HIGH, high)
-    put_bits(found, LOW, low)
 
 
 @block
@@ -105,6 +78,7 @@ def _take(x: Any, deep: Any, i: int, part: Any, usable: Any, scale: Any, sums: A
 def _sum_rows(
     x: Any,
     where: Any,
+    floats: Any,
     deep: Any,
     bounded: Any,
     shape: Any,
@@ -112,22 +86,40 @@ def _sum_rows(
     found: Any,
     sums: Any,
 ) -> Any:
-    """Rows of lanes → sums with them; with ``bounded``, of sizes FROM and below TO alone."""
-    at, rows, tail, ahead = shape
-    plain = _plain(where, bounded, shape)
-    for r in range(plain):
-        i = at + r * LANES
-        prefetch(x, i + ahead)
-        sums = _take(x, deep, i, head(LANES), None, scale, sums)
-    for r in range(plain, rows + 1):
-        i, part = at + r * LANES, head(LANES if r < rows else tail)
-        usable = part
-        if where is not None:
-            usable = flags_if(where, i, part)
-        if bounded is not None:
-            low, high = bounds_at(x, found, FROM), bounds_at(x, found, TO)
-            usable = both(usable, within(sizes_if(x, i, part), low, high))
-        sums = _take(x, deep, i, part, usable, scale, sums)
+    """Rows of lanes → sums with them; largest and least sizes but 0 → found.
+
+    With ``bounded``, sums are of sizes FROM and below TO alone, and what is found of those BELOW.
+    """
+    at, runs, stride, rows, tail, ahead = shape
+    plain = rows if where is None and bounded is None else 0
+    every = rows + (1 if tail > 0 else 0)
+    if floats is not None:
+        high, low = same_bits(x, 0), same_bits(x, -1)
+    for o in range(runs):
+        for r in range(plain):
+            i = at + o * stride + r * LANES
+            prefetch(x, i + ahead)
+            sums = _take(x, deep, i, head(LANES), None, scale, sums)
+            if floats is not None:
+                v = sizes(x, i)
+                high, low = largest(high, v), least(low, v)
+        for r in range(plain, every):
+            i, part = at + o * stride + r * LANES, head(LANES if r < rows else tail)
+            prefetch(x, i + ahead)
+            usable = part
+            if where is not None:
+                usable = flags_if(where, i, part)
+            if floats is not None:
+                v = select(usable, sizes_if(x, i, part), same_bits(x, 0))
+                if bounded is not None:
+                    usable = within(v, bounds_at(x, found, FROM), bounds_at(x, found, TO))
+                    below = within(v, same_bits(x, 0), bounds_at(x, found, BELOW))
+                    v = select(below, v, same_bits(x, 0))
+                high, low = largest(high, v), least(low, v)
+            sums = _take(x, deep, i, part, usable, scale, sums)
+    if floats is not None:
+        put_bits(found, HIGH, high)
+        put_bits(found, LOW, low)
     return sums
 
 
@@ -151,39 +143,43 @@ def _settle(deep: Any, scale: Any, sums: Any, whole: Any, at: int) -> None:
         add_whole(whole, at + 7 * LANES, mul(sums[7], fill(2.0**142)))
 
 
+@inline
+def fits(x: Any, windows: Any, found: Any, lane: int) -> bool:
+    """Tell whether all sizes found fit the windows."""
+    low, high = bounds_at(x, windows[1], lane), bounds_at(x, windows[2], lane)
+    return bool(all_within(bounds_at(x, found, LOW), bounds_at(x, found, HIGH), low, high))
+
+
 @block
 def sum_block(
-    x: Any,
-    where: Any,
-    deep: Any,
-    bounded: Any,
-    shape: Any,
-    lane: int,
-    scales: Any,
-    found: Any,
-    whole: Any,
-) -> None:
-    """Rows of lanes that fit the windows, or what of them is wanted → whole numbers."""
+    x: Any, where: Any, floats: Any, deep: Any, bounded: Any, shape: Any, lane: int, state: Any
+) -> bool:
+    """Rows of lanes, or what of them is wanted → whole numbers, if they fit the windows."""
+    windows, scales, whole, found, _, _ = state
     scale, o = load(scales[0], lane), fill(0.0)
     # the upper part of short squares begins at 2^(2e + 8)
-    begin = o, load(scales[1], lane), o, o, o, o, o, o
-    sums = _sum_rows(x, where, deep, bounded, shape, scale, found, begin)
+    sums = o, load(scales[1], lane), o, o, o, o, o, o
+    sums = _sum_rows(x, where, floats, deep, bounded, shape, scale, found, sums)
+    if floats is not None and bounded is None and not fits(x, windows, found, lane):
+        return False
     _settle(deep, scale, sums, whole, lane * SLOTS)
+    return True
 
 
 @block
 def count_block(x: Any, where: Any, odd: Any, shape: Any, form: Any, lane: int, whole: Any) -> None:
     """Rows of lanes → how many are usable; with ``odd``, how many of those are not finite."""
-    at, rows, tail, _ = shape
+    at, runs, stride, rows, tail, _ = shape
     n = fill(0.0)
-    for r in range(rows + 1):
-        i, part = at + r * LANES, head(LANES if r < rows else tail)
-        if where is not None:
-            part = flags_if(where, i, part)
-        if odd is not None:
-            v = sizes_if(x, i, part)
-            part = both(part, within(v, same_bits(x, form[2]), same_bits(x, -1)))
-        n = add(n, select(part, fill(1.0), fill(0.0)))
+    for o in range(runs):
+        for r in range(rows + 1):
+            i, part = at + o * stride + r * LANES, head(LANES if r < rows else tail)
+            if where is not None:
+                part = flags_if(where, i, part)
+            if odd is not None:
+                v = sizes_if(x, i, part)
+                part = both(part, within(v, same_bits(x, form[2]), same_bits(x, -1)))
+            n = add(n, select(part, fill(1.0), fill(0.0)))
     add_whole(whole, lane * SLOTS + (_COUNT if odd is None else _ODD) * LANES, n)
 
 
@@ -201,6 +197,15 @@ def _deposit(words: Any, row: int, at: int, value: int, bit: int) -> None:
     words[row, k] += low & 0xFFFFFFFF
     words[row, k + 1] += (low >> 32) + (high & 0xFFFFFFFF)
     words[row, k + 2] += high >> 32
+
+
+@block
+def hand_on(whole: Any, lane: int) -> None:
+    """The whole numbers of a lane → those of the next, and 0."""
+    at = slot_of(lane)
+    for k in range(SLOTS):
+        whole[at + k * LANES + 1] += whole[at + k * LANES]
+        whole[at + k * LANES] = 0
 
 
 @block

@@ -66,18 +66,6 @@ def sizes_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
 
 
 @intrinsic
-def move_if(typingctx: Any, into: Any, to: Any, array: Any, index: Any, where: Any) -> Any:
-    """into[to : to + 16] = array[index : index + 16] of its kind, 0 where the mask is not set."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig.return_type(*sig.args[2:]), args[2:])
-        builder.store(v, _address(context, builder, sig.args[0], *args[:2]), align=1)
-        return context.get_dummy_value()
-
-    return types.void(into, types.int64, array, types.int64, mask), codegen
-
-
-@intrinsic
 def bounds_at(typingctx: Any, array: Any, bounds: Any, index: Any) -> Any:
     """bounds[index : index + 16] of int64 as bits of the kind that an array of floats has."""
     kind = _bits_of(array)

@@ -14,22 +14,24 @@ import numpy as np
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels.cpu.exact_blocks import (
     BELOW,
+    EMPTIED,
     FROM,
     HIGH,
     LANES,
-    LOW,
     SLOTS,
     TO,
     count_block,
     empty_lane,
-    extent,
+    fits,
+    hand_on,
     open_window,
     sum_block,
 )
-from numba_bn._kernels.cpu.exact_lanes import all_within, bounds_at
 
-_MOST_BLOCKS = 400  # whose sums int64 holds for sure; one may be added in 150 windows
-_FOUND = 5 * LANES
+_MOST_BLOCKS = 60  # whose sums int64 holds for sure, of sixteen lanes together
+_MOST_EMPTIED = 1024  # times that lanes may be emptied before words must be carried
+_FOUND = 5 * LANES + 1
+_SOME = 16  # rows that tell what windows to open
 
 
 @unit
@@ -48,11 +50,14 @@ def new_state(floats: Any, deep: Any, form: Any, lanes: int, words: Any) -> Any:
 
 @block
 def _empty_lanes(deep: Any, form: Any, first: int, last: int, state: Any) -> None:
-    """The whole numbers of lanes → the words of their channels."""
-    windows, _, whole, _, owners, words = state
+    """The whole numbers of lanes → the words of their channels, those of a kind together."""
+    windows, _, whole, found, owners, words = state
     for k in range(first, last):
-        if owners[k] >= 0:
+        if k + 1 < last and owners[k] == owners[k + 1] and windows[0, k] == windows[0, k + 1]:
+            hand_on(whole, k)
+        elif owners[k] >= 0:
             empty_lane(deep, form, windows[0, k], whole, k, words, owners[k])
+            found[EMPTIED] += 1
 
 
 @block
@@ -66,7 +71,13 @@ def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
             _empty_lanes(deep, form, k, k + 1, state)
             # twice as much room as is needed: the next block's largest may be larger
             field = min(max(high >> form[0], 1) + 2, form[2] >> form[0])
-            open_window(deep, form, max(field - form[1], form[3]), windows, scales, k)
+            exponent = max(field - form[1], form[3])
+            if j > 0 and windows[0, k - 1] == exponent and windows[2, k - 1] > 0:
+                for i in range(3):
+                    windows[i, k] = windows[i, k - 1]
+                scales[0, k], scales[1, k] = scales[0, k - 1], scales[1, k - 1]
+            else:
+                open_window(deep, form, exponent, windows, scales, k)
         found[FROM + j], found[TO + j] = 0, 0
         if high > 0:
             any_left = True
@@ -76,12 +87,19 @@ def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
     return any_left
 
 
+@inline
+def _some_of(shape: Any) -> Any:
+    """A few rows, which tell what windows to open."""
+    at, runs, stride, rows, tail, ahead = shape
+    return at, min(runs, max(_SOME // max(rows, 1), 1)), stride, min(rows, _SOME), tail, ahead
+
+
 @block
 def add_block(
     x: Any, where: Any, floats: Any, deep: Any, form: Any, shape: Any, lane: int, state: Any
 ) -> None:
-    """Add rows of lanes; shape is (at, rows, lanes of one more row, values to ask for ahead)."""
-    windows, scales, whole, found, _, _ = state
+    """Add runs; shape is (at, runs, stride, rows of a run, its tail, values to ask for ahead)."""
+    windows, _, whole, _, _, _ = state
     windows[3, lane] += 1
     if windows[3, lane] > _MOST_BLOCKS:
         _empty_lanes(deep, form, lane, lane + LANES, state)
@@ -89,21 +107,13 @@ def add_block(
     if where is not None:
         count_block(x, where, None, shape, form, lane, whole)
     if floats is None:
-        sum_block(x, where, deep, None, shape, lane, scales, found, whole)
+        sum_block(x, where, floats, deep, None, shape, lane, state)
     else:
-        extent(x, where, None, shape, found)
-        if _fits(x, lane, state):
-            sum_block(x, where, deep, None, shape, lane, scales, found, whole)
-        else:
+        if windows[2, lane] == 0:
+            sum_block(x, where, floats, deep, None, _some_of(shape), lane, state)
+            _choose_windows(deep, form, lane, state)
+        if not sum_block(x, where, floats, deep, None, shape, lane, state):
             _add_by_windows(x, where, floats, deep, form, shape, lane, state)
-
-
-@inline
-def _fits(x: Any, lane: int, state: Any) -> bool:
-    """Tell whether all sizes found fit the windows."""
-    windows, found = state[0], state[3]
-    least, most = bounds_at(x, windows[1], lane), bounds_at(x, windows[2], lane)
-    return bool(all_within(bounds_at(x, found, LOW), bounds_at(x, found, HIGH), least, most))
 
 
 @block
@@ -120,31 +130,33 @@ def _add_by_windows(
     x: Any, where: Any, floats: Any, deep: Any, form: Any, shape: Any, lane: int, state: Any
 ) -> None:
     """Add rows of lanes that do not fit the windows, NaN and infinities counted apart."""
-    _, scales, whole, found, _, _ = state
+    windows, _, whole, found, _, _ = state
     odd = _largest(found) >= form[2]
     for j in range(LANES):
-        found[BELOW + j] = form[2]
+        found[FROM + j], found[TO + j], found[BELOW + j] = 0, 0, form[2]
     if odd:
         count_block(x, where, floats, shape, form, lane, whole)
-        extent(x, where, floats, shape, found)
+        sum_block(x, where, floats, deep, floats, shape, lane, state)  # finds the largest finite
     left = _choose_windows(deep, form, lane, state)
-    if not odd and _fits(x, lane, state):
-        sum_block(x, where, deep, None, shape, lane, scales, found, whole)
+    if not odd and fits(x, windows, found, lane):
+        sum_block(x, where, floats, deep, None, shape, lane, state)
         return
     while left:
-        sum_block(x, where, deep, floats, shape, lane, scales, found, whole)
-        extent(x, where, floats, shape, found)
+        sum_block(x, where, floats, deep, floats, shape, lane, state)
         left = _choose_windows(deep, form, lane, state)
 
 
 @block
 def finish(deep: Any, form: Any, state: Any) -> None:
-    """Empty all lanes, and carry, so that parts of a channel can be added.
+    """Empty all lanes; carry if that was often done, so that parts of a channel can be added.
 
-    Words end in [-2^31, 2^31): most of those of a small number are 0, whatever its sign.
+    Words carried lie in [-2^31, 2^31): most of those of a small number are 0, whatever its sign.
     """
-    _, _, _, _, owners, words = state
-    _empty_lanes(deep, form, 0, owners.size, state)
+    _, _, _, found, owners, words = state
+    for k in range(0, owners.size, LANES):
+        _empty_lanes(deep, form, k, k + LANES, state)
+    if found[EMPTIED] <= _MOST_EMPTIED:
+        return
     for k in range(owners.size):
         row = owners[k]
         if row >= 0 and (k == 0 or owners[k - 1] != row):
