@@ -19,7 +19,7 @@ from numba_bn._device import DeviceMoments
 from numba_bn._dispatch import backend
 from numba_bn._files import write
 from numba_bn._mpi import Ranks
-from numba_bn._view import View, batch_view
+from numba_bn._view import Axes, View, batch_view
 from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats import _turns
 from numba_bn.stats._exact import Exact, exact_from
@@ -181,6 +181,17 @@ class ChannelStats:
         """Return the statistics in what `_arrays` gave."""
         exact = "exact_version" in arrays
         return cls._with(exact_from(arrays) if exact else moments_of(**arrays))
+
+    def _among(self, place: tuple[slice, ...], channels: Axes) -> ChannelStats:
+        """Return statistics of all `channels`: of those at `place` these, of the others none."""
+        arrays, ndim = self._arrays(), self._state.count.ndim
+        for name, array in arrays.items():
+            if array.ndim >= ndim:  # its last axes are the channels'
+                shape = array.shape[: array.ndim - ndim] + channels
+                whole = np.full(shape, np.nan if name == "mean" else 0, array.dtype)
+                whole[(..., *place)] = array
+                arrays[name] = whole
+        return self._from_arrays(arrays)
 
     @classmethod
     def from_chunks(
