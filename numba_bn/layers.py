@@ -11,14 +11,14 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, is_float, kind, parameter_dtype
+from numba_bn._arrays import Array, as_array, kind
+from numba_bn._layer_input import axis_of_channels, dtype_of_parameters, more_than_one_value
 from numba_bn._mpi import Ranks
-from numba_bn._state import checked
+from numba_bn._state import checked, state_of, whole_state
 from numba_bn.functional import _steps as steps
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
-from numba_bn.stats.device import beside, is_on_device, on_host
-from numba_bn.stats.running import resumed
+from numba_bn.stats.device import beside, is_on_device
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -125,15 +125,9 @@ class BatchNorm:
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
         self.channel_axis = check.integer(call, "channel_axis", channel_axis)
-        try:
-            kind = np.dtype(dtype)
-        except TypeError as error:
-            raise TypeError(f"{call}: dtype must name a dtype, got {dtype!r}: {error}") from None
-        if not is_float(kind):
-            raise TypeError(f"{call}: dtype must be a real floating-point dtype, got {kind}")
-        kind = parameter_dtype(kind)
-        self.gamma = np.ones(num_channels, kind) if affine else None
-        self.beta = np.zeros(num_channels, kind) if affine else None
+        of_parameters = dtype_of_parameters(call, dtype)
+        self.gamma = np.ones(num_channels, of_parameters) if affine else None
+        self.beta = np.zeros(num_channels, of_parameters) if affine else None
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self.running = (
@@ -245,10 +239,9 @@ class BatchNorm:
         To the CPU as NumPy arrays, to a device as arrays of the library of `like`. A call moves
         them to its x; what is where it belongs stays, and only moving waits for a device.
         """
-        call = f"{type(self).__name__}.to"
-        names = ("gamma", "beta", "dgamma", "dbeta")
-        old = {name: getattr(self, name) for name in names}
-        new = {n: None if v is None else beside(call, v, like) for n, v in old.items()}
+        call, names = f"{type(self).__name__}.to", ("gamma", "beta", "dgamma", "dbeta")
+        held = {name: value for name in names if (value := getattr(self, name)) is not None}
+        new = {name: beside(call, value, like) for name, value in held.items()}
         vars(self).update(new, _on_device=is_on_device(like))
         if self.running is not None:
             self.running.to(like)
@@ -264,63 +257,26 @@ class BatchNorm:
         With ``momentum=None`` there is one more, ``running_count``, so that training can go on
         exactly where it was.
         """
-        state: dict[str, Any] = {"weight": self.gamma, "bias": self.beta}
-        running = self.running
-        if running is not None:
-            state["running_mean"] = running.running_mean
-            state["running_var"] = running.running_var
-            state["num_batches_tracked"] = running.num_batches_tracked
-            if self.momentum is None and running.seen is not None:
-                state["running_count"] = running.seen.count
-        return {
-            name: np.array(on_host(value)) for name, value in state.items() if value is not None
-        }
+        return state_of(self.gamma, self.beta, self.running)
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over a `state_dict`, PyTorch's too as arrays; on an error nothing is changed."""
         call = f"{type(self).__name__}.load_state_dict"
         own = self.state_dict()
         new = checked(call, own, state, self.num_channels)
-        whole: dict[str, Any] = {}
-        if self.gamma is not None and self.beta is not None:
-            whole["gamma"] = new["weight"].astype(own["weight"].dtype)
-            whole["beta"] = new["bias"].astype(own["bias"].dtype)
-        if self.running is not None:
-            whole["running"] = resumed(self.running, new)
-        vars(self).update(whole)
+        vars(self).update(whole_state(own, self.running, new))
 
     def _check(self, x: Array, where: object) -> None:
         """Raise unless x has the right dimensions and enough to train on."""
-        call, shape = type(self).__name__, x.shape
-        if self._dims and len(shape) not in self._dims:
-            wanted = " or ".join(f"{n}-D" for n in self._dims)
-            raise ValueError(f"{call}: expected {wanted} x, got {len(shape)}-D of shape {shape}")
-        (axis,) = check.axis_tuple(call, "channel_axis", self.channel_axis, shape)
-        channels = self.num_channels
-        if shape[axis] != channels:
-            raise ValueError(
-                f"{call}: expected {channels} channels along axis {self.channel_axis}, got "
-                f"{shape[axis]} for x of shape {shape}"
-                + check.fitting_axis((channels,), shape, "channel_axis")
-            )
+        call, channels = type(self).__name__, self.num_channels
+        axis = axis_of_channels(call, x, self._dims, self.channel_axis, channels)
         if not self.training and self.running is not None:
             return
         if self.running is not None:
             self.running._require_count(call)
         mask = check.mask(call, where, x)
-        if self._ranks is not None:  # which count their values together
-            return
-        others = tuple(a for a in range(x.ndim) if a != axis)
-        if mask is None or kind(mask) == "cuda":  # which is not waited for
-            values: Any = x.size // channels
-        else:
-            values = np.count_nonzero(mask, axis=others)
-        if np.any(np.equal(values, 1)):
-            masked = "" if mask is None else " with this where"
-            raise ValueError(
-                f"{call}: expected more than 1 value per channel in training, "
-                f"got x of shape {shape}{masked}"
-            )
+        if self._ranks is None:  # else they count their values together
+            more_than_one_value(call, x, mask, axis)
 
 
 class BatchNorm1d(BatchNorm):

@@ -90,7 +90,7 @@ def test_nothing_is_copied_on_the_way(kind, monkeypatch):
         return np.ones((4, 1, 4))
 
     noting = type("Noting", (), {"moments": note})
-    monkeypatch.setattr("numba_bn.stats.channel.backend", lambda kind: noting)
+    monkeypatch.setattr("numba_bn.stats.of_array.backend", lambda kind: noting)
     nbn.channel_stats(theirs)
     assert seen == [kind.look(theirs).ctypes.data]
     if kind.shares:

@@ -51,6 +51,7 @@ MODULES = [
     "functional.layer",
     "layers",
     "stats.channel",
+    "stats.of_array",
     "stats.running",
 ]
 PACKAGE = Path(nbn.__file__).parent

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -68,7 +70,7 @@ def of_source(
         return {"channel_axis": axes, "where": digest(given), **how}
 
     merged = run(Job(call, source, planned, identity, step, lambda: None), options)
-    return _joined(merged, planned, axes, source.shape, how)
+    return _joined(merged, planned, axes, source.shape)
 
 
 def _key(block: Block, axes: Axes) -> str:
@@ -76,29 +78,10 @@ def _key(block: Block, axes: Axes) -> str:
     return ",".join(f"{block[a].start}:{block[a].stop}" for a in axes)
 
 
-def _joined(
-    merged: Merged, planned: Sequence[Block], axes: Axes, shape: Axes, how: dict[str, Any]
-) -> ChannelStats:
+def _joined(merged: Merged, planned: Sequence[Block], axes: Axes, shape: Axes) -> ChannelStats:
     """Return the statistics of all channels, from those of the channels of each block."""
     if len(merged) == 1:
         return next(iter(merged.values()))
     channels = tuple(shape[a] for a in axes)
-    after_first = tuple(range(1, len(channels) + 1))
-    total = channel_stats(np.empty((0, *channels)), channel_axis=after_first, **how)
-    nothing = total._arrays()
-    for key, place in {_key(b, axes): tuple([b[a] for a in axes]) for b in planned}.items():
-        parts = merged[key]._arrays().items()
-        spread = {name: _spread(array, nothing[name], place, channels) for name, array in parts}
-        total = total + ChannelStats._from_arrays(spread)
-    return total
-
-
-def _spread(array: Array, nothing: Array, place: Block, channels: Axes) -> Array:
-    """Return an array over some channels, which are its last axes, as one over all of them."""
-    if nothing.ndim < len(channels):  # it is of no channel
-        return array
-    leading = array.shape[: array.ndim - len(channels)]
-    whole = np.full(leading + channels, nothing.flat[0], array.dtype)
-    last: Any = (..., *place)
-    whole[last] = array
-    return whole
+    places = {_key(block, axes): tuple([block[a] for a in axes]) for block in planned}
+    return reduce(add, (merged[key]._among(place, channels) for key, place in places.items()))

@@ -78,6 +78,21 @@ class Exact:
         }
 
 
+def merged(mine: Moments | Exact, theirs: Moments | Exact) -> Moments | Exact:
+    """Return the state of both; what is empty goes with any."""
+    if isinstance(mine, Exact) and isinstance(theirs, Exact):
+        return mine.merge(theirs)
+    if isinstance(mine, Moments) and isinstance(theirs, Moments):
+        return mine.merge(theirs)
+    exact, rounded = (mine, theirs) if isinstance(mine, Exact) else (theirs, mine)
+    if rounded.count.any():
+        raise ValueError(
+            "ChannelStats.merge: statistics with reproducible=True merge with such alone, "
+            f"got {'other' if rounded is theirs else 'self'} without"
+        )
+    return exact
+
+
 def exact_from(arrays: Mapping[str, Array]) -> Exact:
     """Return the sums in what `arrays` gave."""
     if arrays["exact_version"] != VERSION:

@@ -65,6 +65,13 @@ def moments_of(
     return Moments(n, high, low[0] if low else np.zeros(n.shape), squares)
 
 
+def variance(count: Array, m2: Array, correction: float) -> Array:
+    """Return ``m2 / (count - correction)``, and NaN where that many values were not seen."""
+    result = np.full(count.shape, np.nan)
+    np.divide(m2, count - correction, out=result, where=count > correction)
+    return result
+
+
 def _float64(call: str, name: str, value: object) -> Array:
     """Return a copy of an array argument as float64."""
     array = as_array(call, name, value)

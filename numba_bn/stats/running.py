@@ -11,7 +11,8 @@ from numba_bn import _validate as check
 from numba_bn._arrays import Array
 from numba_bn._dispatch import backend
 from numba_bn.stats import _turns
-from numba_bn.stats.channel import ChannelStats, variance
+from numba_bn.stats._moments import variance
+from numba_bn.stats.channel import ChannelStats
 from numba_bn.stats.device import DeviceChannelStats, beside, is_on_device
 
 if TYPE_CHECKING:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
+from itertools import accumulate
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -43,21 +46,13 @@ def joined(parts: Any, axis: int = 0) -> ChannelStats:
         return parts
     each = [joined(part, axis + 1) for part in parts]
     lengths = [stats.count.shape[axis] for stats in each]
-    places = ((sum(lengths[:i]), sum(lengths[i + 1 :])) for i in range(len(each)))
-    result: ChannelStats = merged([_among(*p, axis) for p in zip(each, places, strict=True)])
-    return result
-
-
-def _among(stats: ChannelStats, others: tuple[int, int], axis: int) -> ChannelStats:
-    """Return statistics with as many channels without a value before and after them."""
-    ndim, arrays = stats.count.ndim, stats._arrays()
-    for name, array in arrays.items():
-        if array.ndim >= ndim:  # its last axes are the channels'
-            width = [(0, 0)] * array.ndim
-            width[array.ndim - ndim + axis] = others
-            empty = np.nan if name == "mean" else 0
-            arrays[name] = np.pad(array, width, constant_values=empty)
-    return ChannelStats._from_arrays(arrays)
+    whole = [*each[0].count.shape]
+    whole[axis] = sum(lengths)
+    place, spread = [slice(None)] * len(whole), []
+    for stats, length, end in zip(each, lengths, accumulate(lengths), strict=True):
+        place[axis] = slice(end - length, end)
+        spread.append(stats._among(tuple(place), tuple(whole)))
+    return reduce(add, spread)
 
 
 def field(stats: ChannelStats, name: str, *args: float) -> Array:

@@ -12,6 +12,7 @@ from dask.base import DaskMethodsMixin
 from numba_bn import _validate as check
 from numba_bn._adapters.dask import blocks as of_block
 from numba_bn._adapters.dask.graphs import each
+from numba_bn.stats import ChannelStats
 
 
 class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
@@ -55,7 +56,8 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
         call = "DaskChannelStats.merge"
         if not isinstance(other, DaskChannelStats):
             kind = type(other).__name__
-            raise TypeError(f"{call}: other must be a DaskChannelStats, got {kind}")
+            hint = "; compute() the lazy ones first" if isinstance(other, ChannelStats) else ""
+            raise TypeError(f"{call}: other must be a DaskChannelStats, got {kind}{hint}")
         mine, theirs = self.blocks, other.blocks
         if mine.chunks != theirs.chunks:
             raise ValueError(
@@ -66,8 +68,11 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
         how = {"dtype": mine.dtype, "meta": mine._meta}
         return DaskChannelStats(da.blockwise(add, axes, mine, axes, theirs, axes, **how))
 
-    def __add__(self, other: object) -> DaskChannelStats:
-        return self.merge(other) if isinstance(other, DaskChannelStats) else NotImplemented
+    def __add__(self, other: Any) -> DaskChannelStats:
+        ours = isinstance(other, DaskChannelStats | ChannelStats)  # of which merge says what to do
+        return self.merge(other) if ours else NotImplemented
+
+    __radd__ = __add__  # only ever of a ChannelStats, to be refused in the same words
 
     def counted(self, otherwise: str) -> DaskChannelStats:
         """Return these statistics, which raise when computed if a channel has no values."""

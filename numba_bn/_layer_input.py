@@ -1,0 +1,56 @@
+"""What a layer is given: a dtype, and x of the right shape, with enough values to train on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numba_bn import _validate as check
+from numba_bn._arrays import Array, is_float, kind, parameter_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+
+def dtype_of_parameters(call: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that gamma and beta are to have."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"{call}: dtype must name a dtype, got {dtype!r}: {error}") from None
+    if not is_float(found):
+        raise TypeError(f"{call}: dtype must be a real floating-point dtype, got {found}")
+    return parameter_dtype(found)
+
+
+def axis_of_channels(
+    call: str, x: Array, dims: tuple[int, ...], channel_axis: int, channels: int
+) -> int:
+    """Return the axis of x that has the channels; raise if there are others, or other dims."""
+    shape = x.shape
+    if dims and len(shape) not in dims:
+        wanted = " or ".join(f"{n}-D" for n in dims)
+        raise ValueError(f"{call}: expected {wanted} x, got {len(shape)}-D of shape {shape}")
+    (axis,) = check.axis_tuple(call, "channel_axis", channel_axis, shape)
+    if shape[axis] != channels:
+        raise ValueError(
+            f"{call}: expected {channels} channels along axis {channel_axis}, got "
+            f"{shape[axis]} for x of shape {shape}"
+            + check.fitting_axis((channels,), shape, "channel_axis")
+        )
+    return axis
+
+
+def more_than_one_value(call: str, x: Array, mask: Array | None, axis: int) -> None:
+    """Raise if a channel has but one value, of which there is no variance to train on."""
+    if mask is None or kind(mask) == "cuda":  # which is not waited for
+        values: Any = x.size // x.shape[axis]
+    else:
+        values = np.count_nonzero(mask, axis=tuple(a for a in range(x.ndim) if a != axis))
+    if np.any(np.equal(values, 1)):
+        masked = "" if mask is None else " with this where"
+        raise ValueError(
+            f"{call}: expected more than 1 value per channel in training, "
+            f"got x of shape {x.shape}{masked}"
+        )
