@@ -82,6 +82,11 @@ class ChannelStats:
         return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
 
     @classmethod
+    def _of_rows(cls, rows: Array) -> ChannelStats:
+        """Return the statistics in moments (4, channels), which nobody else holds."""
+        return cls._with(Moments(rows[0], rows[1], rows[2], rows[3]))
+
+    @classmethod
     def _with(cls, state: Moments | Exact) -> ChannelStats:
         """Return the statistics in a state."""
         self = cls.__new__(cls)
