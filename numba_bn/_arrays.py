@@ -13,9 +13,12 @@ from numba_bn._view import Axes, View, memory_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+LARGE = 1 << 20
+"""Bytes from which a new array begins where a line of the cache does, to be written fast."""
+
 _FLOATS = frozenset("efd")
 _RESULT_OF_INTEGER = {1: np.dtype(np.float32), 2: np.dtype(np.float32)}
-_LARGE, _LINE = 1 << 20, 128  # bytes
+_LINE = 128  # bytes
 _STRANGERS = {
     "MaskedArray": "pass {0}.filled(...); where=~x.mask leaves values of x out",
     "matrix": "pass np.asarray({0})",
@@ -143,9 +146,9 @@ def assign(x: Array, value: Array) -> None:
 
 
 def _empty(shape: Axes, dtype: np.dtype[Any]) -> Array:
-    """Return a new array; large ones begin where a line of the cache does, to be written fast."""
+    """Return a new array."""
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes < _LARGE:
+    if nbytes < LARGE:
         return np.empty(shape, dtype)
     room = np.empty(nbytes + _LINE, np.uint8)
     start = -room.ctypes.data % _LINE

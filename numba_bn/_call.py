@@ -86,12 +86,16 @@ def per_channel(vector: Array, view: View) -> Array:
     return np.ascontiguousarray(stored.transpose(inverse))
 
 
+def gradient_dtype(gamma: object, x: Array) -> np.dtype[Any]:
+    """Return the dtype of dgamma and dbeta: gamma's, or that of parameters for x."""
+    if gamma is None:
+        return parameter_dtype(result_dtype("", "x", x.dtype))
+    return parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
+
+
 def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Array:
     """Return dgamma or dbeta in gamma's dtype, or in that of parameters for x."""
-    if gamma is None:
-        dtype = parameter_dtype(result_dtype("", "x", x.dtype))
-    else:
-        dtype = parameter_dtype(result_dtype("", "gamma", as_array("", "gamma", gamma).dtype))
+    dtype = gradient_dtype(gamma, x)
     if isinstance(x, DeviceArray):
         vector = x.beside(vector)  # zeros, where x is empty
         dtype = dtype if x.library.CONVERTS else vector.dtype

@@ -137,7 +137,7 @@ def parameter(
         and value.shape == view.channels
         and value.dtype.char in "fd"
     ):
-        return np.array(value, np.float64)  # as nearly always: the rest costs a microsecond
+        return value.astype(np.float64)  # as nearly always: the rest costs a microsecond
     p = as_array(call, name, value)
     if p.shape != view.channels:
         of = "weight" if axis == "output_axis" else "x"

@@ -15,7 +15,8 @@ from numba_bn._kernels import reference
 
 EPS = 1e-3
 FORWARD = ["moments", "normalize", "forward"]
-FUNCTIONS = [*FORWARD, "gradient_sums", "input_gradient", "backward", "relu_gradient", "exact_sums"]
+BACKWARD = ["gradient_sums", "input_gradient", "backward", "relu_gradient"]
+FUNCTIONS = [*FORWARD, *BACKWARD, "exact_sums", "launches"]
 SHAPES = [
     (1, 5, 3, 1, 1),
     (1, 2, 37, 1, 49),

@@ -5,6 +5,7 @@ import pytest
 from table import CASES, backward, data, forward, name
 
 import numba_bn as nbn
+from numba_bn._kernels import cpu
 from numba_bn._kernels.cpu import arrays
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -23,7 +24,12 @@ def room(like, place):
 @pytest.fixture
 def streams(monkeypatch):
     """Switch for arrays of any size."""
-    return lambda: monkeypatch.setattr(arrays, "_STREAM_CACHES", 0)
+
+    def switch():
+        monkeypatch.setattr(arrays, "_STREAM_CACHES", 0)
+        monkeypatch.setattr(cpu, "launches", cpu.launches.__wrapped__)  # none that were kept
+
+    return switch
 
 
 @over_places

@@ -47,7 +47,7 @@ class Kernel:
         """Run on ``args``, in parallel if that pays for ``nbytes`` and is safe here and now."""
         threads = 1 if nbytes < _PARALLEL_BYTES else policy.threads()
         if threads == 1:
-            self.twin(False)(*args)
+            (self._twins.get(False) or self.twin(False))(*args)
         else:
             policy.launch(threads, self.twin(True), args)
 

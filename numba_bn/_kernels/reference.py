@@ -206,3 +206,7 @@ def _whole(values: Array, bits: int) -> list[int]:
     """Floats → integers in units of 2^-bits."""
     ratios = [float(v).as_integer_ratio() for v in values]
     return [(n << bits) // d for n, d in ratios]
+
+
+def launches(shape: tuple[int, ...], itemsize: int) -> None:
+    """Return what a backend keeps for plain arrays of a shape: nothing here."""

@@ -20,6 +20,7 @@ from numba_bn._dispatch import backend
 from numba_bn._mpi import Facts, Ranks, checksum
 from numba_bn._validate import Vector
 from numba_bn._view import Axes, View, batch_view
+from numba_bn.functional import _plain
 from numba_bn.stats import ChannelStats
 from numba_bn.stats.device import DeviceChannelStats
 
@@ -43,9 +44,25 @@ def batch_call(call: str, x: object, channel_axis: int | Sequence[int]) -> tuple
     return a, axes, batch_view(a.shape, order_of(a), axes)
 
 
-def train(call: str, *given: Any, out: object) -> tuple[Any, ChannelStats]:
-    """Run a training forward; ``given`` are the arguments of `batch_norm_train`, in order."""
-    a, _, view, g, b, eps, w5, r5, relu, y = _prepared_forward(call, *given, out=out, alone=True)
+def train(
+    call: str,
+    x: object,
+    gamma: object,
+    beta: object,
+    channel_axis: int | Sequence[int],
+    eps: float,
+    where: object,
+    residual: object,
+    activation: str | None,
+    out: object,
+) -> tuple[Any, ChannelStats]:
+    """Run a training forward."""
+    given = call, x, gamma, beta, channel_axis, eps
+    if where is residual is activation is None and (done := _plain.trained(*given, out)):
+        return done
+    a, _, view, g, b, eps, w5, r5, relu, y = _prepared_forward(
+        *given, where, residual, activation, out=out, alone=True
+    )
     if not a.size:
         return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
     a5 = five_axes(a, view)
@@ -114,11 +131,28 @@ def _prepared_forward(
 
 
 def backward(
-    call: str, dy: object, x: object, gamma: object, *given: Any, out: object
+    call: str,
+    dy: object,
+    x: object,
+    gamma: object,
+    stats: object,
+    mean: object,
+    var: object,
+    channel_axis: int | Sequence[int],
+    eps: float,
+    where: object,
+    activation: str | None,
+    y: object,
+    out: object,
 ) -> Gradients:
-    """Run a backward; ``given`` are the other arguments of `batch_norm_backward`, in order."""
+    """Run a backward."""
+    if mean is var is where is activation is None:
+        done = _plain.gradients(call, dy, x, gamma, stats, channel_axis, eps, out)
+        if done is not None:
+            return done
+    others = stats, mean, var, channel_axis, eps, where, activation, y
     a, _, view, g, eps, _, known, d5, w5, dx, dresidual = _prepared_backward(
-        call, dy, x, gamma, *given, out=out
+        call, dy, x, gamma, *others, out=out
     )
     if a.size:
         a5 = five_axes(a, view)

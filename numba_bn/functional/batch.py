@@ -11,6 +11,7 @@ from numba_bn._arrays import Array, five_axes, kind
 from numba_bn._call import Gradients, Output
 from numba_bn._dispatch import backend
 from numba_bn._mpi import Ranks
+from numba_bn.functional import _plain
 from numba_bn.functional import _steps as steps
 from numba_bn.stats import ChannelStats
 from numba_bn.stats.device import DeviceChannelStats
@@ -92,7 +93,11 @@ def batch_norm(
         raise ValueError(f"{call}: mean and var must be given together, or neither")
     if mean is None:
         given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
-        return steps.train(call, *given, out=out)[0]
+        return steps.train(call, *given, out)[0]
+    if where is residual is activation is None:
+        y = _plain.normalized(call, x, gamma, beta, mean, var, channel_axis, eps, out)
+        if y is not None:
+            return y
     a, _, view = steps.batch_call(call, x, channel_axis)
     eps = check.epsilon(call, eps)
     g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
@@ -167,7 +172,7 @@ def batch_norm_train(
     given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
     if comm is not None and (ranks := Ranks.of(call, comm)):
         return steps.train_together(ranks, call, *given, out=out)
-    return steps.train(call, *given, out=out)
+    return steps.train(call, *given, out)
 
 
 @adapted
@@ -246,4 +251,4 @@ def batch_norm_backward(
     given = (dy, x, gamma, stats, mean, var, channel_axis, eps, where, activation, y)
     if comm is not None and (ranks := Ranks.of(call, comm)):
         return steps.backward_together(ranks, call, *given, out=out)
-    return steps.backward(call, *given, out=out)
+    return steps.backward(call, *given, out)

@@ -74,6 +74,11 @@ class ChannelStats(Kept):
             return DeviceChannelStats(moments, view)
         return cls._with(Moments(*[per_channel(v[0], view) for v in moments]))
 
+    @classmethod
+    def _of_rows(cls, rows: Array) -> ChannelStats:
+        """Return the statistics in moments (4, channels), which nobody else holds."""
+        return cls._with(Moments(rows[0], rows[1], rows[2], rows[3]))
+
     @property
     def _moments(self) -> Moments:
         """Count, mean, what the mean lost to rounding, and m2, of one moment."""

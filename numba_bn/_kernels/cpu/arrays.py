@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import Plan, l2_bytes
 
@@ -14,14 +15,28 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _STREAM_CACHES = 32  # outputs of this many L2 caches and more go past them
 
 
+class Launch(NamedTuple):
+    """A kernel, and those of its arguments that say how it is to go about it."""
+
+    kernel: Kernel
+    switches: tuple[bool, ...]
+    """Whether it writes past the caches and, where it reads twice, asks for what comes next."""
+    sizes: tuple[int, ...]
+    """The last ones."""
+
+
 def optional(a: Array | None) -> Array | None:
     return None if a is None else kernel_array(a)
 
 
+def large(nbytes: int) -> bool:
+    """Tell whether an output is too large for the caches."""
+    return nbytes >= _STREAM_CACHES * l2_bytes()
+
+
 def streams(y5: Array, *inputs5: Array) -> bool:
     """Tell whether to write past the caches: large, and not what is being read."""
-    large = y5.nbytes >= _STREAM_CACHES * l2_bytes()
-    return large and not any(np.may_share_memory(y5, a) for a in inputs5)
+    return large(y5.nbytes) and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
 def run_streams(length: int, y5: Array, *inputs5: Array) -> bool:
@@ -29,9 +44,11 @@ def run_streams(length: int, y5: Array, *inputs5: Array) -> bool:
     return length >= 16 and streams(y5, *inputs5)
 
 
-def tile_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
-    """Tell the same of columns, all of whose rows must begin alike."""
-    return plan.stride % 16 == 0 and streams(y5, *inputs5)
+def plan_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
+    """Tell the same of what a plan walks: rows of columns must all begin alike."""
+    if plan.kind == "columns":
+        return plan.stride % 16 == 0 and streams(y5, *inputs5)
+    return run_streams(plan.inner, y5, *inputs5)
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from numba_bn._kernels.cpu.columns_moments import (
     tile_of,
 )
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
-from numba_bn._kernels.cpu.state import centred, coefficients, put_factors
+from numba_bn._kernels.cpu.state import centred, coefficients, each_rsqrt, put_factors
 from numba_bn._kernels.cpu.tiles import (
     ahead_of,
     tile_gradient_wide,
@@ -338,9 +338,10 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
-    rs: Any,
+    var: Any,
     gamma: Any,
     count: Any,
+    eps: float,
     result: Any,
     stream: bool,
     onward: bool,
@@ -351,7 +352,8 @@ def backward_shared(
     inner: int,
     tile: int,
 ) -> None:
-    """dy, x (rows, stride) → dx, result (2, channels), tile by tile."""
+    """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
+    rs = each_rsqrt(var, eps)
     for u in prange((stride + tile - 1) // tile):
         _shared_unit(
             u,
@@ -373,3 +375,5 @@ def backward_shared(
             inner,
             tile,
         )
+    for c in range(rs.size):
+        result[1, c] *= rs[c]

@@ -14,15 +14,17 @@ from numba_bn._kernels.cpu import (
 )
 from numba_bn._kernels.cpu.arrays import (
     Array,
+    Launch,
     columns_of,
     optional,
     per_value,
+    plan_streams,
     rstd_of,
     run_streams,
-    tile_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
+    Plan,
     apply_tile,
     batch_chunks,
     chunks,
@@ -86,15 +88,13 @@ def input_gradient(
         b, c = -a * rstd * sums[1] / n, -a * sums[0] / n
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    given = mean.reshape(-1), a, b, c
+    given, stream = (mean.reshape(-1), a, b, c), plan_streams(plan, dx5, x5, dy5)
     if plan.kind == "columns":
-        stream = tile_streams(plan, dx5, x5, dy5)
         tile = apply_tile(plan, stream)
         columns_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, *columns_of(plan), plan.inner, tile
         )
     else:
-        stream = run_streams(plan.inner, dx5, x5, dy5)
         runs_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
         )
@@ -128,6 +128,18 @@ def backward(
     return dgamma, dbeta
 
 
+def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
+    """Say how sums are taken and, while dy and x are in cache, dx is made of them."""
+    if plan.kind == "columns":
+        ahead = onward(2 * plan.outer * plan.tile * itemsize, stream)
+        sizes = *columns_of(plan), plan.inner, plan.tile
+        return Launch(columns_backward.backward_shared, (stream, ahead), sizes)
+    together = slab(plan, 2 * itemsize, stream)
+    ahead = onward(2 * together * plan.outer * plan.length * itemsize, stream)
+    sizes = plan.outer, plan.groups, plan.inner, together
+    return Launch(runs_backward.backward_shared, (stream, ahead), sizes)
+
+
 def _backward_fused(
     dy5: Array,
     x5: Array,
@@ -140,37 +152,12 @@ def _backward_fused(
     """Sums and dx of some channels in one go, while their data is in cache."""
     plan = plan_of(x5.shape)
     mean, var, count = (v.reshape(-1) for v in given)
-    rstd, sums = rstd_of(var, eps), np.empty((2, plan.groups))
+    sums = np.empty((2, plan.groups))
+    stream = plan_streams(plan, dx5, x5, dy5)
+    kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    values = mean, rstd, gamma, count, sums
-    nbytes = 3 * x5.nbytes
-    if plan.kind == "columns":
-        stream = tile_streams(plan, dx5, x5, dy5)
-        columns_backward.backward_shared(
-            nbytes,
-            *arrays,
-            *values,
-            stream,
-            onward(2 * plan.outer * plan.tile * x5.itemsize, stream),
-            *columns_of(plan),
-            plan.inner,
-            plan.tile,
-        )
-    else:
-        stream = run_streams(plan.inner, dx5, x5, dy5)
-        together = slab(plan, 2 * x5.itemsize, stream)
-        runs_backward.backward_shared(
-            nbytes,
-            *arrays,
-            *values,
-            stream,
-            onward(2 * together * plan.outer * plan.length * x5.itemsize, stream),
-            plan.outer,
-            plan.groups,
-            plan.inner,
-            together,
-        )
-    return sums[1] * rstd, sums[0]
+    kernel(3 * x5.nbytes, *arrays, mean, var, gamma, count, eps, sums, *switches, *sizes)
+    return sums[1], sums[0]
 
 
 def _backward_own(

@@ -10,11 +10,12 @@ from numba_bn._kernels.cpu import columns, columns_moments, rows, runs
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.arrays import (
     Array,
+    Launch,
     columns_of,
     optional,
     per_value,
+    plan_streams,
     run_streams,
-    tile_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
@@ -103,6 +104,30 @@ def normalize(
     _normalize(x5, mean.reshape(-1), lost, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
 
 
+def applying(plan: Plan, stream: bool) -> Launch:
+    """Say how x is normalized by given statistics."""
+    if plan.kind == "columns":
+        tile = apply_tile(plan, stream)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, tile
+        return Launch(columns.normalize, (stream,), sizes)
+    channels = plan.groups * plan.size
+    sizes = plan.batch, plan.outer, plan.groups, channels, plan.inner
+    return Launch(runs.normalize, (stream,), sizes)
+
+
+def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
+    """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
+    if plan.kind == "columns":
+        ahead = onward(plan.outer * plan.tile * itemsize, stream)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile
+        return Launch(columns.forward, (stream, ahead), sizes)
+    batch, groups = _flat(plan)
+    together = slab(plan, itemsize, stream)
+    ahead = onward(together * plan.outer * plan.length * itemsize, stream)
+    sizes = batch, plan.outer, groups, plan.length, plan.size, plan.period, together
+    return Launch(runs.forward, (stream, ahead), sizes)
+
+
 def _normalize(
     x5: Array,
     mean: Array,
@@ -116,16 +141,9 @@ def _normalize(
     relu: bool,
 ) -> None:
     plan = plan_of(x5.shape)
+    kernel, switches, sizes = applying(plan, plan_streams(plan, y5, x5))
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
-    given = gamma, beta, mean, low, var, eps, relu
-    if plan.kind == "columns":
-        stream = tile_streams(plan, y5, x5)
-        shape = plan.batch, *columns_of(plan), plan.length, plan.inner, apply_tile(plan, stream)
-        columns.normalize(x5.nbytes, *arrays, *given, stream, *shape)
-    else:
-        channels, stream = plan.groups * plan.size, run_streams(plan.inner, y5, x5)
-        shape = plan.batch, plan.outer, plan.groups, channels, plan.inner
-        runs.normalize(x5.nbytes, *arrays, *given, stream, *shape)
+    kernel(x5.nbytes, *arrays, gamma, beta, mean, low, var, eps, relu, *switches, *sizes)
 
 
 def forward(
@@ -151,42 +169,9 @@ def forward(
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
+    kernel, switches, sizes = in_one_go(plan, x5.itemsize, plan_streams(plan, y5, x5))
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
-    given = gamma, beta, eps, relu
-    if plan.kind == "columns":
-        stream = tile_streams(plan, y5, x5)
-        columns.forward(
-            x5.nbytes,
-            *arrays,
-            *given,
-            stream,
-            onward(plan.outer * plan.tile * x5.itemsize, stream),
-            result,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            plan.tile,
-        )
-    else:
-        batch, groups = _flat(plan)
-        stream = run_streams(plan.inner, y5, x5)
-        together = slab(plan, x5.itemsize, stream)
-        runs.forward(
-            x5.nbytes,
-            *arrays,
-            *given,
-            stream,
-            onward(together * plan.outer * plan.length * x5.itemsize, stream),
-            result,
-            batch,
-            plan.outer,
-            groups,
-            plan.length,
-            plan.size,
-            plan.period,
-            together,
-        )
+    kernel(x5.nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
     return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
 
 

@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.moments import (
     pieces_of,
 )
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import coefficients
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
 
 
 @block
@@ -340,9 +340,10 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
-    rs: Any,
+    var: Any,
     gamma: Any,
     count: Any,
+    eps: float,
     result: Any,
     stream: bool,
     onward: bool,
@@ -351,7 +352,8 @@ def backward_shared(
     inner: int,
     slab: int,
 ) -> None:
-    """dy, x (outer, channels, inner) → dx, result (2, channels), slab by slab."""
+    """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
+    rs = each_rsqrt(var, eps)
     for u in prange((channels + slab - 1) // slab):
         _shared_unit(
             u,
@@ -371,3 +373,5 @@ def backward_shared(
             inner,
             slab,
         )
+    for c in range(rs.size):
+        result[1, c] *= rs[c]

@@ -96,6 +96,15 @@ def rsqrt(var: float, eps: float) -> float:
     return 0.0 if v == 0.0 else 1.0 / math.sqrt(v)
 
 
+@unit
+def each_rsqrt(var: Any, eps: float) -> Any:
+    """The same of vectors."""
+    rs = np.empty(var.size)
+    for k in range(var.size):
+        rs[k] = rsqrt(var[k], eps)
+    return rs
+
+
 @inline
 def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
