@@ -13,6 +13,7 @@ from numba_bn._device import DeviceArray
 from numba_bn._view import Axes
 
 CONVERTS = True
+FOREIGN = False
 
 _SELF = sys.modules[__name__]
 _NAMES = (
