@@ -3,13 +3,11 @@
 No tests.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from ptx_machine import Launch, run
 from ptx_memory import GlobalMemory
-from ptx_program import Program, parse
 
 from numba_bn._kernels.cuda.driver import Traits
 from numba_bn._kernels.cuda.kernel import Device, Kernel, Step, Variant
@@ -25,14 +23,6 @@ class Launched(NamedTuple):
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     arguments: tuple[int | float, ...]
-
-
-@cache
-def program(kernel: Kernel, variant: Variant) -> Program:
-    """Return the PTX of a kernel, for the interpreter."""
-    from numba_bn._kernels.cuda import target
-
-    return parse(target.compiled(kernel, variant, (9, 0), "ptx"))
 
 
 class StandIn:
@@ -79,4 +69,7 @@ class StandIn:
         label = kernel.label(variant)
         self.launched.append(Launched(stream, label, step.grid, step.block, arguments))
         if self.runs:
-            run(program(kernel, variant), self.memory, Launch(step.grid, step.block, arguments))
+            from problems import program_of
+
+            program = program_of(kernel, variant)
+            run(program, self.memory, Launch(step.grid, step.block, arguments))
