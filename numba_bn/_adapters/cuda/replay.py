@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from numba_bn._adapters._convert import each
-from numba_bn._device import DeviceArray, Library
+from numba_bn._device import DeviceArray, DeviceMoments, Library
 from numba_bn._kernels.cuda import launch
 from numba_bn._kernels.cuda.launch import Prepared
 from numba_bn._kernels.cuda.trace import Make, Node, Trace, Untraceable
@@ -66,7 +66,7 @@ def _viewed(node: Node, library: Library, arrays: list[DeviceArray]) -> Any:
 
 
 def _with_rows(stats: DeviceChannelStats, rows: DeviceArray) -> DeviceChannelStats:
-    return DeviceChannelStats(stats._moments._replace(rows=rows), stats._view)
+    return DeviceChannelStats(DeviceMoments(rows, stats._moments.values), stats._view)
 
 
 _programs: dict[Hashable, Program | None] = {}
