@@ -27,14 +27,15 @@ def costs(clock: Clock) -> dict[str, Any]:
         "PyTorch's batch_norm": host(lambda: norm(x, mean, var, gamma, beta)),
         "PyTorch's training": host(lambda: norm(x, mean, var, gamma, beta, training=True)),
         "PyTorch's x.add_(1)": host(lambda: out.add_(1.0)),
+        "allocation by PyTorch": host(lambda: clock.torch.empty_like(x)),
     }
     if clock.on_gpu:
-        result.update(_launches(clock, x, out, gamma, mean, var))
+        result.update(launches(clock, x, out, gamma, mean, var))
     return result
 
 
-def _launches(clock: Clock, x: Any, out: Any, gamma: Any, mean: Any, var: Any) -> dict[str, Any]:
-    """Return what one launch alone costs, ours and CuPy's."""
+def launches(clock: Clock, x: Any, out: Any, gamma: Any, mean: Any, var: Any) -> dict[str, Any]:
+    """Return what one launch alone costs, ours and CuPy's, and a call on CuPy's arrays."""
     from numba_bn._kernels.cuda import backend, launch
     from numba_bn._kernels.cuda.plan import Call
 
@@ -43,17 +44,30 @@ def _launches(clock: Clock, x: Any, out: Any, gamma: Any, mean: Any, var: Any) -
     named = {"x": x, "y": out, "gamma": gamma, "mean": mean, "var": var}
     at = {name: array.data_ptr() for name, array in named.items()}
     stream = clock.torch.cuda.current_stream().cuda_stream
-    result: dict[str, Any] = {
-        "one launch": clock.host_microseconds(lambda: launch.run(prepared, at, stream))
-    }
+    ours = clock.host_microseconds(lambda: launch.run(prepared, at, stream))
     try:
         import cupy
     except ImportError:
-        return result
+        return {"one launch": ours, "CuPy": "not installed"}
     kernel = cupy.RawKernel(EMPTY, "empty")
-    arrays = [cupy.zeros(64, cupy.float32) for _ in range(4)]
-    arguments = (*arrays, *range(7))
-    result["one launch of CuPy's RawKernel"] = clock.host_microseconds(
-        lambda: kernel((4,), (128,), arguments)
-    )
-    return result
+    arguments = (*(cupy.zeros(64, cupy.float32) for _ in range(4)), *range(7))
+    theirs = clock.host_microseconds(lambda: kernel((4,), (128,), arguments))
+    return {
+        "one launch": ours,
+        "one launch of CuPy's RawKernel": theirs,
+        "one launch, x CuPy's RawKernel": ours / theirs,
+        **_of_cupy(clock, cupy),
+    }
+
+
+def _of_cupy(clock: Clock, cupy: Any) -> dict[str, float]:
+    """Return what whole calls on CuPy's arrays cost."""
+    x = cupy.zeros((4, 64, 8, 8), cupy.float32)
+    gamma, beta, mean, var = (cupy.zeros(64, cupy.float32) for _ in range(4))
+    given: dict[str, Any] = {"mean": mean, "var": var}
+    host = clock.host_microseconds
+    return {
+        "batch_norm of CuPy's, allocating": host(lambda: nbn.batch_norm(x, gamma, beta, **given)),
+        "batch_norm_train of CuPy's": host(lambda: nbn.batch_norm_train(x, gamma, beta)),
+        "allocation by CuPy": host(lambda: cupy.empty(x.shape, x.dtype)),
+    }

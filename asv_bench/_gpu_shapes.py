@@ -34,8 +34,14 @@ SIZES = [
     *((32, 64, 56, 56), (64, 2048, 7, 7), (256, 64, 112, 112), (256, 256, 56, 56)),
     *((128, 512, 28, 28), (64, 16, 512, 512), (65536, 1024)),
 ]
-PASSES = {"statistics": 1, "inference": 2, "forward": 3, "backward": 5}
+PASSES = {"statistics": 1, "inference": 2, "dx alone": 3, "forward": 3, "backward": 5}
 """How often the bytes of the array move at least."""
+WANTED = {"statistics": 0.92, "inference": 0.92, "dx alone": 0.92, "forward": 0.9, "backward": 0.9}
+"""The fraction of the copy bandwidth that arrays of at least ``LARGE`` bytes should reach."""
+LARGE = 134_000_000
+MIDDLE = Shape((32, 64, 56, 56), "float32", False)
+WANTED_OF_MIDDLE = {"forward": 22.0, "backward": 34.0}
+"""Microseconds that a pass over the 25.7 MB of ``MIDDLE`` should take at most."""
 
 
 def table(clock: Clock) -> list[Shape]:
@@ -61,31 +67,49 @@ def bandwidth(clock: Clock) -> dict[str, float]:
 def measured(clock: Clock) -> dict[str, Any]:
     """Return, for every shape, what each pass takes and how that compares."""
     copy = max(bandwidth(clock).values())
-    results: dict[str, Any] = {"copy bytes/s": copy}
-    for shape in table(clock):
-        results[shape.label] = _compared(clock, shape, copy)
-    ratios = [row[p]["x best of PyTorch"] for row in results.values() if isinstance(row, dict)
-              for p in ("forward", "backward")]  # fmt: skip
-    results["geometric mean, x best of PyTorch"] = math.exp(
-        sum(map(math.log, ratios)) / len(ratios)
-    )
-    return results
+    rows = {shape: _compared(clock, shape, copy) for shape in table(clock)}
+    found: dict[str, Any] = {"copy bytes/s": copy, "summary": summary(rows)}
+    return found | {shape.label: row for shape, row in rows.items()}
+
+
+def summary(rows: dict[Shape, dict[str, Any]]) -> dict[str, Any]:
+    """Return the lowest fractions of large arrays beside those wanted, and ratios to PyTorch."""
+    found: dict[str, Any] = {}
+    for name, wanted in WANTED.items():
+        fractions = [r[name]["fraction of copy"] for shape, r in rows.items()
+                     if name in r and shape.nbytes >= LARGE]  # fmt: skip
+        if fractions:
+            found[f"{name}, lowest fraction of copy"] = {"is": min(fractions), "wanted": wanted}
+    for name, wanted in WANTED_OF_MIDDLE.items():
+        if MIDDLE in rows:
+            found[f"{name}, us of 25.7 MB"] = {"is": rows[MIDDLE][name]["us"], "wanted": wanted}
+    ratios: dict[bool, list[float]] = {True: [], False: []}
+    for shape, row in rows.items():
+        ratios[shape.channels_last] += [
+            row[p]["x best of PyTorch"] for p in ("forward", "backward")
+        ]
+    for last, each in ratios.items():
+        layout = "last" if last else "first"
+        found[f"x best of PyTorch, channels {layout}"] = {
+            "lowest": min(each), "geometric mean": math.exp(sum(map(math.log, each)) / len(each)),
+        }  # fmt: skip
+    return found
 
 
 def _compared(clock: Clock, shape: Shape, copy: float) -> dict[str, Any]:
     ours, theirs = _ours(clock, shape), _pytorchs(clock, shape)
     row: dict[str, Any] = {}
-    for name, passes in PASSES.items():
-        seconds = clock.seconds(ours[name])
+    for name, calls in ours.items():
+        seconds = clock.seconds(calls)
         row[name] = {
             "us": seconds * 1e6,
-            "fraction of copy": passes * shape.nbytes / copy / seconds,
+            "fraction of copy": PASSES[name] * shape.nbytes / copy / seconds,
             "recorded": clock.recorded,
         }
         others = []
-        for peer, calls in theirs.items():
-            if name in calls:
-                others.append(clock.seconds(calls[name]))
+        for peer, ways in theirs.items():
+            if name in ways:
+                others.append(clock.seconds(ways[name]))
                 row[name] |= {f"us of {peer}": others[-1] * 1e6, f"{peer} recorded": clock.recorded}
         if others:
             row[name]["x best of PyTorch"] = min(others) / seconds
@@ -103,7 +127,8 @@ def _arrays(clock: Clock, shape: Shape) -> list[tuple[Any, Any, Any]]:
 def _ours(clock: Clock, shape: Shape) -> dict[str, Calls]:
     channels = shape.shape[1]
     gamma, beta = (clock.array((channels,), "float32") for _ in range(2))
-    calls: dict[str, Calls] = {name: [] for name in PASSES}
+    names = [name for name in PASSES if clock.on_gpu or name != "dx alone"]
+    calls: dict[str, Calls] = {name: [] for name in names}
     given = {"mean": gamma, "var": gamma.abs()}
     for x, dy, out in _arrays(clock, shape):
         _, stats = nbn.batch_norm_train(x, gamma, beta, out=out)
@@ -117,7 +142,23 @@ def _ours(clock: Clock, shape: Shape) -> dict[str, Calls]:
                 dy, x, gamma, stats=s, out=out
             )
         )
+        if clock.on_gpu:
+            calls["dx alone"].append(dx_alone(dy, x, gamma, gamma.abs(), stats.count, out))
     return calls
+
+
+def dx_alone(dy: Any, x: Any, gamma: Any, var: Any, count: Any, out: Any) -> Callable[[], Any]:
+    """Return a call of the last kernel of a backward; no value that it reads changes its time."""
+    from numba_bn._adapters.cuda import library_of
+    from numba_bn._arrays import five_axes, order_of
+    from numba_bn._kernels.cuda import backend
+    from numba_bn._view import batch_view
+
+    seen = [library_of(a).seen("dx_alone", "x", a) for a in (dy, x, out, gamma, var, count)]
+    view = batch_view(x.shape, order_of(seen[1]), (1,))
+    dy5, x5, dx5 = (five_axes(a, view) for a in seen[:3])
+    g, v, n = seen[3:]
+    return lambda: backend.input_gradient(dy5, x5, g, v, g, (n, n), n, 1e-5, dx5)
 
 
 def _pytorchs(clock: Clock, shape: Shape) -> dict[str, dict[str, Calls]]:

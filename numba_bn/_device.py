@@ -30,6 +30,8 @@ class Library(Protocol):
 
     CONVERTS: bool
     """Whether it can copy an array to another dtype."""
+    FOREIGN: bool
+    """Whether its arrays may be made on another stream than its current one, by ``made_on``."""
 
     def seen(self, call: str, name: str, value: Owner) -> DeviceArray:
         """Return an array as the calls see it."""

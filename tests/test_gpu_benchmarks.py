@@ -30,6 +30,8 @@ def test_every_part_leaves_its_result(gpu, tmp_path, monkeypatch):
     assert set(found["repeats"].values()) == {"10 of 10"}
     assert all(us > 0 for us in found["launch"].values())
     assert found["sanitizer"] == {"skipped": "compute-sanitizer is not installed"}
+    ratios = found["shapes"].pop("summary")
+    assert set(ratios) == {f"x best of PyTorch, channels {layout}" for layout in ("first", "last")}
     rows = [row for row in found["shapes"].values() if isinstance(row, dict)]
     assert len(rows) == 6
     for row in rows:
@@ -53,11 +55,37 @@ def test_a_part_that_fails_is_written_down_and_the_others_run(gpu, tmp_path, mon
 def test_a_command_leaves_its_output_and_its_exit_code(gpu, tmp_path):
     command = [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(3)"]
     result = gpu._run(command, tmp_path / "out.txt", 60, tmp_path)
-    assert result == {"exit": 3, "last line": "two", "output": "out.txt"}
+    ended = {"exit": 3, "last line": "two", "output": "out.txt"}
+    assert result == {**ended, "failed": "see its output"}
+    assert gpu._failed({"sanitizer": {"memcheck": result}})
+    assert not gpu._failed({"sanitizer": {"memcheck": ended}})
     late = gpu._run(
         [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "o", 0.2, FOLDER
     )
     assert late["exit"] == "not done after 0.2 s"
+
+
+def test_a_summary_has_the_worst_of_large_arrays_beside_what_is_wanted(gpu):
+    shapes = gpu.shapes
+
+    def row(fraction, ratio):
+        entry = {"us": 21.0, "fraction of copy": fraction, "x best of PyTorch": ratio}
+        return dict.fromkeys(shapes.PASSES, entry)
+
+    rows = {
+        shapes.Shape((8, 8), "float32", True): row(0.1, 8.0),
+        shapes.MIDDLE: row(0.5, 3.0),
+        shapes.Shape((4, 64, 1024, 1024), "float32", False): row(0.95, 2.0),
+        shapes.Shape((2, 64, 1024, 1024), "bfloat16", False): row(0.85, 4.5),
+    }
+    found = shapes.summary(rows)
+    assert found["dx alone, lowest fraction of copy"] == {"is": 0.85, "wanted": 0.92}
+    assert found["backward, lowest fraction of copy"] == {"is": 0.85, "wanted": 0.9}
+    assert found["forward, us of 25.7 MB"] == {"is": 21.0, "wanted": 22.0}
+    first = found["x best of PyTorch, channels first"]
+    assert first["lowest"] == 2.0
+    assert first["geometric mean"] == pytest.approx(3.0)
+    assert found["x best of PyTorch, channels last"]["lowest"] == 8.0
 
 
 def test_wrong_results_are_said_to_be_wrong(gpu, monkeypatch):

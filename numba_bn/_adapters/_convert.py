@@ -43,10 +43,9 @@ def named(
 ) -> dict[str, Any]:
     """Return the arguments of a call by name; one that Python would refuse is refused by it."""
     names = _names(function)
-    given = dict(zip(names, args, strict=False))
-    if len(args) > len(names) or not given.keys().isdisjoint(options):
+    given = {**dict(zip(names, args, strict=False)), **options}
+    if len(given) < len(args) + len(options):
         function(*args, **options)
-    given.update(options)
     return given
 
 

@@ -98,6 +98,7 @@ def install(monkeypatch: Any, memory: GlobalMemory) -> ModuleType:
     cupy.cuda = SimpleNamespace(
         handle=STREAM,
         Device=on,
+        runtime=SimpleNamespace(getDevice=lambda: current.device),
         get_current_stream=lambda ordinal: SimpleNamespace(ptr=cupy.cuda.handle),
     )
     cupy.ndarray, cupy.asnumpy = ndarray, lambda a: a.view.copy("K")

@@ -1,6 +1,8 @@
 """Plans run by the PTX interpreter, beside the reference backend. No tests."""
 
 import hashlib
+import os
+import re
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ DEVICE = Device(multiprocessors=4, threads=2048, l2_bytes=1 << 20)
 """Small, so that small shapes are cut as large ones are on a large one."""
 
 EPS = 1e-3
-AMPERE = (8, 0)
+TURING, AMPERE = (7, 5), (8, 0)
 _VALUES = frozenset({"x", "y", "dy", "dx", "residual", "where"})
 _NAMES = {"bfloat16": ml_dtypes.bfloat16}
 
@@ -50,15 +52,28 @@ def _sources() -> str:
 
 @lru_cache(maxsize=512)
 def ptx_of(kernel: Kernel, variant: Variant, capability: tuple[int, int] = AMPERE) -> str:
-    """Return a kernel's PTX; made once for all test processes and runs of the same sources."""
-    label = f"{kernel.label(variant)}_{capability[0]}{capability[1]}"
-    path = Path(__file__).parent / "__pycache__" / "ptx" / _sources() / f"{label}.ptx"
+    """Return a kernel's PTX for devices from a capability on.
+
+    It is made once for all test processes and runs of the same sources; that for the oldest devices
+    serves the others too, but bfloat16 has an instruction from Ampere on.
+    """
+    oldest = AMPERE if capability >= AMPERE and "bfloat16" in variant else TURING
+    label = kernel.label(variant)
+    name = f"{label}.{oldest[0]}{oldest[1]}.ptx"
+    path = Path(__file__).parent / "__pycache__" / "ptx" / _sources() / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(f".{id(label)}")
-        made.write_text(compiled(kernel, variant, capability, "ptx"))
+        made = path.with_suffix(f".{os.getpid()}")
+        made.write_text(_named(compiled(kernel, variant, oldest, "ptx"), label))
         made.replace(path)
     return path.read_text()
+
+
+def _named(ptx: str, label: str) -> str:
+    """Name the entry and the shared arrays after the kernel: several may go into one file."""
+    entry = re.search(r"\.entry\s+([\w$]+)", ptx)
+    assert entry, f"no entry in the PTX of {label}"
+    return ptx.replace(entry.group(1), label).replace("_cudapy_smem", f"{label}_shared")
 
 
 @lru_cache(maxsize=512)
@@ -129,7 +144,7 @@ class Problem:
         }
         self.where = self.arrays["where"].astype(bool) if call.masked else None
         self.residual = self.arrays["residual"] if call.residual else None
-        count, mean_, m2 = self.moments()
+        count, mean_, _, m2 = self.moments()
         var = m2 / np.maximum(count, 1.0)
         self.arrays |= {"count": count, "mean": mean_, "m2": m2, "var": var}
 

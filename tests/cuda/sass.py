@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,17 +42,44 @@ class Machine(NamedTuple):
     loops: list[Loop]
 
 
-def assembled(ptx: str, architecture: str, folder: Path) -> Machine:
-    """Assemble PTX for an architecture ("sm_90") and take it apart."""
-    source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
-    source.write_text(ptx)
+def assembled(modules: Iterable[str], architecture: str, folder: Path) -> dict[str, Machine]:
+    """Assemble PTX for an architecture ("sm_90") and take it apart, all at once; by entry.
+
+    The disassembler needs longer to start than for one kernel.
+    """
+    source, cubin = folder / "kernels.ptx", folder / "kernels.cubin"
+    source.write_text(_joined(modules, architecture))
     log = _run(tool("ptxas"), f"-arch={architecture}", "-v", str(source), "-o", str(cubin))[1]
     text = _run(tool("nvdisasm"), "-c", str(cubin))[0]
-    lines, labels = _instructions(text)
+    notes = _parts(r"Compiling entry function '([\w$]+)'", log)
+    bodies = _parts(r"^\.text\.([\w$]+):$", text)
+    assert notes.keys() == bodies.keys()
+    return {entry: _machine(notes[entry], bodies[entry]) for entry in notes}
+
+
+def _joined(modules: Iterable[str], architecture: str) -> str:
+    """Several modules → one, for one architecture."""
+    header = r"^\.(version|target|address_size) .*$"
+    first, *_ = modules = list(modules)
+    version = re.search(r"^\.version .*$", first, re.M)
+    assert version, first[:200]
+    bodies = [re.sub(header, "", module, flags=re.M) for module in modules]
+    return "\n".join([version.group(0), f".target {architecture}", ".address_size 64", *bodies])
+
+
+def _parts(heading: str, text: str) -> dict[str, str]:
+    """Text under headings → what follows each, by name."""
+    _, *parts = re.split(heading, text, flags=re.M)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _machine(note: str, body: str) -> Machine:
+    """What the assembler says of a kernel, and its instructions."""
+    lines, labels = _instructions(body)
     return Machine(
-        registers=_number(r"Used (\d+) registers", log),
-        stack=_number(r"(\d+) bytes stack frame", log),
-        spilled=_number(r"(\d+) bytes spill stores", log),
+        registers=_number(r"Used (\d+) registers", note),
+        stack=_number(r"(\d+) bytes stack frame", note),
+        spilled=_number(r"(\d+) bytes spill stores", note),
         accesses=[line for line in lines if re.search(r"\b(LDG|STG|LDL|STL)\b", line)],
         loops=_loops(lines, labels),
     )

@@ -4,13 +4,11 @@ No tests.
 """
 
 from ctypes import c_double, c_int64
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from ptx_machine import Launch, run
 from ptx_memory import GlobalMemory
-from ptx_program import Program, parse
 
 from numba_bn._kernels.cuda.driver import Traits
 from numba_bn._kernels.cuda.kernel import Device, Kernel, Step, Variant
@@ -26,14 +24,6 @@ class Launched(NamedTuple):
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     arguments: tuple[int | float, ...]
-
-
-@cache
-def program(kernel: Kernel, variant: Variant) -> Program:
-    """Return the PTX of a kernel, for the interpreter."""
-    from numba_bn._kernels.cuda import target
-
-    return parse(target.compiled(kernel, variant, (9, 0), "ptx"))
 
 
 class StandIn:
@@ -77,7 +67,9 @@ class StandIn:
         label = step.kernel.label(step.variant)
         self.launched.append(Launched(stream, label, step.grid, step.block, arguments))
         if self.runs:
-            code = program(step.kernel, step.variant)
+            from problems import program_of
+
+            code = program_of(step.kernel, step.variant)
             run(code, self.memory, Launch(step.grid, step.block, arguments))
 
 

@@ -1,7 +1,7 @@
 """Every kernel × dtype × architecture as machine code: no spills, wide accesses, in flight."""
 
 import pytest
-from problems import AMPERE, DEVICE, EPS, ptx_of
+from problems import AMPERE, DEVICE, EPS, TURING, ptx_of
 from sass import access_bytes, assembled
 
 from numba_bn._kernels.cuda import plan as plans
@@ -9,11 +9,12 @@ from numba_bn._kernels.cuda.kernel import Device
 from numba_bn._kernels.cuda.plan import Call
 
 H200 = Device(multiprocessors=132, threads=2048, l2_bytes=50 << 20)
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100")  # PTX for the first serves all
-TURING = (7, 5)
+ARCHITECTURES = {"sm_75": TURING, "sm_80": AMPERE, "sm_90": AMPERE, "sm_100": AMPERE}
 _RESULT = {"uint8": "float32", "int32": "float64"}
 DTYPES = ["float32", "float64", "float16", "bfloat16", *_RESULT]
-PLANES, ROWS, LAYER = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1), (4096, 1, 1, 1024, 1)
+PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
+LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
+WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
 
 
 def calls(shape, dtype):
@@ -23,16 +24,22 @@ def calls(shape, dtype):
     return call, call._replace(masked=True, residual=True, relu=True)
 
 
+def by_name(steps):
+    """Launches by the name of kernel and variant, each once."""
+    return {step.kernel.label(step.variant): step for step in steps}
+
+
 def steps_of(dtype):
-    """All launches of the plans of a dtype, by the name of kernel and variant."""
+    """All launches of the plans of a dtype."""
     found = []
     for shape in (PLANES, ROWS):
         for call in calls(shape, dtype):
             found += plans.forward(call, EPS, H200).steps + plans.backward(call, EPS, H200).steps
-    layer = calls(LAYER, dtype)[0]
-    found += plans.forward(layer, EPS, H200).steps + plans.backward_own(layer, EPS, H200).steps
-    found += plans.relu_gradient(layer, H200).steps
-    return {step.kernel.label(step.variant): step for step in found}
+    for shape in (LAYER, INSTANCE):
+        call = calls(shape, dtype)[0]
+        found += plans.forward(call, EPS, H200).steps + plans.backward_own(call, EPS, H200).steps
+    found += plans.relu_gradient(call, H200).steps
+    return by_name(step for step in found if step.kernel != plans.FOLD)
 
 
 def narrow_of(dtype):
@@ -41,46 +48,67 @@ def narrow_of(dtype):
     for shape in (PLANES, ROWS):
         call = calls(shape, dtype)[0]._replace(aligned=False)
         found += plans.forward(call, EPS, DEVICE).steps + plans.backward(call, EPS, DEVICE).steps
-    return {step.kernel.label(step.variant): step for step in found}
+    return by_name(found)
 
 
-def assert_wide(dtype, capability, architectures, folder):
-    for label, step in steps_of(dtype).items():
-        ptx = ptx_of(step.kernel, step.variant, capability)
-        for architecture in architectures:
-            assert_good(dtype, f"{label} {architecture}", assembled(ptx, architecture, folder))
+def small():
+    """Launches over statistics, in the dtypes these have."""
+    found = []
+    for dtype in ("float32", "float64"):
+        call = calls(INSTANCE, dtype)[0]
+        found += plans.backward_own(call, EPS, H200).steps[1:]
+        found += plans.update_running(64, dtype, 0.1, 1.0).steps
+    return by_name(found)
 
 
-def assert_good(dtype, label, code):
+def machine_code(steps, folder):
+    """Yield what each of the launches runs on each architecture, and its name."""
+    for architecture, capability in ARCHITECTURES.items():
+        modules = [ptx_of(step.kernel, step.variant, capability) for step in steps.values()]
+        code = assembled(modules, architecture, folder)
+        assert code.keys() == steps.keys()
+        for label, machine in code.items():
+            yield f"{label} {architecture}", machine
+
+
+def assert_in_registers(label, code):
+    """No value of a thread goes through memory."""
     assert code.stack == code.spilled == 0, (label, code)
     assert not any("LDL" in line or "STL" in line for line in code.accesses), label
+
+
+def assert_wide(dtype, label, code):
     if plans.itemsize(dtype) > 1:  # bytes come eight at a time
-        main = max(code.loops, key=lambda loop: loop.wide)
+        main = max(code.loops, key=lambda loop: loop.in_flight)  # others take what is left over
         # what a team reads again is in the cache
         least = 32 if label.startswith(("forward", "backward")) else 64
         assert main.wide >= 64, (label, main)
         assert main.in_flight >= least, (label, main, code.registers)
     assert max(map(access_bytes, code.accesses)) >= 8, label
+    if label.startswith(WRITERS):
+        stores = [line for line in code.accesses if "STG" in line]
+        assert max(map(access_bytes, stores)) == 16, (label, stores)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_wide(dtype, tmp_path):
-    assert_wide(dtype, AMPERE, ARCHITECTURES, tmp_path)
+    for label, code in machine_code(steps_of(dtype), tmp_path):
+        assert_in_registers(label, code)
+        assert_wide(dtype, label, code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_wide_without_instructions_for_bfloat16(dtype, tmp_path):
-    assert_wide(dtype, TURING, ["sm_75"], tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_narrow(dtype, tmp_path):
-    for label, step in narrow_of(dtype).items():
-        ptx = ptx_of(step.kernel, step.variant)
-        for architecture in ARCHITECTURES:
-            code = assembled(ptx, architecture, tmp_path)
-            assert code.stack == code.spilled == 0, (label, code)
-            assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
+    for label, code in machine_code(narrow_of(dtype), tmp_path):
+        assert_in_registers(label, code)
+        assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
+
+
+@pytest.mark.slow
+def test_small(tmp_path):
+    steps = small()
+    assert {step.kernel for step in steps.values()} == {plans.FOLD, plans.UPDATE_RUNNING}
+    for label, code in machine_code(steps, tmp_path):
+        assert_in_registers(label, code)

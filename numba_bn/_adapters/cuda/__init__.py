@@ -12,15 +12,13 @@ import numpy as np
 from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
 from numba_bn._adapters.cuda import replay
 from numba_bn._arrays import as_array
-from numba_bn._device import DeviceArray, Library
+from numba_bn._device import DeviceArray
 from numba_bn._kernels.cuda import driver
 from numba_bn.stats.device import DeviceChannelStats
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
 _ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
-
-_ON_DEVICE = frozenset((DeviceArray, DeviceChannelStats))
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -80,32 +78,29 @@ def _inside(
     library: Any, call: str, given: Mapping[str, Any], first: DeviceArray, lead: Any
 ) -> dict[str, Any]:
     """Return the arguments as the calls see them; NumPy's arrays and lists go to the device."""
-    kind, inside = type(lead), {}
+    kind, inside = type(first.owner), {}
     for name, value in given.items():
         if value is lead:
             inside[name] = first
             continue
-        if type(value) is kind and library.owns(value):  # as nearly always
+        if type(value) is kind:  # as nearly always
             seen = library.seen(call, name, value)
-        else:
-            seen = _seen(library, call, name, value, first, lead)
-        if type(seen) in _ON_DEVICE and seen.ordinal != first.ordinal:
-            raise TypeError(
-                f"{call}: all arrays must be on one device, got x on cuda:{first.ordinal} and "
-                f"{name} on cuda:{seen.ordinal}"
-            )
-        inside[name] = seen
+            if seen.ordinal == first.ordinal:
+                inside[name] = seen
+                continue
+        inside[name] = _other(library, call, name, value, first, lead)
     return inside
 
 
-def _seen(library: Any, call: str, name: str, value: Any, first: DeviceArray, lead: Any) -> Any:
-    """Return an argument that need not be an array of x's library."""
-    if value is None or isinstance(value, DeviceArray):
-        return value
+def _other(library: Any, call: str, name: str, value: Any, first: DeviceArray, lead: Any) -> Any:
+    """Return an argument that need not be an array on the device of ``first``."""
     if library_of(value) is library:
-        return library.seen(call, name, value)
+        seen = value if isinstance(value, DeviceArray) else library.seen(call, name, value)
+        return _beside(call, name, seen, first)
+    if isinstance(value, DeviceChannelStats):
+        return _beside(call, name, value, first)
     refuse_mixed(call, name, value, lead)
-    if name not in _ARRAYS:
+    if name not in _ARRAYS or value is None:
         return value
     host = as_array(call, name, value)
     if host.dtype.kind == "O":  # is refused as NumPy's is
@@ -113,9 +108,19 @@ def _seen(library: Any, call: str, name: str, value: Any, first: DeviceArray, le
     return library.seen(call, name, library.upload(np.ascontiguousarray(host), first.ordinal))
 
 
-def _wait(library: Library, first: DeviceArray, inside: Mapping[str, Any]) -> None:
+def _beside(call: str, name: str, value: Any, first: DeviceArray) -> Any:
+    """Return what is on a device, which must be that of ``first``."""
+    if value.ordinal != first.ordinal:
+        raise TypeError(
+            f"{call}: all arrays must be on one device, got x on cuda:{first.ordinal} and "
+            f"{name} on cuda:{value.ordinal}"
+        )
+    return value
+
+
+def _wait(library: Any, first: DeviceArray, inside: Mapping[str, Any]) -> None:
     """Let the stream of the call wait for those that other arrays say they are made on."""
-    if not hasattr(library, "made_on"):
+    if not library.FOREIGN:
         return
     ours = library.stream(first)
     others = {library.made_on(value) for value in inside.values() if isinstance(value, DeviceArray)}

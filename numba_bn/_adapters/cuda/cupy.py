@@ -11,6 +11,7 @@ from numba_bn._device import DeviceArray
 from numba_bn._view import Axes
 
 CONVERTS = True
+FOREIGN = False
 
 _SELF = sys.modules[__name__]
 
@@ -39,6 +40,8 @@ def stream(like: DeviceArray) -> int:
 def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
     """Return a new C-ordered array."""
     cupy = sys.modules["cupy"]
+    if cupy.cuda.runtime.getDevice() == ordinal:
+        return cupy.empty(shape, dtype)
     with cupy.cuda.Device(ordinal):
         return cupy.empty(shape, dtype)
 

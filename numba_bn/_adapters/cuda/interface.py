@@ -16,6 +16,7 @@ from numba_bn._kernels.cuda.cubins import needed
 from numba_bn._view import Axes
 
 CONVERTS = False
+FOREIGN = True
 
 _SELF = sys.modules[__name__]
 _LEGACY_DEFAULT = 1  # as the interface numbers it; 0 is not allowed there, 2 is per thread

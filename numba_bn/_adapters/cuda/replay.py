@@ -11,9 +11,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from numba_bn._adapters._convert import each
-from numba_bn._device import DeviceArray, Library
+from numba_bn._device import DeviceArray, DeviceMoments, Library
 from numba_bn._kernels.cuda import launch
-from numba_bn._kernels.cuda.trace import Launch, Make, Node, Trace, Untraceable
+from numba_bn._kernels.cuda.launch import Prepared
+from numba_bn._kernels.cuda.trace import Make, Node, Trace, Untraceable
 from numba_bn.stats.device import DeviceChannelStats
 
 _PLAIN = frozenset((type(None), bool, int, float, str))
@@ -24,19 +25,20 @@ _MOST = 4096
 class Program(NamedTuple):
     """What a call does: its steps in order, and its result, of traced arrays."""
 
-    steps: tuple[Make | Launch, ...]
+    steps: tuple[Make | Prepared, ...]
     result: Any
 
     def run(self, first: DeviceArray, arrays: list[DeviceArray], out: Any) -> Any:
         """Do it where ``first`` is, on ``arrays``; return arrays as their library's."""
         library, given = first.library, len(arrays)
-        stream = library.stream(first)
+        stream, addresses = library.stream(first), [a.pointer for a in arrays]
         for step in self.steps:
-            if isinstance(step, Launch):
-                at = {name: arrays[slot].pointer + offset for name, slot, offset in step.places}
-                launch.run(step.prepared, at, stream)
-            else:
-                arrays.append(library.seen("", "", _made(step, first, arrays)))
+            if isinstance(step, Prepared):
+                launch.run(step, addresses, stream)
+                continue
+            new = library.seen("", "", _made(step, first, arrays))
+            arrays.append(new)
+            addresses.append(new.pointer)
 
         def theirs(item: Any) -> Any:
             if isinstance(item, DeviceArray):
@@ -64,7 +66,7 @@ def _viewed(node: Node, library: Library, arrays: list[DeviceArray]) -> Any:
 
 
 def _with_rows(stats: DeviceChannelStats, rows: DeviceArray) -> DeviceChannelStats:
-    return DeviceChannelStats(stats._moments._replace(rows=rows), stats._view)
+    return DeviceChannelStats(DeviceMoments(rows, stats._moments.values), stats._view)
 
 
 _programs: dict[Hashable, Program | None] = {}

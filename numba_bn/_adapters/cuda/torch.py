@@ -13,6 +13,7 @@ from numba_bn._device import DeviceArray
 from numba_bn._view import Axes
 
 CONVERTS = True
+FOREIGN = False
 
 _SELF = sys.modules[__name__]
 _NAMES = (
@@ -43,21 +44,28 @@ def _dtypes() -> tuple[dict[Any, np.dtype[Any]], dict[np.dtype[Any], Any]]:
 def seen(call: str, name: str, value: Any) -> DeviceArray:
     """Return a tensor as the calls see it."""
     require_no_grad(call, name, value)
-    dtype = _dtypes()[0].get(value.dtype)
-    if dtype is None or str(value.layout) != "torch.strided" or value.is_neg():
+    try:
+        facts = _facts(value.dtype, value.layout, value.shape, value.stride())
+    except RuntimeError:  # a sparse one has no strides
+        facts = None
+    if facts is None or value.is_neg():
         raise TypeError(
             f"{call}: {name} must be a dense tensor of real numbers, got one of dtype "
             f"{value.dtype} and layout {value.layout}"
         )
-    shape, strides = _layout(value.shape, value.stride(), dtype.itemsize)
     owner = value.detach() if value.requires_grad else value
-    return DeviceArray(owner, _SELF, value.data_ptr(), value.get_device(), shape, strides, dtype)
+    return DeviceArray(owner, _SELF, value.data_ptr(), value.get_device(), *facts)
 
 
 @lru_cache(maxsize=4096)
-def _layout(shape: Axes, steps: Axes, itemsize: int) -> tuple[Axes, Axes]:
-    """Return a tensor's shape and its strides in bytes, as plain tuples."""
-    return tuple(shape), tuple([itemsize * n for n in steps])
+def _facts(
+    dtype: Any, layout: Any, shape: Axes, steps: Axes
+) -> tuple[Axes, Axes, np.dtype[Any]] | None:
+    """Return shape, strides in bytes and dtype as NumPy has them, None if it has no such."""
+    ours = _dtypes()[0].get(dtype)
+    if ours is None or layout is not sys.modules["torch"].strided:
+        return None
+    return tuple(shape), tuple([ours.itemsize * n for n in steps]), ours
 
 
 def stream(like: DeviceArray) -> int:
@@ -67,16 +75,21 @@ def stream(like: DeviceArray) -> int:
     return handle
 
 
+@cache
+def _device(ordinal: int) -> Any:
+    return sys.modules["torch"].device("cuda", ordinal)
+
+
 def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
     """Return a new C-ordered tensor."""
-    torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=_dtypes()[1][dtype], device=torch.device("cuda", ordinal))
+    empty = sys.modules["torch"].empty
+    return empty(shape, dtype=_dtypes()[1][dtype], device=_device(ordinal))
 
 
 def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
     """Return a copy of a NumPy array on the device."""
     torch = sys.modules["torch"]
-    return torch.from_numpy(array.copy()).to(torch.device("cuda", ordinal))
+    return torch.from_numpy(array.copy()).to(_device(ordinal))
 
 
 def download(owner: Any) -> np.ndarray[Any, Any]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from numba_bn._kernels.cuda.layout import TILE
 from numba_bn._kernels.cuda.memory import getter, loader
 from numba_bn._kernels.cuda.target import cuda, inline, types
 from numba_bn._kernels.cuda.together import thread_of
 from numba_bn._kernels.cuda.walk import Body
-
-COLUMNS = 1024
-"""Columns of a tile whose factors shared memory keeps, at most."""
 
 get64 = getter("float64")
 
@@ -114,6 +112,7 @@ def table_of(columns: bool, width: int, number: int, work: Any, factors: Body) -
 
     ``factors(given, statistic, channel)`` gives ``number`` of them for a channel.
     """
+    room = TILE * width  # a block has no more shared memory than what is put together leaves of it
 
     @inline
     def of_item(table: Any, given: Any, item: int, geometry: Any) -> None:
@@ -124,7 +123,7 @@ def table_of(columns: bool, width: int, number: int, work: Any, factors: Body) -
 
     @inline
     def of_columns(table: Any, given: Any, block: int, geometry: Any) -> None:
-        shared = cuda.shared.array((number, COLUMNS), work)
+        shared = cuda.shared.array((number, room), work)
         tiles, row, each, period, size = (
             geometry[0], geometry[1], geometry[11], geometry[12], geometry[16],
         )  # fmt: skip

@@ -6,8 +6,8 @@ Nothing here waits for a device.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -18,8 +18,8 @@ _WORKSPACE = "workspace"
 _WORDS = 512
 """Words of eight bytes that all arguments of a kernel fit in: the driver takes no more."""
 
-Place = tuple[int, str, int]
-"""Place among the arguments, name of a buffer, offset into it."""
+Place = tuple[int, Any, int]
+"""Place among the arguments, what the buffer goes by, offset into it."""
 
 
 class _Launch(NamedTuple):
@@ -28,6 +28,9 @@ class _Launch(NamedTuple):
     how: Any
     arguments: memoryview
     places: tuple[Place, ...]
+    """Of the caller's buffers."""
+    rooms: tuple[Place, ...]
+    """Of the work space."""
 
 
 class Prepared(NamedTuple):
@@ -36,6 +39,17 @@ class Prepared(NamedTuple):
     ordinal: int
     launches: tuple[_Launch, ...]
     workspace: int
+
+    def bound(self, places: Mapping[str, tuple[int, int]]) -> Prepared:
+        """Return the plan with buffers by number: name → number, and offset into that one."""
+
+        def by_number(place: Place) -> Place:
+            at, name, offset = place
+            number, more = places[name]
+            return at, number, offset + more
+
+        launches = [each._replace(places=tuple(map(by_number, each.places))) for each in self[1]]
+        return self._replace(launches=tuple(launches))
 
 
 class _Queue:
@@ -76,20 +90,22 @@ def prepare(plan: Plan, ordinal: int) -> Prepared:
 
 
 def _packed(how: Any, step: Step) -> _Launch:
-    words, places = np.zeros(len(step.arguments), np.int64), []
+    words = np.zeros(len(step.arguments), np.int64)
+    places: list[Place] = []
+    rooms: list[Place] = []
     for i, argument in enumerate(step.arguments):
         if isinstance(argument, str):
             name, _, offset = argument.partition("+")
-            places.append((i, name, int(offset or 0)))
+            (rooms if name == _WORKSPACE else places).append((i, name, int(offset or 0)))
         else:
             kind = np.float64 if isinstance(argument, float) else np.int64
             words.view(kind)[i] = argument
-    return _Launch(how, words.data, tuple(places))
+    return _Launch(how, words.data, tuple(places), tuple(rooms))
 
 
-def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
-    """Launch a plan on a stream; ``addresses`` are those of its buffers, by name."""
-    d = driver.driver()
+def run(prepared: Prepared, addresses: Mapping[str, int] | Sequence[int], stream: int) -> None:
+    """Launch a plan on a stream; ``addresses`` are those of its buffers, by name or number."""
+    d, buffers = driver.driver(), cast("Mapping[Any, int]", addresses)
     ordinal, launches, nbytes = prepared
     queue = _queues.get((ordinal, stream))
     if queue is None:
@@ -97,15 +113,15 @@ def run(prepared: Prepared, addresses: Mapping[str, int], stream: int) -> None:
     entered = d.enter(ordinal)
     try:
         with queue.lock:
-            if nbytes:
-                if queue.nbytes < nbytes:
-                    queue.grow(ordinal, stream, nbytes)
-                addresses = {**addresses, _WORKSPACE: queue.workspace}
+            if queue.nbytes < nbytes:
+                queue.grow(ordinal, stream, nbytes)
             arguments = queue.arguments
-            for how, packed, places in launches:
+            for how, packed, places, rooms in launches:
                 arguments[: len(packed)] = packed
-                for place, name, offset in places:
-                    arguments[place] = addresses[name] + offset
+                for place, buffer, offset in places:
+                    arguments[place] = buffers[buffer] + offset
+                for place, _, offset in rooms:
+                    arguments[place] = queue.workspace + offset
                 d.launch(how, queue.stream, queue.parameters)
     finally:
         if entered:

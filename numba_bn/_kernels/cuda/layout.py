@@ -15,6 +15,8 @@ Shape = tuple[int, int, int, int, int]
 
 WARP = 32
 CARRIED_BYTES = 32
+TILE = 128
+"""Vectors that a tile of columns is wide, at most."""
 _LINE = 128  # bytes that neighbouring threads should read together
 _LONG_RUN = 512  # values from which a run earns a walk of its own
 _LONG_CHANNEL = 128  # values of a channel from which it need not share a walk
@@ -22,7 +24,6 @@ _FEW_ROWS = 16  # rows below which a thread had better not have columns of its o
 _LONG_ITEM = 1 << 20  # values that a team should not take alone
 _RESIDENT = 2  # blocks a multiprocessor needs for enough loads in flight
 _MOST_SPLITS = 256
-_MOST_COLUMNS = 128  # vectors of a tile
 _SMALL = 1 << 16  # bytes that one multiprocessor reads in no time
 _VALUES = 8  # that a thread takes at once, at most: more, and registers run out
 
@@ -103,9 +104,9 @@ def columns(batch: int, outer: int, groups: int, length: int, width: int, itemsi
     unit = 1
     if whole_items:
         unit = wide if fold > 1 else lcm(length, width) // width
-    if unit > _MOST_COLUMNS:
+    if unit > TILE:
         return None
-    units = min(-(-_LINE // (width * itemsize * unit)), _MOST_COLUMNS // unit)
+    units = min(-(-_LINE // (width * itemsize * unit)), TILE // unit)
     across = min(units * unit, wide)
     down = THREADS // across
     tiles, total = -(-wide // across), outer // fold

@@ -7,8 +7,9 @@ from math import prod
 from typing import NamedTuple
 
 from numba_bn._kernels.cuda import layout
-from numba_bn._kernels.cuda.kernel import COUNTERS, THREADS, Device, Kernel, Plan, Step
+from numba_bn._kernels.cuda.kernel import THREADS, Device, Kernel, Plan, Step
 from numba_bn._kernels.cuda.layout import Layout, Shape
+from numba_bn._kernels.cuda.room import Room
 
 _SIZES = {"bool": 1, "bfloat16": 2}
 
@@ -23,8 +24,6 @@ UPDATE_RUNNING = Kernel("small", "update_running")
 
 Names = tuple[str | int, ...]
 Arguments = tuple[str | int | float, ...]
-
-_VECTORS = "vector:"
 
 
 class Call(NamedTuple):
@@ -64,11 +63,11 @@ def _unroll(width: int, arrays: int = 1) -> int:
 @lru_cache(maxsize=1024)
 def moments(call: Call, device: Device) -> Plan:
     """x, where → count, mean, low, m2."""
-    room = _Room()
+    room = Room()
     return room.plan(_moments(call, device, ("count", "mean", "low", "m2"), room))
 
 
-def _moments(call: Call, device: Device, results: Names, room: _Room) -> Step:
+def _moments(call: Call, device: Device, results: Names, room: Room) -> Step:
     at = layout.of_groups(call.shape, itemsize(call.x), call.aligned, device)
     variant = (call.x, at.width, _unroll(at.width), int(call.masked), int(at.columns))
     arrays = ("x", "where" if call.masked else 0)
@@ -123,7 +122,7 @@ def forward(
         )  # fmt: skip
         arrays = (*_arrays(call), "where" if call.masked else 0)
         return Plan((_step(FORWARD, variant, at, (*arrays, *results, eps, int(centred))),), 0)
-    room = _Room()
+    room = Room()
     if keep:
         first = _moments(call, device, ("count", "mean", "low", "m2"), room)
         count, mean, low, m2 = "count", "mean", "low", "m2"
@@ -138,7 +137,7 @@ def forward(
 @lru_cache(maxsize=1024)
 def gradient_sums(call: Call, eps: float, device: Device) -> Plan:
     """dy, x, where, mean, var → dbeta, dgamma: Σdy and Σdy·x̂ of channels, for a batch of one."""
-    room = _Room()
+    room = Room()
     return room.plan(_sums(call, eps, device, _given(call), ("dbeta", "dgamma"), room))
 
 
@@ -148,7 +147,7 @@ def _sums(
     device: Device,
     given: Names,
     results: Names,
-    room: _Room,
+    room: Room,
     centred: bool = True,
 ) -> Step:
     at = layout.of_channels(call.shape, itemsize(call.x), call.aligned, device)
@@ -210,7 +209,7 @@ def backward_own(call: Call, eps: float, device: Device, centred: bool = True) -
     own = layout.of_own(call.shape, size + itemsize(call.y), size, call.aligned, device)
     if own:
         return _backward_own(call, eps, device, centred, *own)
-    room, (batch, _, groups, channels) = _Room(), call.shape[:4]
+    room, (batch, _, groups, channels) = Room(), call.shape[:4]
     found = room.vectors(4, batch * groups)
     sums = room.vectors(2, batch * groups * channels)
     weighted = room.vectors(2, batch * groups)
@@ -229,7 +228,7 @@ def _backward_own(
 ) -> Plan:
     """Gradients of items that a team each takes in one go; parameters' gradients follow."""
     batch, _, groups = call.shape[:3]
-    room = _Room()
+    room = Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
         call.x, call.y, call.parameter, at.width, _unroll(at.width, 2), mode,
@@ -278,32 +277,3 @@ def update_running(channels: int, dtype: str, momentum: float, correction: float
 
 def _step(kernel: Kernel, variant: Names, at: Layout, arguments: Arguments) -> Step:
     return Step(kernel, variant, at.grid, at.block, (*arguments, *at.geometry))
-
-
-class _Room:
-    """The work space of a plan: vectors behind what is left for the parts of each launch."""
-
-    def __init__(self) -> None:
-        self._vectors = 0
-        self._parts = COUNTERS
-
-    def vectors(self, number: int, length: int) -> tuple[str, ...]:
-        """Name new vectors of float64."""
-        start, self._vectors = self._vectors, self._vectors + number * length
-        return tuple(f"{_VECTORS}{start + k * length}" for k in range(number))
-
-    def parts(self, at: Layout) -> str | int:
-        """Leave room for what the blocks of a launch sum up, and name it."""
-        self._parts = max(self._parts, at.parts)
-        return "workspace" if at.parts else 0
-
-    def plan(self, *steps: Step) -> Plan:
-        """Return the plan, its vectors in place."""
-        needed = self._vectors or self._parts > COUNTERS
-        placed = tuple(s._replace(arguments=tuple(map(self._placed, s.arguments))) for s in steps)
-        return Plan(placed, self._parts + 8 * self._vectors if needed else 0)
-
-    def _placed(self, argument: str | int | float) -> str | int | float:
-        if isinstance(argument, str) and argument.startswith(_VECTORS):
-            return f"workspace+{self._parts + 8 * int(argument.removeprefix(_VECTORS))}"
-        return argument

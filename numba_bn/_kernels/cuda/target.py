@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from types import ModuleType
@@ -36,6 +37,26 @@ compiling_for: ContextVar[tuple[Any, ...]] = ContextVar("compiling_for", default
 """The compute capability that kernels are being compiled for."""
 types: Any = cuda.types
 extending: Any = import_module("numba.cuda.extending")
+_ir: Any = import_module("numba.cuda.core.ir")
+_compiling: Any = import_module("numba.cuda.core.compiler_lock").global_compiler_lock
+
+
+@contextmanager
+def _light_copies() -> Iterator[None]:
+    """Let Numba's inliner copy instructions alone: two fifths of its time are saved.
+
+    With every block of a function it copies all of the function's variables as well, and where in
+    the source each thing stands; both may be shared.
+    """
+    shared = _ir.Scope, _ir.Loc
+    with _compiling:  # nobody else compiles meanwhile
+        for kind in shared:
+            kind.__deepcopy__ = lambda self, memo: self
+        try:
+            yield
+        finally:
+            for kind in shared:
+                del kind.__deepcopy__
 
 
 def inline(function: Callable[..., Any]) -> Any:
@@ -53,15 +74,16 @@ def compiled(
     function, signature = kernel.build(variant)
     token = compiling_for.set(tuple(capability))
     try:
-        code, _ = cuda.compile(
-            function,
-            signature,
-            cc=capability,
-            device=False,
-            abi="numba",
-            output=output,
-            launch_bounds=(THREADS, 2),
-        )
+        with _light_copies():
+            code, _ = cuda.compile(
+                function,
+                signature,
+                cc=capability,
+                device=False,
+                abi="numba",
+                output=output,
+                launch_bounds=(THREADS, 2),
+            )
     finally:
         compiling_for.reset(token)
     return code

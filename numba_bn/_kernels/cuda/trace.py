@@ -56,14 +56,6 @@ class Make(NamedTuple):
     source: Node | None = None
 
 
-class Launch(NamedTuple):
-    """The launches of a backend function."""
-
-    prepared: Prepared
-    places: tuple[tuple[str, int, int], ...]
-    """Name of a buffer, the array that it is in, offset from where that begins."""
-
-
 def _unknown(*_: Any) -> NoReturn:
     raise Untraceable
 
@@ -75,7 +67,7 @@ class Trace:
 
     def __init__(self, converts: bool) -> None:
         self.CONVERTS = converts
-        self.steps: list[Make | Launch] = []
+        self.steps: list[Make | Prepared] = []
         self._begins: list[int] = []
         """By slot: the arguments' first, then those of what is made."""
 
@@ -93,12 +85,12 @@ class Trace:
         return self._begins[-1]
 
     def launch(self, prepared: Prepared, addresses: dict[str, int]) -> None:
-        """Take down the launches of a backend function."""
-        places = []
+        """Take down the launches of a backend function, their buffers by the arrays' slots."""
+        places = {}
         for name, address in addresses.items():
             slot = address // _APART - 1
-            places.append((name, slot, address - self._begins[slot]))
-        self.steps.append(Launch(prepared, tuple(places)))
+            places[name] = slot, address - self._begins[slot]
+        self.steps.append(prepared.bound(places))
 
     def seen(self, call: str, name: str, value: Node) -> DeviceArray:
         """Return an array as the calls see it."""
