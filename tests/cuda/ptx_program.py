@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+_SHARED_BYTES = 48 << 10  # that a block has on any device, unless it is launched to have more
+
 
 class PtxError(Exception):
     """What a device would not forgive, or what the interpreter does not know."""
@@ -62,6 +64,8 @@ def _shared(ptx: str) -> tuple[dict[str, int], int]:
         end = -(-end // int(align)) * int(align)
         places[name] = end
         end += int(size)
+    if end > _SHARED_BYTES:
+        raise PtxError(f"{end} bytes of shared memory")
     return places, end
 
 

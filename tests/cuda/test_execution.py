@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import DEVICE, EPS, Problem, assert_near, dtype_of
+from problems import DEVICE, EPS, Problem, assert_near, dtype_of, execute
 from table import quickly
 
 from numba_bn._kernels import reference
@@ -151,8 +151,10 @@ def assert_gradients(p, run, dx, dgamma, dbeta, centred=True):
 
 
 @over_batches
-@over_floats
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "masked"),
+    [("float32", False), ("float32", True), ("float64", False), ("bfloat16", False)],
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_backward(shape, dtype, masked, training):
     p = Problem(call_of(shape, dtype, masked=masked, stats=masked))
@@ -180,3 +182,36 @@ def test_backward_own(shape, dtype, centred):
         a["dy"], a["x"], p.parameter("gamma"), EPS, dx, centred=centred
     )
     assert_gradients(p, run, dx, dgamma, dbeta, centred)
+
+
+@over_shapes
+@over_floats
+def test_relu_gradient(shape, dtype):
+    p = Problem(call_of(shape, dtype))
+    y = np.maximum(p.arrays["residual"].astype(F64), 0.0)
+    y.flat[::7] = np.nan  # lets its gradient through, as on the CPU
+    p.arrays["y"] = y.astype(dtype_of(dtype))
+    dx = p.run(plans.relu_gradient(p.call, DEVICE), "dx").results["dx"]
+    want = np.empty(shape)
+    reference.relu_gradient(p.arrays["dy"], p.arrays["y"], want)
+    assert np.array_equal(dx.astype(F64), want)
+
+
+@pytest.mark.parametrize("channels", [1, 63, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_update_running(channels, dtype):
+    rng, momentum, correction = np.random.default_rng(channels), 0.3, 1.0
+    mean, var, batch, m2 = rng.normal(1.0, 0.2, (4, channels)) ** 2
+    count = rng.integers(2, 50, channels).astype(F64)
+    count[::3], count[1::5] = 0.0, 1.0  # nothing seen; too few for a variance
+    running = {"running_mean": mean.astype(dtype), "running_var": var.astype(dtype)}
+    given = {"count": count, "mean": batch, "m2": m2}
+    results = dict.fromkeys(running, ((channels,), dtype))
+    plan = plans.update_running(channels, dtype, momentum, correction)
+    got = execute(plan, running | given, results).results
+    variance = m2 / np.maximum(count - correction, 1.0)
+    for (name, before), now, least in zip(running.items(), (batch, variance), (0, 1), strict=True):
+        moved = before.astype(F64) * (1.0 - momentum) + momentum * now
+        want = np.where(count > least, moved, before)
+        assert np.array_equal(got[name][count <= least], before[count <= least])
+        assert_near(got[name], want, np.dtype(dtype))

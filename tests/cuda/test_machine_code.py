@@ -12,6 +12,8 @@ H200 = Device(multiprocessors=132, threads=2048, l2_bytes=50 << 20)
 ARCHITECTURES = {"sm_75": TURING, "sm_80": AMPERE, "sm_90": AMPERE, "sm_100": AMPERE}
 _RESULT = {"uint8": "float32", "int32": "float64"}
 DTYPES = ["float32", "float64", "float16", "bfloat16", *_RESULT]
+FULLY = {"float32", "float64", "bfloat16"}
+"""Dtypes with and without all options in both layouts; others in one each."""
 PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
 LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
 WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
@@ -31,10 +33,12 @@ def by_name(steps):
 
 def steps_of(dtype):
     """All launches of the plans of a dtype."""
-    found = []
-    for shape in (PLANES, ROWS):
-        for call in calls(shape, dtype):
-            found += plans.forward(call, EPS, H200).steps + plans.backward(call, EPS, H200).steps
+    (planes, all_planes), (rows, all_rows) = calls(PLANES, dtype), calls(ROWS, dtype)
+    batches, found = [planes, all_rows], []
+    if dtype in FULLY:
+        batches += [all_planes, rows]
+    for call in batches:
+        found += plans.forward(call, EPS, H200).steps + plans.backward(call, EPS, H200).steps
     for shape in (LAYER, INSTANCE):
         call = calls(shape, dtype)[0]
         found += plans.forward(call, EPS, H200).steps + plans.backward_own(call, EPS, H200).steps
@@ -43,10 +47,11 @@ def steps_of(dtype):
 
 
 def narrow_of(dtype):
-    """Launches of unaligned arrays: the build of width one."""
+    """Launches of unaligned arrays: the build of width one. Executions need the same."""
     found = []
-    for shape in (PLANES, ROWS):
+    for shape in ((1, 5, 3, 1, 601), (1, 500, 64, 1, 1)):
         call = calls(shape, dtype)[0]._replace(aligned=False)
+        found += plans.moments(call, DEVICE).steps + plans.normalize(call, EPS, DEVICE).steps
         found += plans.forward(call, EPS, DEVICE).steps + plans.backward(call, EPS, DEVICE).steps
     return by_name(found)
 
