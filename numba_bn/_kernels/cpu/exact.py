@@ -36,7 +36,7 @@ def _runs_unit(
     per_chunk: int,
     blocks: int,
 ) -> None:
-    """Unit (chunk, slab of groups) → words (chunks · groups, …)."""
+    """Unit (chunk, slab of groups) → words (…, chunks · groups)."""
     slabs = (groups + slab - 1) // slab
     c, g = u // slabs, u % slabs * slab
     wide = min(slab, groups - g)
@@ -75,7 +75,7 @@ def run_words(
     per_chunk: int,
     blocks: int,
 ) -> None:
-    """x (outer, groups, length) → words (chunks · groups, …): Σx, Σx², counts."""
+    """x (outer, groups, length) → words (…, chunks · groups): Σx, Σx², counts."""
     units = (groups + slab - 1) // slab * chunks
     for u in prange(units):
         _runs_unit(
@@ -100,7 +100,7 @@ def _columns_unit(
     tile: int,
     per_chunk: int,
 ) -> None:
-    """Unit (chunk, tile of columns) → words (chunks · groups, …)."""
+    """Unit (chunk, tile of columns) → words (…, chunks · groups)."""
     tiles = (stride + tile - 1) // tile
     c, first = u // tiles, u % tiles * tile
     wide = min(tile, stride - first)
@@ -140,7 +140,7 @@ def column_words(
     tile: int,
     per_chunk: int,
 ) -> None:
-    """x (rows, stride) → words (chunks · groups, …): Σx, Σx², counts."""
+    """x (rows, stride) → words (…, chunks · groups): Σx, Σx², counts."""
     units = (stride + tile - 1) // tile * chunks
     for u in prange(units):
         _columns_unit(

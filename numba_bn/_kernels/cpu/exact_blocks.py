@@ -41,6 +41,8 @@ LANES = 16
 SHORT_GRID, DEEP_GRID = 45, 71  # the grid is 2^(e - this)
 SLOTS = 10  # whole numbers of a lane: up to eight sums, how many values, how many not finite
 _COUNT, _ODD = 8, 9
+KEPT = 4  # beside words: how many values, how many not finite, how far windows went up and down
+REACH = 2048  # what is noted of windows is above 0
 # in what is found of a block, and wanted of it; then, how often lanes were emptied
 HIGH, LOW, BELOW, FROM, TO, EMPTIED = 0, 16, 32, 48, 64, 80
 _SHORT = ((1, -45), (2, -44), (2, -90))  # the unit of a sum is 2^(first · e + second)
@@ -191,12 +193,12 @@ def slot_of(lane: int) -> int:
 
 @block
 def _deposit(words: Any, row: int, at: int, value: int, bit: int) -> None:
-    """words[row, at :] += value · 2^bit."""
+    """words[at :, row] += value · 2^bit."""
     k, s = at + (bit >> 5), bit & 31
     low, high = (value & 0xFFFFFFFF) << s, (value >> 32) << s
-    words[row, k] += low & 0xFFFFFFFF
-    words[row, k + 1] += (low >> 32) + (high & 0xFFFFFFFF)
-    words[row, k + 2] += high >> 32
+    words[k, row] += low & 0xFFFFFFFF
+    words[k + 1, row] += (low >> 32) + (high & 0xFFFFFFFF)
+    words[k + 2, row] += high >> 32
 
 
 @block
@@ -212,8 +214,8 @@ def hand_on(whole: Any, lane: int) -> None:
 def empty_lane(
     deep: Any, form: Any, exponent: int, whole: Any, lane: int, words: Any, row: int
 ) -> None:
-    """The whole numbers of a lane → the words of its channel, and 0."""
-    at, last = slot_of(lane), words.shape[1] - 2
+    """The whole numbers of a lane → the words of its channel, and 0; its window is noted there."""
+    at, last = slot_of(lane), words.shape[0] - KEPT
     count = 3 if deep is None else 8
     for k in range(count):
         power, offset = _SHORT[k] if deep is None else _DEEP[k]
@@ -223,8 +225,10 @@ def empty_lane(
             _deposit(words, row, first, value, power * exponent + offset - base)
             whole[at + k * LANES] = 0
     for k in range(2):
-        words[row, last + k] += whole[at + (_COUNT + k) * LANES]
+        words[last + k, row] += whole[at + (_COUNT + k) * LANES]
         whole[at + (_COUNT + k) * LANES] = 0
+    words[last + 2, row] = max(words[last + 2, row], REACH + exponent)
+    words[last + 3, row] = max(words[last + 3, row], REACH - exponent)
 
 
 @block

@@ -2,7 +2,7 @@
 
 ``form`` is (mantissa bits, bias, size of infinity, least window) of the values' dtype, then (bit of
 the first word of Σx, of Σx², which word that is). A state is (windows, scales, whole numbers, what
-was found of a block, owners, words); ``owners`` are the rows of words of the lanes.
+was found of a block, owners, words); ``owners`` are the columns of words of the lanes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numba_bn._kernels.cpu.exact_blocks import (
     EMPTIED,
     FROM,
     HIGH,
+    KEPT,
     LANES,
     SLOTS,
     TO,
@@ -160,8 +161,8 @@ def finish(deep: Any, form: Any, state: Any) -> None:
     for k in range(owners.size):
         row = owners[k]
         if row >= 0 and (k == 0 or owners[k - 1] != row):
-            for i in range(words.shape[1] - 3):
+            for i in range(words.shape[0] - KEPT - 1):
                 if i != form[6] - 1:  # the last word of Σx
-                    carry = (words[row, i] + (1 << 31)) >> 32
-                    words[row, i] -= carry << 32
-                    words[row, i + 1] += carry
+                    carry = (words[i, row] + (1 << 31)) >> 32
+                    words[i, row] -= carry << 32
+                    words[i + 1, row] += carry

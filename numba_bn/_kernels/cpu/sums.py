@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -9,14 +10,15 @@ import numpy as np
 
 from numba_bn._kernels.cpu import exact
 from numba_bn._kernels.cpu.arrays import Array, optional
-from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, SHORT_GRID
+from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, KEPT, REACH, SHORT_GRID
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK, cut
 from numba_bn._kernels.cpu.plan import l2_bytes
 from numba_bn._words import BITS, ExactSums, carried
 
 _UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
-_TILE = 256  # columns
+_LEAST_TILE, _TILE = 64, 256  # columns
+_UNIT_ROWS = 1024  # worth beginning and ending a column for
 _LONG_RUN = 32  # values from which a run is better summed by itself than as columns
 _MOST = 1 << 26  # values of a lane that a part may have, so that words do not overflow
 _FLOATS = {
@@ -32,30 +34,33 @@ class _Form(NamedTuple):
 
     floats: bool | None
     deep: bool | None
+    grid: int
     numbers: tuple[int, ...]
     """What the kernels call form."""
-    second: int
-    """Words of Σx."""
     words: int
+    """Of both sums."""
+
+    def span(self, power: int, least: int, largest: int) -> tuple[int, int]:
+        """Return which words of a power's sum windows from least to largest may use."""
+        base = self.numbers[3 + power]
+        # a whole number of 64 bits may be laid down over three words
+        stop = (power * largest + 64 - base) // BITS + 3
+        return min((power * (least - self.grid) - base) // BITS, stop), stop
 
 
+@cache
 def _form_of(dtype: np.dtype[Any]) -> _Form:
     bits = dtype.itemsize * 8
     floats = dtype.kind not in "iu"
-    numbers = _FLOATS[dtype.name] if floats else (0, 0, 0, bits, bits)
-    least, largest = numbers[3:]
+    *numbers, least, largest = _FLOATS[dtype.name] if floats else (0, 0, 0, bits, bits)
     deep = bits == 64
     grid = DEEP_GRID if deep else SHORT_GRID
     bases = [power * (least - grid) // BITS * BITS for power in (1, 2)]
-    # a whole number of 64 bits may be laid down over three words
-    counts = [(p * largest + 64 - b) // BITS + 3 for p, b in zip((1, 2), bases, strict=True)]
-    return _Form(
-        True if floats else None,
-        True if deep else None,
-        (*numbers[:4], *bases, counts[0]),
-        counts[0],
-        sum(counts),
+    form = _Form(
+        True if floats else None, True if deep else None, grid, (*numbers, least, *bases, 0), 0
     )
+    first, second = (form.span(power, least, largest)[1] for power in (1, 2))
+    return form._replace(numbers=(*form.numbers[:-1], first), words=first + second)
 
 
 def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
@@ -66,21 +71,29 @@ def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     columns = length < _LONG_RUN
     kernel = exact.column_words if columns else exact.run_words
     chunks, *shape = (_columns if columns else _runs)(x5.nbytes, outer, groups, length)
-    parts = np.zeros((chunks * groups, form.words + 2), np.int64)
-    kernel(x5.nbytes, *given, parts, chunks, *shape)
-    words = parts.reshape(chunks, groups, -1).sum(0).T
-    first, second = (base // BITS for base in form.numbers[4:6])
-    return ExactSums(
-        np.full(groups, x5.size // groups) if where5 is None else words[-2],
-        words[-1],
-        carried(first, words[: form.second]),
-        carried(second, words[form.second : -2]),
-    )
+    # words apart: most are 0 for all channels, and their memory is never touched
+    parts = np.zeros((form.words + KEPT, chunks, groups), np.int64)
+    kernel(x5.nbytes, *given, parts.reshape(-1, chunks * groups), chunks, *shape)
+    count, odd = parts[-4].sum(0), parts[-3].sum(0)
+    up, down = (int(parts[k].max(initial=0)) for k in (-2, -1))
+    sums = []
+    for power, at in ((1, 0), (2, form.numbers[6])):
+        start, stop = form.span(power, REACH - down, up - REACH)
+        place = form.numbers[3 + power] // BITS + start
+        sums.append(carried(place, parts[at + start : at + stop].sum(1)))
+    if where5 is None:
+        count = np.full(groups, x5.size // groups)
+    return ExactSums(count, odd, *sums)
+
+
+def _wanted(nbytes: int) -> int:
+    """Return how many units are enough for all threads, where that is worthwhile."""
+    return min(max(nbytes // _UNIT_BYTES, 1), _UNITS)
 
 
 def _parts(nbytes: int, units: int, steps: int, most: int) -> tuple[int, int]:
     """Return how many parts channels are cut into, if need be, and how many steps each has."""
-    wanted = -(-min(max(nbytes // _UNIT_BYTES, 1), _UNITS) // units)
+    wanted = -(-_wanted(nbytes) // units)
     each = max(min(-(-steps // wanted), most), 1)
     return -(-steps // each), each
 
@@ -100,6 +113,8 @@ def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ..
     # narrow rows are taken several at a time, so that their columns are whole sixteens
     fold = min(16 // gcd(width, 16), outer) if width < _TILE else 1
     rows, stride = outer // fold, width * fold
-    tile = min(_TILE, stride)
+    # small arrays: narrow tiles of many rows; from memory, wide tiles are read faster
+    tile = rows * stride // (_wanted(nbytes) * _UNIT_ROWS) // 16 * 16
+    tile = min(max(tile, _LEAST_TILE), _TILE, stride)
     parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
     return parts, rows, outer % fold * width, stride, width, length, tile, each
