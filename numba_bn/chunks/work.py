@@ -91,20 +91,24 @@ def _read(job: Job, block: Block) -> Array:
     """Read a block; an error says which, and of what."""
     place = f"{_place(block)} of x of shape {job.source.shape}"
     try:
-        part = as_array(job.call, "x[...]", job.source.read(block))
-    except OSError as error:
+        found = job.source.read(block)
+    except MemoryError:
+        raise
+    except Exception as error:  # what decompresses a damaged chunk can raise nearly anything
         where = f", {job.source.name}" if job.source.name else ""
         text = f"{job.call}: cannot read {place}{where} ({error})"
         raise failure(error, text) from error
+    part = as_array(job.call, "x[...]", found)
     expected = lengths_of(block)
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
 
 
-def failure(error: OSError, text: str) -> OSError:
+def failure(error: Exception, text: str) -> OSError:
     """Return an error of the same number, if it has one, with another text."""
-    return OSError(text) if error.errno is None else OSError(error.errno, text)
+    number = getattr(error, "errno", None)
+    return OSError(text) if number is None else OSError(number, text)
 
 
 def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:
