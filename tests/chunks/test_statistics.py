@@ -124,6 +124,7 @@ def test_memory_maps_that_were_changed_and_not_saved_keep_their_changes(tmp_path
         ({"where": np.ones(3, bool)}, ValueError, "where must broadcast to the shape of x"),
         ({"nan_policy": "drop"}, ValueError, "nan_policy must be"),
         ({"checkpoint_every": -1, "checkpoint": "c"}, ValueError, "checkpoint_every must be >= 0"),
+        ({"checkpoint": 3}, TypeError, "checkpoint must be a path, got int"),
         ({"checkpoint_every": "1", "checkpoint": "c"}, TypeError, "checkpoint_every must be a re"),
     ],
 )
@@ -245,6 +246,12 @@ def test_chunks_may_be_kept_in_chunks_themselves(tmp_path):
 def test_no_chunks_have_no_channels():
     with pytest.raises(ValueError, match=r"^ChannelStats.from_chunks: expected at least one chunk"):
         nbn.ChannelStats.from_chunks([])
+
+
+def test_chunks_that_are_none():
+    text = r"^ChannelStats.from_chunks: chunks must be an iterable of arrays, got NoneType$"
+    with pytest.raises(TypeError, match=text):
+        nbn.ChannelStats.from_chunks(None)
 
 
 def test_nan_in_chunks_follows_the_policy():
