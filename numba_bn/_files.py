@@ -14,9 +14,18 @@ import numpy as np
 _BYTES = 8  # of what tells files aside apart
 
 
+def path_of(call: str, name: str, path: object) -> str:
+    """Return a path as text; numbers of open files are none."""
+    try:
+        return os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(path).__name__
+        raise TypeError(f"{call}: {name} must be a path, got {kind}") from None
+
+
 def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write arrays to `path` as ``.npz``."""
-    path = os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(path_of(call, "path", path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{call}: path must be that of a regular file or a new one, got {path}")
     named = dict(arrays)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,6 +310,7 @@ def test_a_picture():
         ("stats x.txt", "x.txt is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --sh"),
         ("stats x.txt --dtype float32", "--dtype and --shape go together"),
         ("stats x.txt --dtype f4 --shape 2,3", "x.txt has 6 bytes; float32 of shape (2, 3) has 24"),
+        ("stats x.txt --dtype f5 --shape 2,3", "--dtype must name a dtype, got f5"),
         ("stats x.npy --channel-axis 3", "x.npy: channel_stats: channel_axis must lie in [-3, 3)"),
         (
             "stats two.npz",
@@ -365,6 +368,56 @@ def test_damaged_npz_files(save, at, cut, capsys):
     assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
 
 
+def cut(name):
+    """Let a file lose its end."""
+    os.truncate(name, 300)
+
+
+def folder(name):
+    """Make one with nothing in it."""
+    Path(name).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "spoil"),
+    [
+        ("x.npy", ".npy", cut),
+        ("x.npy", ".npy", lambda name: np.save(name, np.array([{}]))),
+        ("x.h5", "HDF5", cut),
+        ("x.zarr", "zarr", lambda name: Path(name, "zarr.json").write_text("{")),
+        ("empty.zarr", "zarr", folder),
+        ("folder", "zarr", folder),
+    ],
+)
+def test_errors_of_files_say_of_which(name, kind, spoil, capsys):
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    if name in MAKE:
+        MAKE[name]()
+    spoil(name)
+    assert _cli.main(["stats", name]) == 1
+    assert capsys.readouterr().err.startswith(f"numba-bn: {name} cannot be read as {kind} (")
+
+
+@pytest.mark.parametrize("command", ["stats x.zarr", "normalize x.zarr y.npy --stats s.npz"])
+def test_a_damaged_chunk_says_where(command, capsys):
+    zarr_array("x.zarr")
+    STATS.save("s.npz")
+    Path("x.zarr/c/1/0/0").write_bytes(b"damaged")
+    assert _cli.main(command.split()) == 1
+    place = r"cannot read block \[.*\] of x of shape \(30, 4, 25\), .*x\.zarr \("
+    assert re.match(rf"numba-bn: \w+: {place}", capsys.readouterr().err)
+
+
+def test_an_array_without_a_shape(capsys):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File("x.h5", "w") as file:
+        file["x"] = h5py.Empty("f4")
+    assert _cli.main(["stats", "x.h5"]) == 1
+    text = "numba-bn: x.h5: channel_stats: x must be an array, got HDF5's dataset without a shape\n"
+    assert capsys.readouterr().err == text
+
+
 def test_an_encrypted_npz_file(capsys):
     np.savez("x.npz", a=X)
     with open("x.npz", "rb") as file:
@@ -414,11 +467,14 @@ def test_no_matplotlib(monkeypatch, capsys):
         ("--plot none/x.png", "--plot must be in a folder that is there, got none/x.png"),
         ("--plot x.txt", "--plot must end in one of ."),
         ("--plot x", "--plot must end in one of ."),
+        ("-o folder.png", "--output must be a regular file or a new one, got folder.png"),
+        ("--plot folder.png", "--plot must be a regular file or a new one, got folder.png"),
     ],
 )
 def test_where_results_go_is_checked_first(options, text, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     np.save("x.npy", X)
+    Path("folder.png").mkdir()
     monkeypatch.setattr("numba_bn.stats.channel_stats", None)
     assert _cli.main(["stats", "x.npy", *options.split()]) == 1
     assert capsys.readouterr().err.startswith(f"numba-bn: {text}")

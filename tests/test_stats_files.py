@@ -121,6 +121,14 @@ def test_files_that_are_not_there(tmp_path):
         stats([1.0]).save(tmp_path / "none" / "statistics.npz")
 
 
+@pytest.mark.parametrize("path", [None, 0, 1.5])
+def test_what_is_no_path(path):
+    """Else 0 would be the standard input, read and then closed."""
+    for name, call in (("load", nbn.ChannelStats.load), ("save", stats([1.0]).save)):
+        with pytest.raises(TypeError, match=rf"^ChannelStats.{name}: path must be a path, got "):
+            call(path)
+
+
 class NotAFileError(Exception):
     """The error with the right words."""
 

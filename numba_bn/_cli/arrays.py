@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -49,15 +50,16 @@ def opened(
         return
     start = _start(path)
     if start.startswith(_HDF5):
-        with _library("h5py", "hdf5").File(path) as file:
+        h5py = _library("h5py", "hdf5")
+        with _read("HDF5", path, h5py.File) as file:
             yield _member(file, inner, path)
     elif os.path.isdir(path) or path.endswith(".zarr") or "://" in path:
-        kept = _library("zarr", "zarr").open(path, mode="r")
+        kept = _read("zarr", path, partial(_library("zarr", "zarr").open, mode="r"))
         yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path)
     elif start.startswith(_NUMPY):
-        yield _load(path)
+        yield _read(".npy", path, _load)
     elif start.startswith(_ZIP):
-        yield _unzipped(path, inner)
+        yield _member(_read(".npz", path, partial(_unzipped, inner=inner)), inner, path)
     else:
         raise ValueError(
             f"{path} is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --shape"
@@ -164,25 +166,31 @@ def _load(path: str) -> Any:
         return np.load(path)
 
 
-def _unzipped(path: str, inner: str) -> Any:
-    """Return an array in a ``.npz`` file; the others are not read."""
-    with open(path, "rb") as handle:
-        try:
-            with np.load(handle) as file:
-                alone = len(file.files) == 1
-                found = {k: file[k] if alone or k == inner else None for k in file.files}
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file can raise nearly anything
-            raise ValueError(f"{path} cannot be read as .npz ({error})") from error
-    return _member(found, inner, path)
+def _unzipped(path: str, inner: str) -> dict[str, Any]:
+    """Return the arrays of a ``.npz`` file by name; only the one that is asked for is read."""
+    with open(path, "rb") as handle, np.load(handle) as file:
+        alone = len(file.files) == 1
+        return {k: file[k] if alone or k == inner else None for k in file.files}
+
+
+def _read(kind: str, path: str, read: Callable[[str], Any]) -> Any:
+    """Return what a file has, or is when it is opened; an error says of which file."""
+    try:
+        return read(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} cannot be read as {kind} ({error})") from error
 
 
 def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
     """Return a file of nothing but values."""
     if not dtype or not shape:
         raise ValueError("--dtype and --shape go together")
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"--dtype must name a dtype, got {dtype}") from error
     size, needed = os.path.getsize(path), math.prod(shape) * kind.itemsize
     if size != needed:
         raise ValueError(f"{path} has {size} bytes; {kind} of shape {shape} has {needed}")

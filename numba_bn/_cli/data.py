@@ -50,9 +50,9 @@ def _stats(arguments: argparse.Namespace) -> None:
     from numba_bn._cli import plot
 
     names = expanded(arguments.sources, arguments.output)
-    _check_folder("--output", arguments.output)
+    _check_place("--output", arguments.output)
     if arguments.plot:
-        _check_folder("--plot", arguments.plot)
+        _check_place("--plot", arguments.plot)
         plot.check(arguments.plot)
     total = _merged(names, (_of_source(n, x, names, arguments) for n, x in enumerate(names)))
     _save(total, arguments)
@@ -141,7 +141,7 @@ def _merge(arguments: argparse.Namespace) -> None:
     from numba_bn.stats import ChannelStats
 
     names = expanded(arguments.files, arguments.output)
-    _check_folder("--output", arguments.output)
+    _check_place("--output", arguments.output)
     total = _merged(names, map(ChannelStats.load, names))
     _save(total, arguments)
     _show(total, arguments)
@@ -164,10 +164,12 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _check_folder(option: str, path: str | None) -> None:
-    """Raise now, not after an hour, where the folder of a result is not there."""
+def _check_place(option: str, path: str | None) -> None:
+    """Raise now, not after an hour, where a result cannot be written."""
     if path and not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(f"{option} must be in a folder that is there, got {path}")
+    if path and os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{option} must be a regular file or a new one, got {path}")
 
 
 def _save(stats: ChannelStats, arguments: argparse.Namespace) -> None:

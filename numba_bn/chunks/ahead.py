@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+class Part(NamedTuple, Generic[_R]):
+    """What was read, and whether the caller had to wait for it: the reader is the slower one."""
+
+    value: _R
+    late: bool
+
+
 @contextmanager
-def ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[Iterator[_R]]:
+def ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[Iterator[Part[_R]]]:
     """Give ``read(item)`` of every item, the next one being read while the caller works.
 
     What was given before may be overwritten by the read after the next. The thread has ended when
@@ -27,13 +34,15 @@ def ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[Iterator[_R
 
 def _results(
     reader: ThreadPoolExecutor, read: Callable[[_T], _R], items: Iterable[_T]
-) -> Iterator[_R]:
+) -> Iterator[Part[_R]]:
     """Yield what was read, in order."""
     pending: Future[_R] | None = None
+    late = False  # the first one had no time to be early
     for item in items:
         # asked for before the one at hand is given: the reader never waits for a word
         pending, ready = reader.submit(read, item), pending
         if ready is not None:
-            yield ready.result()
+            yield Part(ready.result(), late)
+            late = not pending.done()
     if pending is not None:
-        yield pending.result()
+        yield Part(pending.result(), late)

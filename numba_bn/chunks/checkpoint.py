@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from numba_bn._arrays import Array
-from numba_bn._files import remove_asides, write
+from numba_bn._files import path_of, remove_asides, write
 from numba_bn.stats import ChannelStats
 
 Merged = Mapping[str, ChannelStats]
@@ -32,7 +32,8 @@ class Checkpoint:
     def __init__(
         self, call: str, path: str | os.PathLike[str], every: float, job: Mapping[str, Any]
     ) -> None:
-        self._call, self._path, self._every = call, os.fspath(path), every
+        self._call, self._every = call, every
+        self._path = path_of(call, "checkpoint", path)
         self._job: dict[str, Any] = json.loads(json.dumps({"call": call, **job}))
         self._saved = time.monotonic()
 

@@ -50,6 +50,8 @@ def source_of(call: str, name: str, value: Any) -> Source:
     if is_mapped(value):
         return Mapped(value)
     if hasattr(value, "read_direct"):
+        if value.shape is None:
+            raise ValueError(f"{call}: {name} must be an array, got HDF5's dataset without a shape")
         return Hdf5(value)
     return Source(value if is_chunked(value) else as_array(call, name, value))
 

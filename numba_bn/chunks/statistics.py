@@ -24,11 +24,16 @@ def of_iterable(
     call: str, chunks: Iterable[Any], progress: bool | None, how: dict[str, Any]
 ) -> ChannelStats:
     """Return the statistics of arrays that come one after another."""
+    try:
+        parts = iter(chunks)
+    except TypeError:
+        kind = type(chunks).__name__
+        raise TypeError(f"{call}: chunks must be an iterable of arrays, got {kind}") from None
     tqdm = bars(call, progress)
     bar = tqdm(desc=call, unit="B", unit_scale=True) if tqdm else None
     total: ChannelStats | None = None
     try:
-        for chunk in chunks:
+        for chunk in parts:
             found = channel_stats(chunk, **how)
             total = found if total is None else total.merge(found)
             if bar is not None:

@@ -14,7 +14,7 @@ from numba_bn.chunks.sources import Mapped, Source, source_of
 
 def target_of(call: str, value: Any, source: Source) -> Target:
     """Return how an array is written in blocks, once it is known to fit."""
-    if not hasattr(value, "__setitem__"):
+    if not (hasattr(value, "__setitem__") and hasattr(value, "shape")):  # a list would be copied
         kind = type(value).__name__
         raise TypeError(f"{call}: target must be an array that is open for writing, got {kind}")
     kept = source_of(call, "target", value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array
 from numba_bn._progress import bars
+from numba_bn._threads import get_num_threads, threads
 from numba_bn.chunks.ahead import ahead
 from numba_bn.chunks.checkpoint import Checkpoint, Merged, State
 from numba_bn.chunks.plan import Block, lengths_of
@@ -58,9 +59,10 @@ def run(job: Job, options: Options) -> Merged:
         checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
     with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
         try:
-            for block, part in zip(left, parts, strict=True):
-                # in one assignment: an interrupt finds the old state or the new one
-                state = State(state.done + 1, _step(job, state.merged, block, part))
+            for block, (part, late) in zip(left, parts, strict=True):
+                with _room_for_the_reader(late):
+                    # in one assignment: an interrupt finds the old state or the new one
+                    state = State(state.done + 1, _step(job, state.merged, block, part))
                 job.source.release(block)
                 advance(part.nbytes)
                 if checkpoint and checkpoint.due():
@@ -89,20 +91,33 @@ def _read(job: Job, block: Block) -> Array:
     """Read a block; an error says which, and of what."""
     place = f"{_place(block)} of x of shape {job.source.shape}"
     try:
-        part = as_array(job.call, "x[...]", job.source.read(block))
-    except OSError as error:
+        found = job.source.read(block)
+    except MemoryError:
+        raise
+    except Exception as error:  # what decompresses a damaged chunk can raise nearly anything
         where = f", {job.source.name}" if job.source.name else ""
         text = f"{job.call}: cannot read {place}{where} ({error})"
         raise failure(error, text) from error
+    part = as_array(job.call, "x[...]", found)
     expected = lengths_of(block)
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
 
 
-def failure(error: OSError, text: str) -> OSError:
+def failure(error: Exception, text: str) -> OSError:
     """Return an error of the same number, if it has one, with another text."""
-    return OSError(text) if error.errno is None else OSError(error.errno, text)
+    number = getattr(error, "errno", None)
+    return OSError(text) if number is None else OSError(number, text)
+
+
+def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:
+    """Leave half of the cores to a reader that is waited for.
+
+    It may need them to decompress, and what the kernels gained by them would be waited away: their
+    threads have equal shares, so the one that has a core with the reader keeps all.
+    """
+    return threads(max(1, get_num_threads() // 2)) if late else nullcontext()
 
 
 def _step(job: Job, merged: Merged, block: Block, part: Array) -> Merged:

@@ -140,7 +140,9 @@ def batch_norm_train(
         As for `batch_norm`.
     comm : mpi4py.MPI.Intracomm, optional
         The batch is that of all its ranks, each with a part along any axis but the channels', of
-        any size, 0 too. All of them make this call, with the same parameters and options.
+        any size, 0 too. All of them make this call, with the same parameters and options. An error
+        after their exchange, which only a lack of memory or an interrupt can bring, is not heard of
+        by the others, which wait for the rank at their next call: ``python -m mpi4py`` ends them.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from numba_bn._arrays import Array
-from numba_bn._files import write
+from numba_bn._files import path_of, write
 from numba_bn._view import Axes
 from numba_bn.stats._exact import Exact, exact_from
 from numba_bn.stats._moments import Moments, moments_of
@@ -62,8 +62,8 @@ class Kept:
 
         Raises
         ------
-        ValueError
-            If something else than a regular file is there.
+        TypeError, ValueError
+            If it is no path, or something else than a regular file is there.
         OSError
             If the file cannot be written, as on a full disk; an old one stays.
         """
@@ -84,19 +84,19 @@ class Kept:
 
         Raises
         ------
-        ValueError
-            If the file is damaged, or of something else.
+        TypeError, ValueError
+            If it is no path, or the file is damaged, or of something else.
         OSError
             If it cannot be read.
         """
-        with open(path, "rb") as handle:
+        name = path_of("ChannelStats.load", "path", path)
+        with open(name, "rb") as handle:
             try:
                 with np.load(handle, allow_pickle=False) as file:
                     return cls._from_arrays(file)
             except Exception as error:  # a damaged file can raise nearly anything
                 raise ValueError(
-                    f"ChannelStats.load: {os.fsdecode(path)} is not a file of ChannelStats "
-                    f"({error})"
+                    f"ChannelStats.load: {name} is not a file of ChannelStats ({error})"
                 ) from error
 
     def __eq__(self, other: object) -> bool:

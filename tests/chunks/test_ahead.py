@@ -1,6 +1,7 @@
 """Reading ahead: in order, one ahead, and no thread that stays behind."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ def _no_thread_stays():
 @pytest.mark.parametrize("number", [0, 1, 2, 5])
 def test_everything_comes_in_order(number):
     with ahead(lambda item: item**2, range(number)) as results:
-        assert list(results) == [n**2 for n in range(number)]
+        assert [part.value for part in results] == [n**2 for n in range(number)]
 
 
 def test_the_next_is_read_while_the_caller_works():
@@ -31,10 +32,29 @@ def test_the_next_is_read_while_the_caller_works():
         return item
 
     with ahead(read, range(3)) as results:
-        assert next(results) == 0
+        assert next(results).value == 0
         assert reading[1].wait(10)
         assert not reading[2].is_set()
         assert len(readers()) == 1
+
+
+class Pool:
+    """A pool whose even items are done when they are asked for, and whose odd ones are not."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, read, item):
+        return SimpleNamespace(done=lambda: item % 2 == 0, result=lambda: read(item))
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_says_what_was_waited_for_but_of_the_first(monkeypatch):
+    monkeypatch.setattr("numba_bn.chunks.ahead.ThreadPoolExecutor", Pool)
+    with ahead(str, [3, 1, 2, 5]) as results:
+        assert list(results) == [("3", False), ("1", True), ("2", False), ("5", True)]
 
 
 def test_an_error_comes_in_its_place():
@@ -48,7 +68,7 @@ def test_an_error_comes_in_its_place():
     def take_all():
         with ahead(read, range(5)) as results:
             for result in results:
-                got.append(result)
+                got.append(result.value)
 
     with pytest.raises(OSError, match="the disk is gone"):
         take_all()

@@ -118,6 +118,7 @@ def read_only(array):
         (np.ones((3, 4), "f4"), stats_of(3), {}, ValueError, r"target must have the shape of sou"),
         (np.ones((4, 3)), stats_of(3), {}, TypeError, "target must have dtype float32, got float6"),
         ((1, 2), stats_of(3), {}, TypeError, "target must be an array that is open .* got tuple"),
+        ([[0.0]], stats_of(3), {}, TypeError, "target must be an array that is open .* got list"),
         (read_only(X.copy()), stats_of(3), {}, ValueError, "target must be open for writing"),
         (X, stats_of(3), {}, ValueError, "target must not be source"),
         (X[:, ::-1], stats_of(3), {}, ValueError, "target must not be source"),

@@ -3,12 +3,15 @@
 import io
 import sys
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from kept import DTYPES, KINDS, SHAPE, Own, data, memmap
 
 import numba_bn as nbn
+from numba_bn.chunks import statistics, work
+from numba_bn.chunks.ahead import Part
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -121,6 +124,7 @@ def test_memory_maps_that_were_changed_and_not_saved_keep_their_changes(tmp_path
         ({"where": np.ones(3, bool)}, ValueError, "where must broadcast to the shape of x"),
         ({"nan_policy": "drop"}, ValueError, "nan_policy must be"),
         ({"checkpoint_every": -1, "checkpoint": "c"}, ValueError, "checkpoint_every must be >= 0"),
+        ({"checkpoint": 3}, TypeError, "checkpoint must be a path, got int"),
         ({"checkpoint_every": "1", "checkpoint": "c"}, TypeError, "checkpoint_every must be a re"),
     ],
 )
@@ -202,6 +206,28 @@ def test_a_file_cut_short_is_an_error_and_not_the_end_of_the_process(tmp_path):
         nbn.channel_stats(mapped)
 
 
+@pytest.mark.parametrize(("asked", "left"), [(1, 1), (2, 1), (7, 3)])
+def test_a_reader_that_is_waited_for_has_half_of_the_cores(asked, left, monkeypatch):
+    seen, kernels = [], statistics.channel_stats
+
+    def noting(*args, **how):
+        seen.append(nbn.get_num_threads())
+        return kernels(*args, **how)
+
+    def every_other_late(read, blocks):
+        late = (n % 2 == 1 for n in range(len(blocks)))
+        return nullcontext(map(Part, map(read, blocks), late))
+
+    monkeypatch.setattr(statistics, "channel_stats", noting)
+    monkeypatch.setattr(work, "ahead", every_other_late)
+    monkeypatch.setattr("numba_bn._threads._pool_size", lambda: 8)
+    monkeypatch.setattr("numba_bn._threads._mask", lambda: None)
+    with nbn.threads(asked):
+        found = nbn.channel_stats(Own(data(), (3, 7, 9, 5)))
+    assert seen == [asked, left] * 2
+    assert found == nbn.channel_stats(Own(data(), (3, 7, 9, 5)))
+
+
 # ---- chunks that come one after another ----
 
 
@@ -220,6 +246,12 @@ def test_chunks_may_be_kept_in_chunks_themselves(tmp_path):
 def test_no_chunks_have_no_channels():
     with pytest.raises(ValueError, match=r"^ChannelStats.from_chunks: expected at least one chunk"):
         nbn.ChannelStats.from_chunks([])
+
+
+def test_chunks_that_are_none():
+    text = r"^ChannelStats.from_chunks: chunks must be an iterable of arrays, got NoneType$"
+    with pytest.raises(TypeError, match=text):
+        nbn.ChannelStats.from_chunks(None)
 
 
 def test_nan_in_chunks_follows_the_policy():
