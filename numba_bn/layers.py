@@ -183,8 +183,7 @@ class BatchNorm:
 
         The backward looks at x again: leave it unchanged until then. (In place is fine.)
         """
-        running = self.running
-        ranks = self._ranks if self.training or running is None else None
+        ranks = self._ranks_in("__call__")
         with ranks or _ALONE:
             a = as_array(type(self).__name__, "x", x)
             self._check(a, where)
@@ -265,6 +264,11 @@ class BatchNorm:
         own = self.state_dict()
         new = checked(call, own, state, self.num_channels)
         vars(self).update(whole_state(own, self.running, new))
+
+    def _ranks_in(self, method: str) -> Ranks | None:
+        """Return the ranks that wait for this one in a call of a method."""
+        alone = method == "__call__" and not self.training and self.running is not None
+        return None if alone else self._ranks
 
     def _check(self, x: Array, where: object) -> None:
         """Raise unless x has the right dimensions and enough to train on."""

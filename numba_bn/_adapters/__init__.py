@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
@@ -48,7 +48,7 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
         home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
-        adapter = _loaded.get(home) or _load(home, function.__name__, options.get("comm"))
+        adapter = _loaded.get(home) or _load(home, function, args, options)
         result: _R = adapter.call(function, args, options)
         return result
 
@@ -58,9 +58,9 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
 _loaded: dict[str, Any] = {}
 
 
-def _load(home: str, call: str, comm: Any) -> Any:
+def _load(home: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
     """Import an adapter for a call."""
-    with telling(call, comm):
+    with telling(function, args, options):
         _loaded[home] = importlib.import_module(home)
     return _loaded[home]
 
@@ -88,9 +88,19 @@ def _home_of(*kinds: Any) -> str | None:
     return None
 
 
-def telling(call: str, comm: Any) -> AbstractContextManager[Any]:
-    """Return a context whose error the ranks of ``comm`` hear of, as they wait to gather."""
-    return Ranks.of(call, comm) or nullcontext()
+def telling(
+    function: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]
+) -> AbstractContextManager[Any]:
+    """Return a context whose error the ranks hear of that wait for this one in a call.
+
+    It is for what an adapter does before the function: of its own errors the function tells.
+    """
+    call = function.__name__
+    if args and hasattr(args[0], "_ranks_in"):  # a layer's method
+        ranks = args[0]._ranks_in(call)
+    else:
+        ranks = Ranks.of(call, options.get("comm"))
+    return ranks or nullcontext()
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> dict[str, Any]:

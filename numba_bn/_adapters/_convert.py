@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from numba_bn._adapters import telling
 from numba_bn._arrays import Array
 
 _LEADS = ("x", "weight", "dy")
@@ -89,18 +90,26 @@ def refuse_mixed(call: str, name: str, value: Any, lead: Any) -> None:
         )
 
 
+def _refuse_all_mixed(call: str, given: Mapping[str, Any], lead: Any) -> None:
+    for name, value in given.items():
+        if value is not lead:
+            refuse_mixed(call, name, value, lead)
+
+
 def call(
     kind: Kind, function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
 ) -> Any:
     """Run a function that takes NumPy arrays on arrays of ``kind``; return that kind."""
     given = named(function, args, options)
     lead, what = leading(given), title(function, given)
-    if not kind.owns(lead, lead):
-        for name, value in given.items():
-            if is_array(lead) and value is not lead:
-                refuse_mixed(what, name, value, lead)
+    ours = kind.owns(lead, lead)
+    with telling(function, args, options):
+        if ours:
+            inside = {name: _inside(kind, what, name, value, lead) for name, value in given.items()}
+        elif is_array(lead):
+            _refuse_all_mixed(what, given, lead)
+    if not ours:
         return function(*args, **options)  # which says what to do
-    inside = {name: _inside(kind, what, name, value, lead) for name, value in given.items()}
     out = inside.get("out")
 
     def theirs(item: Any) -> Any:

@@ -27,7 +27,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     name, given = function.__name__, arguments(function, args, options)
     if "self" in given or "x" not in given:  # a layer, or what is folded
         return function(*args, **options)  # which says what to do
-    with telling(name, given.get("comm")):
+    with telling(function, args, options):
         x, dims, own = _unwrapped(name, given)
     result = getattr(numba_bn, name)(**given)
     if isinstance(result, Gradients):

@@ -7,6 +7,7 @@ import pytest
 from ranks import together
 
 import numba_bn as nbn
+from numba_bn import _adapters
 
 da = pytest.importorskip("dask.array")
 xr = pytest.importorskip("xarray")
@@ -45,11 +46,14 @@ def test_a_dask_array_on_one_rank(kind):
     all_stop(step, TypeError, "comm must be None for Dask arrays")
 
 
-def test_an_adapter_that_one_rank_cannot_import(monkeypatch):
+@pytest.mark.parametrize("layer", [False, True])
+def test_an_adapter_that_one_rank_cannot_import(layer, monkeypatch):
     monkeypatch.setitem(sys.modules, "numba_bn._adapters.xarray", None)
+    monkeypatch.setattr(_adapters, "_loaded", {})
 
     def step(comm):
-        return nbn.batch_norm_train(labelled(X, "a", "b", "c") if comm.rank == 1 else X, comm=comm)
+        x = labelled(X, "a", "b", "c") if comm.rank == 1 else X
+        return nbn.BatchNorm(3, comm=comm)(x) if layer else nbn.batch_norm_train(x, comm=comm)
 
     all_stop(step, ModuleNotFoundError, "numba_bn._adapters.xarray")
 

@@ -235,6 +235,16 @@ def test_mixed_libraries_are_refused_by_name(bench):
         nbn.batch_norm(torch.ones(2, 4), bench.cupy.array(np.ones(4, np.float32)))
 
 
+def test_ranks_hear_of_what_is_refused_of_one_array_on_a_device(bench):
+    x = np.ones((2, 4), np.float32)
+
+    def step(comm):
+        mine = bench.cupy.array(x) if comm.rank == 1 else x
+        return nbn.batch_norm_train(mine, out=x.copy(), comm=comm)
+
+    assert [type(error) for error in together(step, size=2)] == [RuntimeError, TypeError]
+
+
 class Interface:
     """An array that is known by its interface alone."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._adapters import telling
 from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
 from numba_bn._adapters.cuda import replay
 from numba_bn._arrays import as_array
@@ -25,14 +26,17 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
     """Run a public function on arrays of one device; return arrays of the same library."""
     given = named(function, args, options)
     lead, what = leading(given), title(function, given)
-    library = library_of(lead)
+    with telling(function, args, options):
+        library = library_of(lead)
+        if library is None:
+            _refuse_lead(what, given, lead)
+        else:
+            driver.driver()  # or what to install
+            first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
+            inside = _inside(library, what, given, first, lead)
+            _wait(library, first, inside)
     if library is None:
-        _refuse_lead(what, given, lead)
         return function(*args, **options)  # which says what to do
-    driver.driver()  # or what to install
-    first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
-    inside = _inside(library, what, given, first, lead)
-    _wait(library, first, inside)
     program, arrays = replay.program(function, first, inside)
     if program is not None:
         return program.run(first, arrays, given.get("out"))

@@ -37,7 +37,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     given = arguments(function, args, options)
     if "self" in given or "x" not in given:  # a layer, or what is folded
         return function(*args, **options)  # which says what to do
-    with telling(name, given.get("comm")):
+    with telling(function, args, options):
         for option in _REFUSED.keys() & given.keys():
             raise TypeError(f"{name}: {option} must be None for Dask arrays, {_REFUSED[option]}")
     if not isinstance(given["x"], da.Array):
