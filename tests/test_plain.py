@@ -119,10 +119,12 @@ def test_out(call, own, ordinarily, taken):
 
 
 def test_out_in_the_memory_of_statistics(ordinarily):
-    work = Work((4, 4), dtype=np.float64)
+    work = Work((64, 4), axis=0, dtype=np.float64)
     want = ordinarily(lambda: work.run("gradients"))
-    _, work.stats = nbn.batch_norm_train(work.x)
-    assert_same(work.run("gradients", out=work.stats.mean.base), want)
+    _, work.stats = nbn.batch_norm_train(work.x, channel_axis=0)
+    # a channel's gradient goes where the counts of four others are
+    out = work.stats.mean.base.reshape(64, 4)
+    assert_same(work.run("gradients", out=out), want)
 
 
 class Own(np.ndarray):
