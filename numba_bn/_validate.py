@@ -19,6 +19,8 @@ from numba_bn._view import Axes, View
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
+_PLAIN = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+
 
 def number(call: str, name: str, value: SupportsFloat) -> float:
     """Return ``value`` as a float, or raise: it must be a real number and not NaN."""
@@ -133,9 +135,9 @@ def parameter(
         return _constant(default, math.prod(view.channels))
     if (
         type(value) is np.ndarray
-        and value.ndim == 1
+        and value.dtype in _PLAIN
         and value.shape == view.channels
-        and value.dtype.char in "fd"
+        and value.ndim == 1
     ):
         return value.astype(np.float64)  # as nearly always: the rest costs a microsecond
     p = as_array(call, name, value)

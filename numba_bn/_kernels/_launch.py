@@ -45,6 +45,10 @@ class Kernel:
 
     def __call__(self, nbytes: int, *args: Any) -> None:
         """Run on ``args``, in parallel if that pays for ``nbytes`` and is safe here and now."""
+        self.run(nbytes, args)
+
+    def run(self, nbytes: int, args: tuple[Any, ...]) -> None:
+        """Do the same with a tuple."""
         threads = 1 if nbytes < _PARALLEL_BYTES else policy.threads()
         if threads == 1:
             (self._twins.get(False) or self.twin(False))(*args)

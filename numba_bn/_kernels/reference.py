@@ -152,15 +152,16 @@ def backward(
 ) -> tuple[Array, Array]:
     """dy, x → dx5, and dgamma, dbeta (channels,).
 
-    ``given`` is (mean, var, count); a count of None means constant statistics, no ``given`` at all
-    the statistics of x itself.
+    ``given`` is (mean, m2, count) of a training step, or (mean, var, None), which are constant; no
+    ``given`` at all means the statistics of x itself.
     """
     if given is None:
         own = moments(x5)
         mean, var = _raw(own, centred)
         count: Array | None = own[0]
     else:
-        mean, var, count = given
+        mean, spread, count = given
+        var = spread if count is None else spread / np.maximum(count, 1.0)
     dy, xhat = _terms(dy5, x5, mean, var, eps, where5)
     dgamma, dbeta = (dy * xhat).sum((0, 1, 4)).ravel(), dy.sum((0, 1, 4)).ravel()
     if given is not None:

@@ -21,6 +21,7 @@ from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
 from numba_bn._view import Axes, View, batch_view
 from numba_bn.stats import ChannelStats
+from numba_bn.stats._moments import Moments
 
 
 @lru_cache(maxsize=1024)
@@ -42,10 +43,8 @@ def _view(x: Any, channel_axis: int | Sequence[int]) -> View | None:
     return None
 
 
-def _result(call: str, out: object, x: Array, *inputs: object) -> Array | None:
-    """Return a new array like x, or ``out``, checked, if it is as plain."""
-    if out is None:
-        return np.empty(x.shape, x.dtype)
+def _given(call: str, out: object, x: Array, *inputs: object) -> Array | None:
+    """Return ``out``, checked, if it is as plain as x."""
     y = check.output(call, out, x, x.dtype, (x, *inputs))
     return y if y.flags.carray else None
 
@@ -70,7 +69,7 @@ def normalized(
     b = check.parameter(call, "beta", beta, view, shape, 0.0)
     m = check.parameter(call, "mean", mean, view, shape)
     v = check.parameter(call, "var", var, view, shape)
-    y = _result(call, out, x, gamma, beta, mean, var)
+    y = np.empty(shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
     if y is None or (launches := backend().launches(view.shape, x.itemsize)) is None:
         return None
     launches.normalize(x, m, v, g, b, eps, y)
@@ -89,10 +88,11 @@ def trained(
     """Return y of a training step, and its statistics."""
     if (view := _view(x, channel_axis)) is None:
         return None
+    shape = x.shape
     eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
-    b = check.parameter(call, "beta", beta, view, x.shape, 0.0)
-    y = _result(call, out, x, gamma, beta)
+    g = check.parameter(call, "gamma", gamma, view, shape, 1.0)
+    b = check.parameter(call, "beta", beta, view, shape, 0.0)
+    y = np.empty(shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
     if y is None or (launches := backend().launches(view.shape, x.itemsize)) is None:
         return None
     moments = launches.forward(x, g, b, eps, y)
@@ -113,20 +113,22 @@ def gradients(
     view = _view(x, channel_axis)
     if view is None or type(stats) is not ChannelStats:
         return None
+    shape = x.shape
     eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0)
+    g = check.parameter(call, "gamma", gamma, view, shape, 1.0)
     known = stats._moments
     count = known.count
     if count.shape != view.channels or np.count_nonzero(count) < count.size:
         return None
-    if type(dy) is not np.ndarray or dy.shape != x.shape or not dy.flags.carray:
+    if type(dy) is not np.ndarray or dy.shape != shape or not dy.flags.carray:
         return None
     if not (dy.dtype.isnative and dy.dtype.char in "fd"):
         return None
-    dx = _result(call, out, x, dy, gamma)
+    dx = np.empty(shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := backend().launches(view.shape, x.itemsize)) is None:
         return None
-    var = known.m2 / np.maximum(count, 1.0)
-    sums = launches.backward(dy, x, g, eps, dx, known.mean, var, count)
+    if out is not None:  # of which they may be a part
+        known = Moments(*[v.copy() for v in (count, known.mean, known.low, known.m2)])
+    sums = launches.backward(dy, x, g, eps, dx, known.mean, known.m2, known.count)
     sums = sums.astype(gradient_dtype(gamma, x), copy=False)
     return Gradients(dx if out is None else out, sums[1], sums[0])

@@ -20,7 +20,6 @@ from numba_bn._dispatch import backend
 from numba_bn._mpi import Facts, Ranks, checksum
 from numba_bn._validate import Vector
 from numba_bn._view import Axes, View, batch_view
-from numba_bn.functional import _plain
 from numba_bn.stats import ChannelStats
 from numba_bn.stats.device import DeviceChannelStats
 
@@ -28,7 +27,7 @@ Forward = tuple[Array, Axes, View, Vector, Vector, float, Array | None, Array | 
 """x, channel axes, view, gamma, beta, eps, where and residual as five axes, ReLU or not, y."""
 
 Known = tuple[Array, Array, Array | None]
-"""Mean, variance and, of a training step, count, as (1, channels); on a device m2 for variance."""
+"""Mean and variance, or of a training step mean, m2 and count, as (1, channels)."""
 
 Backward = tuple[
     Array, Axes, View, Vector, float, bool, Known, Array, Array | None, Output, Array | None
@@ -44,25 +43,9 @@ def batch_call(call: str, x: object, channel_axis: int | Sequence[int]) -> tuple
     return a, axes, batch_view(a.shape, order_of(a), axes)
 
 
-def train(
-    call: str,
-    x: object,
-    gamma: object,
-    beta: object,
-    channel_axis: int | Sequence[int],
-    eps: float,
-    where: object,
-    residual: object,
-    activation: str | None,
-    out: object,
-) -> tuple[Any, ChannelStats]:
-    """Run a training forward."""
-    given = call, x, gamma, beta, channel_axis, eps
-    if where is residual is activation is None and (done := _plain.trained(*given, out)):
-        return done
-    a, _, view, g, b, eps, w5, r5, relu, y = _prepared_forward(
-        *given, where, residual, activation, out=out, alone=True
-    )
+def train(call: str, *given: Any, out: object) -> tuple[Any, ChannelStats]:
+    """Run a training forward; ``given`` are the arguments of `batch_norm_train`, in order."""
+    a, _, view, g, b, eps, w5, r5, relu, y = _prepared_forward(call, *given, out=out, alone=True)
     if not a.size:
         return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
     a5 = five_axes(a, view)
@@ -92,7 +75,7 @@ def train_together(
             f"on all ranks together, got {few[0]:g}, with x of shape {a.shape} on this one"
         )
     if a.size:
-        mean, var, _ = statistics(call, stats, None, None, view, a)
+        mean, var = _variance(statistics(call, stats, None, None, view, a))
         low = check.parameter(call, "stats", stats._moments.low, view, a.shape).reshape(1, -1)
         backend().normalize(a5, mean, var, g, b, eps, y.five_axes, r5, relu, low)
     return y.done(out), stats
@@ -131,28 +114,11 @@ def _prepared_forward(
 
 
 def backward(
-    call: str,
-    dy: object,
-    x: object,
-    gamma: object,
-    stats: object,
-    mean: object,
-    var: object,
-    channel_axis: int | Sequence[int],
-    eps: float,
-    where: object,
-    activation: str | None,
-    y: object,
-    out: object,
+    call: str, dy: object, x: object, gamma: object, *given: Any, out: object
 ) -> Gradients:
-    """Run a backward."""
-    if mean is var is where is activation is None:
-        done = _plain.gradients(call, dy, x, gamma, stats, channel_axis, eps, out)
-        if done is not None:
-            return done
-    others = stats, mean, var, channel_axis, eps, where, activation, y
+    """Run a backward; ``given`` are the other arguments of `batch_norm_backward`, in order."""
     a, _, view, g, eps, _, known, d5, w5, dx, dresidual = _prepared_backward(
-        call, dy, x, gamma, *others, out=out
+        call, dy, x, gamma, *given, out=out
     )
     if a.size:
         a5 = five_axes(a, view)
@@ -176,7 +142,7 @@ def backward_together(
             call, dy, x, gamma, *given, out=out
         )
         check.in_host_memory(call, "comm", a)
-        mean, var, count = known
+        (mean, var), count = _variance(known), known[2]
         n = np.ones_like(mean) if count is None else count
         a5 = five_axes(a, view)
         own = np.zeros((2, *view.channels))
@@ -240,7 +206,7 @@ def _prepared_backward(
 
 
 def statistics(call: str, stats: object, mean: object, var: object, view: View, x: Array) -> Known:
-    """Return mean, var and, of a training step, count, as (1, channels)."""
+    """Return what is known of the channels, checked."""
     if stats is None and mean is not None and var is not None:
         m = check.parameter(call, "mean", mean, view, x.shape)
         v = check.parameter(call, "var", var, view, x.shape)
@@ -257,8 +223,13 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
         raise ValueError(
             f"{call}: stats must have counted values in every channel, got {n.ravel()}"
         )
-    # a device divides for itself
-    return m, m2 if kind(x) == "cuda" else m2 / np.maximum(n, 1.0), n
+    return m, m2, n
+
+
+def _variance(known: Known) -> tuple[Array, Array]:
+    """Return mean and variance."""
+    mean, spread, count = known
+    return mean, spread if count is None else spread / np.maximum(count, 1.0)
 
 
 def _facts(a: Array, axes: Axes, view: View, eps: float, relu: bool, **vectors: Array) -> Facts:

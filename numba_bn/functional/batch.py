@@ -91,10 +91,13 @@ def batch_norm(
     call = "batch_norm"
     if (mean is None) != (var is None):
         raise ValueError(f"{call}: mean and var must be given together, or neither")
+    plain = where is residual is activation is None
     if mean is None:
+        if plain and (done := _plain.trained(call, x, gamma, beta, channel_axis, eps, out)):
+            return done[0]
         given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
-        return steps.train(call, *given, out)[0]
-    if where is residual is activation is None:
+        return steps.train(call, *given, out=out)[0]
+    if plain:
         y = _plain.normalized(call, x, gamma, beta, mean, var, channel_axis, eps, out)
         if y is not None:
             return y
@@ -174,7 +177,11 @@ def batch_norm_train(
     given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
     if comm is not None and (ranks := Ranks.of(call, comm)):
         return steps.train_together(ranks, call, *given, out=out)
-    return steps.train(call, *given, out)
+    if where is residual is activation is None:
+        done = _plain.trained(call, x, gamma, beta, channel_axis, eps, out)
+        if done is not None:
+            return done
+    return steps.train(call, *given, out=out)
 
 
 @adapted
@@ -253,4 +260,8 @@ def batch_norm_backward(
     given = (dy, x, gamma, stats, mean, var, channel_axis, eps, where, activation, y)
     if comm is not None and (ranks := Ranks.of(call, comm)):
         return steps.backward_together(ranks, call, *given, out=out)
-    return steps.backward(call, *given, out)
+    if mean is var is where is activation is None:
+        done = _plain.gradients(call, dy, x, gamma, stats, channel_axis, eps, out)
+        if done is not None:
+            return done
+    return steps.backward(call, *given, out=out)

@@ -163,7 +163,9 @@ def test_backward(shape, dtype, masked, training):
     run = p.run(plans.backward(p.call, EPS, DEVICE, training), "dx", "dgamma", "dbeta")
     dx = np.empty(shape)
     a = p.arrays
-    given = a["mean"], a["var"], a["count"] if training else None
+    given = a["mean"], a["var"], None
+    if training:
+        given = a["mean"], a["var"] * a["count"], a["count"]
     dgamma, dbeta = reference.backward(
         a["dy"], a["x"], p.parameter("gamma"), EPS, dx, given, p.where
     )

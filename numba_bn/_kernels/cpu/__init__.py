@@ -1,8 +1,8 @@
 """The backend functions on the CPU; those of ``reference``, in the same order."""
 
 from numba_bn._kernels.cpu.gradients import backward, gradient_sums, input_gradient, relu_gradient
-from numba_bn._kernels.cpu.launches import launches
 from numba_bn._kernels.cpu.norms import forward, moments, normalize
+from numba_bn._kernels.cpu.plain import launches
 from numba_bn._kernels.cpu.sums import exact_sums
 
 __all__ = [

@@ -338,9 +338,9 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
-    var: Any,
-    gamma: Any,
+    m2: Any,
     count: Any,
+    gamma: Any,
     eps: float,
     result: Any,
     stream: bool,
@@ -353,7 +353,7 @@ def backward_shared(
     tile: int,
 ) -> None:
     """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
-    rs = each_rsqrt(var, eps)
+    rs = each_rsqrt(m2, count, eps)
     for u in prange((stride + tile - 1) // tile):
         _shared_unit(
             u,

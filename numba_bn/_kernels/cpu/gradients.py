@@ -112,19 +112,20 @@ def backward(
 ) -> tuple[Array, Array]:
     """dy, x → dx5, and dgamma, dbeta (channels,).
 
-    ``given`` is (mean, var, count); a count of None means constant statistics, no ``given`` at all
-    the statistics of x itself.
+    ``given`` is (mean, m2, count) of a training step, or (mean, var, None), which are constant; no
+    ``given`` at all means the statistics of x itself.
     """
     if given is None:
         return _backward_own(dy5, x5, gamma, eps, dx5, centred)
-    mean, var, count = given
-    plan = plan_of(x5.shape)
-    if count is not None and one_go(plan, 2 * x5.itemsize):
-        return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, var, count), where5)
-    dbeta, dgamma = gradient_sums(dy5, x5, mean, var, eps, where5)
+    mean, spread, count = given
+    if count is not None:
+        if one_go(plan_of(x5.shape), 2 * x5.itemsize):
+            return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, spread, count), where5)
+        spread = spread / np.maximum(count, 1.0)
+    dbeta, dgamma = gradient_sums(dy5, x5, mean, spread, eps, where5)
     sums = None if count is None else (dbeta, dgamma)
     n = np.ones_like(mean) if count is None else count
-    input_gradient(dy5, x5, mean, var, gamma, sums, n, eps, dx5, where5)
+    input_gradient(dy5, x5, mean, spread, gamma, sums, n, eps, dx5, where5)
     return dgamma, dbeta
 
 
@@ -151,12 +152,12 @@ def _backward_fused(
 ) -> tuple[Array, Array]:
     """Sums and dx of some channels in one go, while their data is in cache."""
     plan = plan_of(x5.shape)
-    mean, var, count = (v.reshape(-1) for v in given)
+    mean, m2, count = (v.reshape(-1) for v in given)
     sums = np.empty((2, plan.groups))
     stream = plan_streams(plan, dx5, x5, dy5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    kernel(3 * x5.nbytes, *arrays, mean, var, gamma, count, eps, sums, *switches, *sizes)
+    kernel(3 * x5.nbytes, *arrays, mean, m2, count, gamma, eps, sums, *switches, *sizes)
     return sums[1], sums[0]
 
 

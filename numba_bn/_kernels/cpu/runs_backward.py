@@ -340,9 +340,9 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
-    var: Any,
-    gamma: Any,
+    m2: Any,
     count: Any,
+    gamma: Any,
     eps: float,
     result: Any,
     stream: bool,
@@ -353,7 +353,7 @@ def backward_shared(
     slab: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
-    rs = each_rsqrt(var, eps)
+    rs = each_rsqrt(m2, count, eps)
     for u in prange((channels + slab - 1) // slab):
         _shared_unit(
             u,

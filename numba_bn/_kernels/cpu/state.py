@@ -97,11 +97,11 @@ def rsqrt(var: float, eps: float) -> float:
 
 
 @unit
-def each_rsqrt(var: Any, eps: float) -> Any:
-    """The same of vectors."""
-    rs = np.empty(var.size)
-    for k in range(var.size):
-        rs[k] = rsqrt(var[k], eps)
+def each_rsqrt(m2: Any, count: Any, eps: float) -> Any:
+    """The same of the variances m2/count, (channels,)."""
+    rs = np.empty(m2.size)
+    for k in range(m2.size):
+        rs[k] = rsqrt(m2[k] / (1.0 if count[k] < 1.0 else count[k]), eps)
     return rs
 
 

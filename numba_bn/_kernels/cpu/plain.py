@@ -36,15 +36,15 @@ class Launches:
     ) -> None:
         """x, mean, var (channels,) → y."""
         kernel, rest = self._normalize
-        flat = x.ravel(), y.ravel(), None
-        kernel(x.nbytes, *flat, gamma, beta, mean, self._lossless, var, eps, *rest)
+        args = x.ravel(), y.ravel(), None, gamma, beta, mean, self._lossless, var, eps
+        kernel.run(x.nbytes, args + rest)
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
         kernel, switches, sizes = self._forward
         result = np.empty((4, gamma.size))
-        flat = x.ravel(), y.ravel(), None, None
-        kernel(x.nbytes, *flat, gamma, beta, eps, *switches, result, *sizes)
+        args = x.ravel(), y.ravel(), None, None, gamma, beta, eps, *switches, result
+        kernel.run(x.nbytes, args + sizes)
         return result
 
     def backward(
@@ -55,14 +55,14 @@ class Launches:
         eps: float,
         dx: Array,
         mean: Array,
-        var: Array,
+        m2: Array,
         count: Array,
     ) -> Array:
         """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
         kernel, rest = self._backward
         sums = np.empty((2, gamma.size))
-        flat = dy.ravel(), x.ravel(), None, dx.ravel()
-        kernel(3 * x.nbytes, *flat, mean, var, gamma, count, eps, sums, *rest)
+        args = dy.ravel(), x.ravel(), None, dx.ravel(), mean, m2, count, gamma, eps, sums
+        kernel.run(3 * x.nbytes, args + rest)
         return sums
 
 

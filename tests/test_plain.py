@@ -1,0 +1,216 @@
+"""Calls on plain arrays: by the kept way they have the bits and errors of the ordinary one."""
+
+import numpy as np
+import pytest
+
+import numba_bn as nbn
+from numba_bn._kernels import _launch
+from numba_bn._kernels.cpu.plain import Launches
+from numba_bn.functional import _plain
+
+pytestmark = [
+    pytest.mark.parametrize("backend", ["cpu"], indirect=True),
+    pytest.mark.usefixtures("backend"),
+]
+CALLS = ("normalized", "trained", "gradients")
+SHAPES = [
+    ((32, 64), 1),
+    ((7,), 0),
+    ((5, 1), -1),
+    ((8, 16, 100), 1),
+    ((2, 3, 600), 1),
+    ((4, 9, 5), 2),
+]
+over_calls = pytest.mark.parametrize("call", CALLS)
+over_shapes = pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+over_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+class Work:
+    """The arrays of a shape, and the public functions on them."""
+
+    def __init__(self, shape=(6, 4), axis=1, dtype=np.float32):
+        rng = np.random.default_rng([len(shape), *shape])
+        self.x, self.dy = rng.normal(3, 2, (2, *shape)).astype(dtype)
+        self.gamma, self.beta, self.mean = rng.normal(size=(3, shape[axis])).astype(np.float32)
+        self.var = rng.uniform(1, 2, shape[axis])
+        self.axis, self.stats = axis, nbn.channel_stats(self.x, channel_axis=axis)
+
+    def run(self, call, **changes):
+        """Return all that a public function returns, as arrays."""
+        options = {"channel_axis": self.axis, "gamma": self.gamma, "x": self.x}
+        if call == "gradients":
+            options |= {"dy": self.dy, "stats": self.stats, **changes}
+            arrays = [options.pop(name) for name in ("dy", "x")]
+            return list(nbn.batch_norm_backward(*arrays, **options)[:3])
+        options |= {"beta": self.beta, **changes}
+        x = options.pop("x")
+        if call == "normalized":
+            return [nbn.batch_norm(x, **{"mean": self.mean, "var": self.var, **options})]
+        y, stats = nbn.batch_norm_train(x, **options)
+        return [y, stats.count, stats.mean, stats.m2, stats._moments.low]
+
+
+@pytest.fixture
+def ordinarily(monkeypatch):
+    """Run a call the ordinary way."""
+
+    def run(call):
+        with monkeypatch.context() as patch:
+            patch.setattr(_plain, "_view", lambda *_: None)
+            return call()
+
+    return run
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Tell how many calls were done by kept launches."""
+    seen = []
+
+    def spied(method):
+        def run(*args):
+            seen.append(method)
+            return method(*args)
+
+        return run
+
+    for name in ("normalize", "forward", "backward"):
+        monkeypatch.setattr(Launches, name, spied(getattr(Launches, name)))
+    return lambda: len(seen)
+
+
+def assert_same(got, want):
+    assert [(a.dtype, a.shape) for a in got] == [(a.dtype, a.shape) for a in want]
+    assert [a.tobytes() for a in got] == [a.tobytes() for a in want]
+
+
+@over_calls
+@over_shapes
+@over_dtypes
+def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
+    work = Work(shape, axis, dtype)
+    want = ordinarily(lambda: work.run(call))
+    assert not taken()
+    for number in (1, 2):  # the second by what the first has found
+        assert_same(work.run(call), want)
+        assert taken() == number
+
+
+@over_calls
+@pytest.mark.parametrize("gamma", [None, [1, 2, 3, 4], np.ones(4), np.ones(4, np.float16)], ids=str)
+def test_any_gamma(call, gamma, ordinarily, taken):
+    work = Work()
+    want = ordinarily(lambda: work.run(call, gamma=gamma))
+    assert_same(work.run(call, gamma=gamma), want)
+    assert taken() == 1
+
+
+@over_calls
+@pytest.mark.parametrize("own", [True, False])
+def test_out(call, own, ordinarily, taken):
+    work = Work()
+    want = ordinarily(lambda: work.run(call))
+    out = work.x if own else np.empty_like(work.x)
+    got = work.run(call, out=out)
+    assert got[0] is out
+    assert_same(got, want)
+    assert taken() == 1
+
+
+def test_out_in_the_memory_of_statistics(ordinarily):
+    work = Work((64, 4), axis=0, dtype=np.float64)
+    want = ordinarily(lambda: work.run("gradients"))
+    _, work.stats = nbn.batch_norm_train(work.x, channel_axis=0)
+    # a channel's gradient goes where the counts of four others are
+    out = work.stats.mean.base.reshape(64, 4)
+    assert_same(work.run("gradients", out=out), want)
+
+
+class Own(np.ndarray):
+    """Not NumPy's array itself."""
+
+
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+OTHERS = {
+    "read-only": lambda x: read_only(x.copy()),
+    "Fortran's order": np.asfortranarray,
+    "strided": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "short": lambda x: x.astype(np.float16),
+    "integers": lambda x: np.rint(x).astype(np.int16),
+    "a list": lambda x: x.tolist(),
+}
+
+
+@over_calls
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_arrays_go_the_ordinary_way(call, kind, ordinarily, taken):
+    work = Work()
+    work.run(call)
+    work.x = OTHERS[kind](work.x)
+    want = ordinarily(lambda: work.run(call))
+    assert taken() == 1
+    assert_same(work.run(call), want)
+    assert taken() == 1
+
+
+ROOM = np.ones((7, 4), np.float32)
+WRONG = {
+    "axis True": {"channel_axis": True},
+    "axis 2": {"channel_axis": 2},
+    "axis 0": {"channel_axis": 0},
+    "eps": {"eps": -1.0},
+    "length of gamma": {"gamma": np.ones(3)},
+    "dtype of gamma": {"gamma": np.ones(4, bool)},
+    "kind of gamma": {"gamma": np.ma.ones(4)},
+    "kind of x": {"x": np.ones((6, 4), np.float32).view(Own)},
+    "shape of out": {"out": np.empty((6, 3), np.float32)},
+    "dtype of out": {"out": np.empty((6, 4))},
+    "kind of out": {"out": np.empty((6, 4), np.float32).view(Own)},
+    "read-only out": {"out": read_only(np.empty((6, 4), np.float32))},
+    "overlapping out": {"x": ROOM[:6], "out": ROOM[1:]},
+}
+WRONG_OF_GRADIENTS = {
+    "an empty channel": {"stats": nbn.ChannelStats([0, 6, 6, 6], np.zeros(4), np.ones(4))},
+    "length of stats": {"stats": nbn.ChannelStats([6], [0], [1])},
+    "kind of stats": {"stats": "none"},
+    "no stats": {"stats": None},
+    "shape of dy": {"dy": np.ones((6, 3), np.float32)},
+    "dtype of dy": {"dy": np.ones((6, 4), bool)},
+}
+NAMED = [(call, name, WRONG[name]) for call in CALLS for name in WRONG]
+NAMED += [("gradients", name, changes) for name, changes in WRONG_OF_GRADIENTS.items()]
+
+
+@pytest.mark.parametrize(
+    ("call", "changes"), [pytest.param(call, c, id=f"{call}-{n}") for call, n, c in NAMED]
+)
+def test_errors_of_the_ordinary_way(call, changes, ordinarily):
+    work = Work()
+    work.run(call)  # so that the signature is known
+
+    def error():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            work.run(call, **changes)
+        return type(caught.value), str(caught.value)
+
+    assert error() == ordinarily(error)
+
+
+@over_calls
+def test_threads_are_asked_for_at_each_call(call, monkeypatch):
+    work, launched = Work(), []
+    want = work.run(call)
+    monkeypatch.setattr(_launch, "_PARALLEL_BYTES", 0)
+    monkeypatch.setattr(
+        _launch.policy, "launch", lambda n, twin, args: (launched.append(n), twin(*args))
+    )
+    for threads, expected in ((1, []), (2, [2]), (1, [2])):
+        monkeypatch.setattr(_launch.policy, "threads", lambda n=threads: n)
+        assert_same(work.run(call), want)
+        assert launched == expected
