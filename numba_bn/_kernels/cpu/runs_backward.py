@@ -255,7 +255,7 @@ def _slab_gradient(
     count: Any,
     sums: Any,
     stream: bool,
-    onward: bool,
+    onward: int,
     first: int,
     outer: int,
     stride: int,
@@ -264,7 +264,8 @@ def _slab_gradient(
     """Neighbouring channels from the ``first`` on, their sums known → dx."""
     wide, carry = sums.shape[0], arithmetic(x, dx)
     for back in range(outer):
-        at = (outer - 1 - back) * stride + first * inner
+        o = outer - 1 - back
+        at, ahead = o * stride + first * inner, wide * inner if o < onward else 0
         for j in range(wide):
             k = first + j
             a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
@@ -275,7 +276,7 @@ def _slab_gradient(
                 dx,
                 at + j * inner,
                 inner,
-                wide * inner if onward else 0,
+                ahead,
                 mean[k],
                 a,
                 b,
@@ -300,7 +301,7 @@ def _shared_unit(
     count: Any,
     result: Any,
     stream: bool,
-    onward: bool,
+    onward: int,
     outer: int,
     channels: int,
     inner: int,
@@ -345,7 +346,7 @@ def backward_shared(
     count: Any,
     result: Any,
     stream: bool,
-    onward: bool,
+    onward: int,
     outer: int,
     channels: int,
     inner: int,
