@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numba_bn._kernels.cpu import columns, columns_moments, rows, runs
+from numba_bn._kernels.cpu import columns, columns_moments, rows, runs, runs_own
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -151,48 +151,65 @@ def forward(
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
-    arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
-    given = gamma, beta, eps, relu
-    if plan.kind == "columns":
-        stream = tile_streams(plan, y5, x5)
-        columns.forward(
-            x5.nbytes,
-            *arrays,
-            *given,
-            stream,
-            onward(plan.outer * plan.tile * x5.itemsize, stream) > 0,
-            result,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            plan.tile,
-        )
-    else:
-        batch, groups = _flat(plan)
-        stream = run_streams(plan.inner, y5, x5)
-        together = slab(plan, x5.itemsize, stream)
-        runs.forward(
-            x5.nbytes,
-            *arrays,
-            *given,
-            stream,
-            onward(together * plan.outer * plan.length * x5.itemsize, stream, plan.outer),
-            result,
-            batch,
-            plan.outer,
-            groups,
-            plan.length,
-            plan.size,
-            plan.period,
-            together,
-        )
+    fused = _forward_columns if plan.kind == "columns" else _forward_runs
+    fused(plan, x5, y5, where5, residual5, (gamma, beta, eps, relu), result)
     return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
 
 
-def _flat(plan: Plan) -> tuple[int, int]:
-    """Return batch and groups; runs of one row are groups side by side, whatever the sample."""
-    return (1, plan.batch * plan.groups) if plan.outer == 1 else (plan.batch, plan.groups)
+_Given = tuple[Array, Array, float, bool]
+
+
+def _forward_columns(
+    plan: Plan,
+    x5: Array,
+    y5: Array,
+    where5: Array | None,
+    residual5: Array | None,
+    given: _Given,
+    result: Array,
+) -> None:
+    stream = tile_streams(plan, y5, x5)
+    columns.forward(
+        x5.nbytes,
+        kernel_array(x5),
+        kernel_array(y5),
+        optional(where5),
+        optional(residual5),
+        *given,
+        stream,
+        onward(plan.outer * plan.tile * x5.itemsize, stream) > 0,
+        result,
+        plan.batch,
+        *columns_of(plan),
+        plan.length,
+        plan.inner,
+        plan.tile,
+    )
+
+
+def _forward_runs(
+    plan: Plan,
+    x5: Array,
+    y5: Array,
+    where5: Array | None,
+    residual5: Array | None,
+    given: _Given,
+    result: Array,
+) -> None:
+    stream = run_streams(plan.inner, y5, x5)
+    together = slab(plan, x5.itemsize, stream)
+    x, y, residual = kernel_array(x5), kernel_array(y5), optional(residual5)
+    # runs of one row are groups side by side, whatever the sample
+    batch, groups = (1, plan.batch * plan.groups) if plan.outer == 1 else (plan.batch, plan.groups)
+    shape = groups, plan.length, plan.size, plan.period, together
+    if plan.outer == 1 and where5 is None:
+        runs_own.forward(x5.nbytes, x, y, residual, *given, stream, result, *shape)
+        return
+    unit = together * plan.outer * plan.length * x5.itemsize
+    ahead, w = onward(unit, stream, plan.outer), optional(where5)
+    runs.forward(
+        x5.nbytes, x, y, w, residual, *given, stream, ahead, result, batch, plan.outer, *shape
+    )
 
 
 def _forward_rows(
