@@ -11,6 +11,7 @@ from numba_bn._kernels.cpu import (
     rows_backward,
     runs_backward,
     runs_backward_own,
+    runs_own_backward,
 )
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -22,6 +23,7 @@ from numba_bn._kernels.cpu.arrays import (
     tile_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.plan import (
     apply_tile,
     batch_chunks,
@@ -217,21 +219,12 @@ def _backward_own(
         )
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
-        runs_backward_own.backward_own(
-            nbytes,
-            *arrays,
-            gamma,
-            eps,
-            acc,
-            stream,
-            plan.batch,
-            plan.outer,
-            plan.groups,
-            plan.size,
-            plan.inner,
-            parts,
-            slab(plan, 2 * x5.itemsize, stream),
-        )
+        values = *arrays, gamma, eps, acc, stream, plan.batch
+        shape = plan.groups, plan.size, plan.inner, parts, slab(plan, 2 * x5.itemsize, stream)
+        if plan.outer == 1 and plan.length <= BLOCK:
+            runs_own_backward.backward(nbytes, *values, *shape)
+        else:
+            runs_backward_own.backward_own(nbytes, *values, plan.outer, *shape)
     sums = acc.reshape(2, parts, -1).sum(1)
     return sums[1], sums[0]
 

@@ -13,8 +13,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.gradient_loops import gradient_about, run_gradients
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import gradient_values, run_gradients
 from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
@@ -200,7 +200,7 @@ def _input_gradient_unit(
     last, carry = min(first + together, runs), arithmetic(x, dx)
     for run in range(first, last):
         k = run % channels
-        carry = gradient_values(
+        carry = gradient_about(
             dy,
             x,
             where,
@@ -269,7 +269,7 @@ def _slab_gradient(
         for j in range(wide):
             k = first + j
             a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
-            carry = gradient_values(
+            carry = gradient_about(
                 dy,
                 x,
                 where,
