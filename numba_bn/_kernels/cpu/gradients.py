@@ -11,6 +11,7 @@ from numba_bn._kernels.cpu import (
     rows_backward,
     runs_backward,
     runs_backward_own,
+    runs_backward_shared,
     runs_own_backward,
 )
 from numba_bn._kernels.cpu.arrays import (
@@ -161,7 +162,7 @@ def _backward_fused(
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
         together = slab(plan, 2 * x5.itemsize, stream)
-        runs_backward.backward_shared(
+        runs_backward_shared.backward_shared(
             nbytes,
             *arrays,
             *values,
