@@ -70,3 +70,25 @@ def test_rows(shape, extreme, place, streams):
     for got, known in zip(calls(room(x, place)), want, strict=True):
         assert np.array_equal(got, known)
         assert np.isfinite(got).all()
+
+
+@over_places
+@pytest.mark.parametrize("groups", [2, 6])
+@pytest.mark.parametrize("plane", [(4, 4), (5, 7), (1, 100)])
+@pytest.mark.usefixtures("backend")
+def test_runs_without_factors_in_float32(plane, groups, place, streams):
+    """They lie among others that have some, and share lines with them."""
+    x, dy = np.random.default_rng(0).normal(size=(2, 5, 6, *plane)).astype(np.float32)
+    gamma = np.linspace(0.5, 2.0, 6, dtype=np.float32)
+    x[::2, :3] *= 1e-36
+
+    def calls(out):
+        # of eps 0 no group is the less extreme
+        y = nbn.group_norm(x, groups, gamma, gamma, eps=0.0, out=out).copy()
+        return y, *nbn.group_norm_backward(dy, x, groups, gamma, eps=0.0, out=out)[:3]
+
+    want = [a.copy() for a in calls(np.empty_like(x))]
+    streams()
+    for got, known in zip(calls(room(x, place)), want, strict=True):
+        assert np.array_equal(got, known)
+        assert np.isfinite(got).all()

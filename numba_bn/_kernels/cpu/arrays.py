@@ -19,8 +19,8 @@ class Launch(NamedTuple):
     """A kernel, and those of its arguments that say how it is to go about it."""
 
     kernel: Kernel
-    switches: tuple[bool, ...]
-    """Whether it writes past the caches and, where it reads twice, asks for what comes next."""
+    switches: tuple[int, ...]
+    """Whether to write past the caches and, where it reads twice, how far to ask for what comes."""
     sizes: tuple[int, ...]
     """The last ones."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from numba import prange
 
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import relu_gradient_run
+from numba_bn._kernels.cpu.gradient_loops import relu_gradient_run
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of
 
 

@@ -11,6 +11,8 @@ from numba_bn._kernels.cpu import (
     rows_backward,
     runs_backward,
     runs_backward_own,
+    runs_backward_shared,
+    runs_own_backward,
 )
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -23,6 +25,7 @@ from numba_bn._kernels.cpu.arrays import (
     run_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_tile,
@@ -132,13 +135,14 @@ def backward(
 def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how sums are taken and, while dy and x are in cache, dx is made of them."""
     if plan.kind == "columns":
-        ahead = onward(2 * plan.outer * plan.tile * itemsize, stream)
+        asks = onward(2 * plan.outer * plan.tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.inner, plan.tile
-        return Launch(columns_backward.backward_shared, (stream, ahead), sizes)
+        return Launch(columns_backward.backward_shared, (stream, asks), sizes)
     together = slab(plan, 2 * itemsize, stream)
-    ahead = onward(2 * together * plan.outer * plan.length * itemsize, stream)
+    unit = 2 * together * plan.outer * plan.length * itemsize
+    ahead = onward(unit, stream, plan.outer)
     sizes = plan.outer, plan.groups, plan.inner, together
-    return Launch(runs_backward.backward_shared, (stream, ahead), sizes)
+    return Launch(runs_backward_shared.backward_shared, (stream, ahead), sizes)
 
 
 def _backward_fused(
@@ -205,21 +209,12 @@ def _backward_own(
         )
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
-        runs_backward_own.backward_own(
-            nbytes,
-            *arrays,
-            gamma,
-            eps,
-            acc,
-            stream,
-            plan.batch,
-            plan.outer,
-            plan.groups,
-            plan.size,
-            plan.inner,
-            parts,
-            slab(plan, 2 * x5.itemsize, stream),
-        )
+        values = *arrays, gamma, eps, acc, stream, plan.batch
+        shape = plan.groups, plan.size, plan.inner, parts, slab(plan, 2 * x5.itemsize, stream)
+        if plan.outer == 1 and plan.length <= BLOCK:
+            runs_own_backward.backward(nbytes, *values, *shape)
+        else:
+            runs_backward_own.backward_own(nbytes, *values, plan.outer, *shape)
     sums = acc.reshape(2, parts, -1).sum(1)
     return sums[1], sums[0]
 

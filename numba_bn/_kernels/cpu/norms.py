@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numba_bn._kernels.cpu import columns, columns_moments, rows, runs
+from numba_bn._kernels.cpu import columns, columns_moments, rows, runs, runs_own
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -115,17 +115,24 @@ def applying(plan: Plan, stream: bool) -> Launch:
     return Launch(runs.normalize, (stream,), sizes)
 
 
-def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
+def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns":
-        ahead = onward(plan.outer * plan.tile * itemsize, stream)
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile
-        return Launch(columns.forward, (stream, ahead), sizes)
-    batch, groups = _flat(plan)
+        asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
+        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile
+        return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
     together = slab(plan, itemsize, stream)
-    ahead = onward(together * plan.outer * plan.length * itemsize, stream)
-    sizes = batch, plan.outer, groups, plan.length, plan.size, plan.period, together
-    return Launch(runs.forward, (stream, ahead), sizes)
+    shape = plan.length, plan.size, plan.period, together
+    if plan.outer > 1:
+        ahead = onward(together * plan.outer * plan.length * itemsize, stream, plan.outer)
+        sizes = plan.batch, plan.outer, plan.groups, *shape
+        return Launch(runs.forward, (stream, ahead), sizes)
+    # runs of one row are groups side by side, whatever the sample
+    groups = plan.batch * plan.groups
+    if masked:
+        ahead = onward(together * plan.length * itemsize, stream)
+        return Launch(runs.forward, (stream, ahead), (1, 1, groups, *shape))
+    return Launch(runs_own.forward, (stream,), (groups, *shape))
 
 
 def _normalize(
@@ -169,15 +176,12 @@ def forward(
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
-    kernel, switches, sizes = in_one_go(plan, x5.itemsize, plan_streams(plan, y5, x5))
+    kernel, switches, sizes = in_one_go(
+        plan, x5.itemsize, plan_streams(plan, y5, x5), where5 is not None
+    )
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
     return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
-
-
-def _flat(plan: Plan) -> tuple[int, int]:
-    """Return batch and groups; runs of one row are groups side by side, whatever the sample."""
-    return (1, plan.batch * plan.groups) if plan.outer == 1 else (plan.batch, plan.groups)
 
 
 def _forward_rows(

@@ -131,12 +131,13 @@ def slab(plan: Plan, itemsize: int, streams: bool) -> int:
     return int(max(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)), 1))
 
 
-def onward(unit_bytes: int, streams: bool) -> bool:
-    """Tell whether a unit, when it reads again, should ask for the next one's memory.
+def onward(unit_bytes: int, streams: bool, rows: int = 1) -> int:
+    """Return for how many of its rows a unit, reading again, asks for the next unit's memory.
 
-    It pays from memory, where a quarter of the cache holds a unit: else it drives out what is read.
+    It pays from memory, as long as both leave cache enough: else what is still to be read goes.
     """
-    return streams and unit_bytes <= l2_bytes() // 4
+    spare = l2_bytes() * 17 // 32 - unit_bytes  # with 3 / 5 some take 1.16 × as long
+    return max(min(rows, rows * spare // unit_bytes), 0) if streams else 0
 
 
 def wide_slab(plan: Plan, itemsize: int) -> int:

@@ -105,19 +105,26 @@ def _applied(
 
 @block
 def row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any) -> Any:
-    """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p)."""
+    """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
+
+    No gamma is one of ones.
+    """
     end, shift = i + n, j - i
     s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
     while i + 16 <= end:
         prefetch(x, i + near(x))
         prefetch(dy, i + near(x))
-        u, d = sub(load(x, i), p), mul(load(dy, i), load(gamma, i + shift))
+        u, d = sub(load(x, i), p), load(dy, i)
+        if gamma is not None:
+            d = mul(d, load(gamma, i + shift))
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
         i += 16
     if i < end:
         part = head(end - i)
         u = select(part, sub(load_if(x, i, part), p), fill(0.0))
-        d = mul(load_if(dy, i, part), load_if(gamma, i + shift, part))
+        d = load_if(dy, i, part)
+        if gamma is not None:
+            d = mul(d, load_if(gamma, i + shift, part))
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
     return s, q, g, t
 

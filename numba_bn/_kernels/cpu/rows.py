@@ -21,7 +21,7 @@ from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
 from numba_bn._kernels.cpu.row_loops import row_apply, row_apply_wide
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
-_AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
+AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
 
 
 @inline
@@ -33,7 +33,7 @@ def standard(n: float, mean: float, low: float, m2: float, eps: float, centred: 
 
 
 @inlined
-def _row_sums(x: Any, at: int, n: int, states: Any, kept: Any, k: int) -> None:
+def row_moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int) -> None:
     """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
         slab_moments(x, None, at, n, 1, n, 1, states)
@@ -100,7 +100,7 @@ def _forward_rows(
     for first in range(start, last, some):
         stop = min(first + some, last)
         for t in range(first, stop):
-            _row_sums(x, t * length, length, states, kept, t - first)
+            row_moments(x, t * length, length, states, kept, t - first)
         for k in range(stop - first):  # apart, as the long way to a root waits for nothing here
             n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
             kept[k, 0], kept[k, 1], kept[k, 2] = standard(n, mean, low, m2, eps, centred)
@@ -131,7 +131,7 @@ def _forward_unit(
     length: int,
     together: int,
 ) -> None:
-    states, kept = np.empty((1, STATE)), np.empty((max(_AT_ONCE // length, 1), 3))
+    states, kept = np.empty((1, STATE)), np.empty((max(AT_ONCE // length, 1), 3))
     start, last = u * together, min((u + 1) * together, rows)
     _forward_rows(
         x, y, gamma, beta, eps, centred, stream, result, start, last, groups, length, states, kept

@@ -65,7 +65,7 @@ def _apply_slab(
     beta: Any,
     relu: bool,
     stream: bool,
-    onward: bool,
+    onward: int,
     result: Any,
     first: int,
     rs: Any,
@@ -79,7 +79,8 @@ def _apply_slab(
     """Neighbouring groups from x[at] and the g-th on, moments in result[:, first :] → y."""
     wide, carry = rs.size, arithmetic(x, y)
     for back in range(outer):
-        start = at + (outer - 1 - back) * stride
+        o = outer - 1 - back
+        start, ahead = at + o * stride, wide * length if o < onward else 0
         for j in range(wide):
             carry = apply_run(
                 x,
@@ -90,7 +91,7 @@ def _apply_slab(
                 length,
                 ((g + j) % period) * size,
                 length // size,
-                wide * length if onward else 0,
+                ahead,
                 result[1, first + j],
                 result[2, first + j],
                 rs[j],
@@ -116,7 +117,7 @@ def _forward_unit(
     eps: float,
     relu: bool,
     stream: bool,
-    onward: bool,
+    onward: int,
     result: Any,
     outer: int,
     groups: int,
@@ -173,7 +174,7 @@ def forward(
     eps: float,
     relu: bool,
     stream: bool,
-    onward: bool,
+    onward: int,
     result: Any,
     batch: int,
     outer: int,

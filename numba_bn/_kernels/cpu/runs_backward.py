@@ -1,4 +1,4 @@
-"""Gradients over runs: the backward of ``runs``.
+"""Gradients over runs: their sums, and dx by given sums.
 
 A run here is the ``inner`` values of one channel, so x is flat, (batch, outer, channels, inner);
 channel c belongs to group c // size. Sums are cut into chunks as the moments are.
@@ -13,8 +13,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.gradient_loops import gradient_about, run_gradients
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import gradient_values, run_gradients
 from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
@@ -24,7 +24,6 @@ from numba_bn._kernels.cpu.moments import (
     pieces_of,
 )
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
 
 
 @block
@@ -200,7 +199,7 @@ def _input_gradient_unit(
     last, carry = min(first + together, runs), arithmetic(x, dx)
     for run in range(first, last):
         k = run % channels
-        carry = gradient_values(
+        carry = gradient_about(
             dy,
             x,
             where,
@@ -241,137 +240,3 @@ def input_gradient(
         _input_gradient_unit(
             units - 1 - u, dy, x, where, dx, mean, a, b, c, stream, runs, channels, inner
         )
-
-
-@block
-def _slab_gradient(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    mean: Any,
-    rs: Any,
-    gamma: Any,
-    count: Any,
-    sums: Any,
-    stream: bool,
-    onward: bool,
-    first: int,
-    outer: int,
-    stride: int,
-    inner: int,
-) -> None:
-    """Neighbouring channels from the ``first`` on, their sums known → dx."""
-    wide, carry = sums.shape[0], arithmetic(x, dx)
-    for back in range(outer):
-        at = (outer - 1 - back) * stride + first * inner
-        for j in range(wide):
-            k = first + j
-            a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
-            carry = gradient_values(
-                dy,
-                x,
-                where,
-                dx,
-                at + j * inner,
-                inner,
-                wide * inner if onward else 0,
-                mean[k],
-                a,
-                b,
-                c,
-                stream,
-                carry,
-                j > 0,
-                j + 1 < wide,
-            )
-
-
-@unit
-def _shared_unit(
-    u: int,
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    mean: Any,
-    rs: Any,
-    gamma: Any,
-    count: Any,
-    result: Any,
-    stream: bool,
-    onward: bool,
-    outer: int,
-    channels: int,
-    inner: int,
-    slab: int,
-) -> None:
-    first = u * slab
-    wide = min(slab, channels - first)
-    stride = channels * inner
-    out = np.empty((wide, 2))
-    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
-    for j in range(wide):
-        result[0, first + j] = out[j, 0]
-        result[1, first + j] = out[j, 1]
-    _slab_gradient(
-        dy,
-        x,
-        where,
-        dx,
-        mean,
-        rs,
-        gamma,
-        count,
-        out,
-        stream,
-        onward,
-        first,
-        outer,
-        stride,
-        inner,
-    )
-
-
-@Kernel
-def backward_shared(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    mean: Any,
-    m2: Any,
-    count: Any,
-    gamma: Any,
-    eps: float,
-    result: Any,
-    stream: bool,
-    onward: bool,
-    outer: int,
-    channels: int,
-    inner: int,
-    slab: int,
-) -> None:
-    """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
-    rs = each_rsqrt(m2, count, eps)
-    for u in prange((channels + slab - 1) // slab):
-        _shared_unit(
-            u,
-            dy,
-            x,
-            where,
-            dx,
-            mean,
-            rs,
-            gamma,
-            count,
-            result,
-            stream,
-            onward,
-            outer,
-            channels,
-            inner,
-            slab,
-        )
-    for c in range(rs.size):
-        result[1, c] *= rs[c]

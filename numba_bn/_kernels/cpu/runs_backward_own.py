@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import gradient_values
+from numba_bn._kernels.cpu.gradient_loops import gradient_about
 from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import slab_moments
 from numba_bn._kernels.cpu.precision import arithmetic
@@ -151,7 +151,7 @@ def _own_group(
     b, c = coefficients(1.0, r, n, s, t)[1:]
     for o in range(outer):
         for k in range(size):
-            carry = gradient_values(
+            carry = gradient_about(
                 dy,
                 x,
                 None,

@@ -1,0 +1,193 @@
+"""The innermost loops of gradients over contiguous values, sixteen at a time; as in ``loops``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    both,
+    either,
+    fill,
+    fill_as,
+    finite,
+    fma,
+    head,
+    mul,
+    positive,
+    select,
+    sub,
+)
+from numba_bn._kernels.cpu.loops import first_part, pick_up, put_down, put_first
+from numba_bn._kernels.cpu.memory import (
+    before_aligned,
+    claim,
+    flags,
+    flags_if,
+    load,
+    load_as,
+    load_as_if,
+    load_if,
+    near,
+    prefetch,
+    store,
+    store_if,
+)
+from numba_bn._kernels.cpu.precision import fits, gradient_terms
+
+
+@block
+def run_gradients(
+    dy: Any, x: Any, where: Any, i: int, n: int, ahead: int, m: Any, s: Any, t: Any
+) -> Any:
+    """dy, x [i : i + n], mean m → s + Σdy, t + Σdy·(x-m); what is excluded counts if finite."""
+    end = i + n
+    while i + 16 <= end:
+        prefetch(x, i + ahead)
+        prefetch(dy, i + ahead)
+        d = load(dy, i)
+        u = mul(d, sub(load(x, i), m))
+        if where is not None:
+            usable = either(flags(where, i), finite(u))
+            d = select(usable, d, fill(0.0))
+            u = select(usable, u, fill(0.0))
+        s = add(s, d)
+        t = add(t, u)
+        i += 16
+    if i < end:
+        part = head(end - i)
+        d = load_if(dy, i, part)
+        u = mul(d, sub(load_if(x, i, part), m))
+        if where is not None:
+            part = both(part, either(flags_if(where, i, part), finite(u)))
+        s = add(s, select(part, d, fill(0.0)))
+        t = add(t, select(part, u, fill(0.0)))
+    return s, t
+
+
+@inlined
+def run_input_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    n: int,
+    ahead: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """dy, x [i : i + n] → dx = dy·a + (x-m)·b + c; a·dy alone where excluded.
+
+    Shared lines are as in `run_apply`.
+    """
+    end = i + n
+    lead = min(before_aligned(dx, i), n) if stream else 0
+    if lead > 0:
+        back, part = first_part(lead, joined)
+        v = _gradient(dy, x, where, i - back, part, m, a, b, c)
+        put_first(dx, i - back, v, part, back, carry)
+        i += lead
+    while i + 16 <= end:
+        prefetch(x, i + ahead)
+        prefetch(dy, i + ahead)
+        share = fma(sub(load_as(x, i, m), m), b, c)
+        if where is not None:
+            share = select(flags(where, i), share, fill_as(m, 0.0))
+        if not stream:
+            claim(dx, i + near(dx) // 4)
+        store(dx, i, add(mul(load_as(dy, i, m), a), share), stream)
+        i += 16
+    if i < end:
+        part = head(end - i)
+        carry = _gradient(dy, x, where, i, part, m, a, b, c)
+        if not (stream and more):
+            store_if(dx, i, carry, part)
+    return carry
+
+
+@inlined
+def gradient_values(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    n: int,
+    ahead: int,
+    m: float,
+    a: float,
+    b: float,
+    c: float,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """The same with numbers m, a, b, c of `gradient_terms`, in the arithmetic that suits."""
+    if fits(x, dx, m, a, b, c):
+        mv, av, bv, cv = fill_as(carry, m), fill_as(carry, a), fill_as(carry, b), fill_as(carry, c)
+        return run_input_gradient(
+            dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream, carry, joined, more
+        )
+    if stream and joined:
+        put_down(dx, i, carry)
+    for k in range(0, n, 16):
+        part = head(n - k)
+        v = _gradient(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
+        store_if(dx, i + k, v, part)
+    return pick_up(dx, i + n, carry)
+
+
+@inlined
+def gradient_about(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    i: int,
+    n: int,
+    ahead: int,
+    mean: float,
+    a: float,
+    b: float,
+    c: float,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """The same about a mean, with numbers a, b, c as they come."""
+    m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
+    return gradient_values(dy, x, where, dx, i, n, ahead, m, a, b, c, stream, carry, joined, more)
+
+
+@block
+def _gradient(
+    dy: Any, x: Any, where: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
+) -> Any:
+    """Return dx for those of dy[i : i + 16] that the mask selects."""
+    share = fma(sub(load_as_if(x, i, part, m), m), b, c)
+    if where is not None:
+        share = select(flags_if(where, i, part), share, fill_as(m, 0.0))
+    return add(mul(load_as_if(dy, i, part, m), a), share)
+
+
+@block
+def relu_gradient_run(dy: Any, y: Any, out: Any, i: int, n: int) -> None:
+    """dy, y [i : i + n] → dy where y is above 0 (or NaN), else 0."""
+    end = i + n
+    while i + 16 <= end:
+        store(out, i, select(positive(load(y, i)), load(dy, i), fill(0.0)), False)
+        i += 16
+    if i < end:
+        part = head(end - i)
+        through = positive(load_if(y, i, part))
+        store_if(out, i, select(through, load_if(dy, i, part), fill(0.0)), part)

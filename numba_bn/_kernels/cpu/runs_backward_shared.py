@@ -1,0 +1,150 @@
+"""Gradients of batch norm over runs: sums and dx of some channels in one go, while in cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.gradient_loops import gradient_about
+from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.runs_backward import slab_sums
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
+
+
+@block
+def _slab_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    sums: Any,
+    stream: bool,
+    onward: int,
+    first: int,
+    outer: int,
+    stride: int,
+    inner: int,
+) -> None:
+    """Neighbouring channels from the ``first`` on, their sums known → dx."""
+    wide, carry = sums.shape[0], arithmetic(x, dx)
+    for back in range(outer):
+        o = outer - 1 - back
+        at, ahead = o * stride + first * inner, wide * inner if o < onward else 0
+        for j in range(wide):
+            k = first + j
+            a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
+            carry = gradient_about(
+                dy,
+                x,
+                where,
+                dx,
+                at + j * inner,
+                inner,
+                ahead,
+                mean[k],
+                a,
+                b,
+                c,
+                stream,
+                carry,
+                j > 0,
+                j + 1 < wide,
+            )
+
+
+@unit
+def _shared_unit(
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    onward: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
+) -> None:
+    first = u * slab
+    wide = min(slab, channels - first)
+    stride = channels * inner
+    out = np.empty((wide, 2))
+    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
+    for j in range(wide):
+        result[0, first + j] = out[j, 0]
+        result[1, first + j] = out[j, 1]
+    _slab_gradient(
+        dy,
+        x,
+        where,
+        dx,
+        mean,
+        rs,
+        gamma,
+        count,
+        out,
+        stream,
+        onward,
+        first,
+        outer,
+        stride,
+        inner,
+    )
+
+
+@Kernel
+def backward_shared(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    m2: Any,
+    count: Any,
+    gamma: Any,
+    eps: float,
+    result: Any,
+    stream: bool,
+    onward: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slab: int,
+) -> None:
+    """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
+    rs = each_rsqrt(m2, count, eps)
+    for u in prange((channels + slab - 1) // slab):
+        _shared_unit(
+            u,
+            dy,
+            x,
+            where,
+            dx,
+            mean,
+            rs,
+            gamma,
+            count,
+            result,
+            stream,
+            onward,
+            outer,
+            channels,
+            inner,
+            slab,
+        )
+    for c in range(rs.size):
+        result[1, c] *= rs[c]
