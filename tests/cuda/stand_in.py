@@ -11,7 +11,7 @@ from ptx_machine import Launch, run
 from ptx_memory import GlobalMemory
 
 from numba_bn._kernels.cuda.driver import Traits
-from numba_bn._kernels.cuda.kernel import Device, Kernel, Step, Variant
+from numba_bn._kernels.cuda.kernel import Device, Step
 
 TRAITS = Traits(Device(multiprocessors=4, threads=2048, l2_bytes=1 << 20), (9, 0))
 
