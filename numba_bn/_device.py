@@ -69,6 +69,9 @@ class Library(Protocol):
     def not_nan(self, owner: Owner) -> Owner:
         """Return where an array is not NaN."""
 
+    def both(self, owner: Owner, other: Owner) -> Owner:
+        """Return where two masks are both true."""
+
 
 class _Flags(NamedTuple):
     c_contiguous: bool
@@ -215,7 +218,7 @@ class DeviceArray:
         return self.library.seen("", "", self.library.not_nan(self.owner))
 
     def __and__(self, other: DeviceArray) -> DeviceArray:
-        return self.library.seen("", "", self.owner & other.owner)
+        return self.library.seen("", "", self.library.both(self.owner, other.owner))
 
     def get(self) -> np.ndarray[Any, Any]:
         """Return a copy as a NumPy array; waits for the device."""

@@ -18,6 +18,12 @@ class ndarray:  # noqa: N801  # CuPy's own name
     """An array on a device, by the NumPy view of the interpreter's memory."""
 
     memory: GlobalMemory
+    current: Any
+
+    def _computed(self, values: np.ndarray) -> "ndarray":
+        """What CuPy computes from an array must be where its current device is."""
+        assert self.current.device == self.device.id, "another device is current"
+        return array(values, self.device.id)
 
     def __init__(self, view: np.ndarray, device: int = 0) -> None:
         self.view, self.device = view, SimpleNamespace(id=device)
@@ -36,19 +42,20 @@ class ndarray:  # noqa: N801  # CuPy's own name
         return ndarray(self.view.reshape(shape), self.device.id)
 
     def astype(self, dtype: Any) -> "ndarray":
-        return array(self.view.astype(dtype), self.device.id)
+        return self._computed(self.view.astype(dtype))
 
     def __getitem__(self, index: Any) -> "ndarray":
         return ndarray(self.view[index], self.device.id)
 
     def __setitem__(self, index: Any, value: "ndarray") -> None:
+        assert self.current.device == self.device.id, "another device is current"
         self.view[index] = value.view
 
     def __eq__(self, other: Any) -> Any:
-        return array(self.view == other.view, self.device.id)
+        return self._computed(self.view == other.view)
 
     def __and__(self, other: "ndarray") -> "ndarray":
-        return array(self.view & other.view, self.device.id)
+        return self._computed(self.view & other.view)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -84,10 +91,11 @@ def install(monkeypatch: Any, memory: GlobalMemory) -> ModuleType:
     monkeypatch.setattr(ndarray, "memory", memory, raising=False)
     cupy = ModuleType("cupy")
     current = SimpleNamespace(device=0)
+    monkeypatch.setattr(ndarray, "current", current, raising=False)
 
     def ascontiguousarray(a: ndarray) -> ndarray:
         dense = a.view.flags.c_contiguous
-        return a if dense else array(np.ascontiguousarray(a.view), a.device.id)
+        return a if dense else a._computed(np.ascontiguousarray(a.view))
 
     @contextmanager
     def on(ordinal: int) -> Any:

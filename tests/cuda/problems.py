@@ -33,6 +33,7 @@ EPS = 1e-3
 TURING, AMPERE = (7, 5), (8, 0)
 _SUMS = frozenset({plans.MOMENTS, plans.GRADIENT_SUMS, plans.SUMS_BY_ROW})
 _VALUES = frozenset({"x", "y", "dy", "dx", "residual", "where"})
+_PARAMETERS = frozenset({"gamma", "beta"})
 _NAMES = {"bfloat16": ml_dtypes.bfloat16}
 
 gc.freeze()  # what is imported stays: to look for garbage in it is an eighth of a compilation
@@ -101,11 +102,16 @@ def execute(
     offset: int = 0,
     programs: Any = program_of,
 ) -> Run:
-    """Run a plan; those of x's shape lie ``offset`` bytes off where they would be aligned."""
+    """Run a plan; those of x's shape lie ``offset`` bytes off where they would be aligned.
+
+    Parameters then lie one of their values off.
+    """
     nbytes = sum(a.nbytes for a in arrays.values()) + plan.workspace
     nbytes += sum(int(np.prod(s)) * np.dtype(d).itemsize for s, d in results.values())
     memory = GlobalMemory(nbytes + 1024 * (len(arrays) + len(results) + 2))
     off = {name: offset if name in _VALUES else 0 for name in (*arrays, *results)}
+    if offset:
+        off |= {name: arrays[name].itemsize for name in _PARAMETERS & arrays.keys()}
     at = {name: memory.put(array, off[name]) for name, array in arrays.items()}
     for name, (shape, dtype) in results.items():
         if name not in at:

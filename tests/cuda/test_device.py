@@ -144,6 +144,25 @@ def test_arrays_that_begin_anywhere(library, offset):
     np.testing.assert_allclose(library.look(nbn.batch_norm(view)), nbn.batch_norm(x), atol=2e-6)
 
 
+@pytest.mark.parametrize("over", ["dy", "x"])
+@pytest.mark.parametrize("function", [nbn.layer_norm_backward, nbn.rms_norm_backward])
+def test_gradients_in_place(library, function, over):
+    x, dy = np.random.default_rng(0).normal(size=(2, 700, 128)).astype(np.float32)
+    want = function(dy, x)
+    given = {"dy": library.make(dy), "x": library.make(x)}
+    got = function(**given, out=given[over])
+    assert got.dx is given[over]
+    np.testing.assert_allclose(library.look(got.dx), want.dx, atol=2e-5)
+    np.testing.assert_allclose(library.look(got.dgamma), want.dgamma, atol=2e-4)
+
+
+def test_parameters_that_begin_anywhere(library):
+    x = np.random.default_rng(0).normal(size=(70, 128)).astype(np.float32)
+    gamma = np.linspace(0.5, 2.0, 129, dtype=np.float32)
+    y = library.look(nbn.layer_norm(library.make(x), library.make(gamma)[1:]))
+    np.testing.assert_allclose(y, nbn.layer_norm(x, gamma[1:].copy()), atol=2e-6)
+
+
 def test_a_large_mean_costs_no_digits(library):
     x = data(LARGE, np.float32).x
     far = (x + np.float32(1e6)).astype(np.float32)

@@ -57,6 +57,27 @@ def test_every_stream_of_every_device_has_a_workspace_of_its_own_zeroed_once(ben
     assert len(set(rooms)) == 3
 
 
+def test_each_thread_has_a_workspace_for_its_own_default_stream(bench):
+    prepared = prepare(plan("workspace", workspace=200), 0)
+    together = threading.Barrier(2)  # the name of a thread that ended may be given again
+
+    def work(stream):
+        together.wait(10)
+        run(prepared, {}, stream)
+        together.wait(10)
+
+    for stream, rooms in [(2, 2), (1, 1), (5, 1)]:
+        before = len(bench.driver.launched)
+        threads = [threading.Thread(target=work, args=(stream,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        launched = bench.driver.launched[before:]
+        assert len(launched) == 2
+        assert len({each.arguments[0] for each in launched}) == rooms
+
+
 def test_a_workspace_grows_and_never_shrinks(bench):
     for nbytes in (200, 100, 300, 300, 0):
         run(prepare(plan("x", workspace=nbytes), 0), {"x": 1}, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
         return cupy.empty(shape, dtype)
 
 
+def _beside(owner: Any) -> Any:
+    """Return a context in which CuPy computes where an array is."""
+    cuda, ordinal = sys.modules["cupy"].cuda, owner.data.device_id
+    return nullcontext() if cuda.runtime.getDevice() == ordinal else cuda.Device(ordinal)
+
+
 def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
     """Return a copy of a NumPy array on the device."""
     cupy = sys.modules["cupy"]
@@ -76,19 +83,29 @@ def broadcast(owner: Any, shape: Axes) -> Any:
 
 def packed(owner: Any, axes: Axes) -> Any:
     """Return a C-ordered copy with the axes in another order."""
-    return sys.modules["cupy"].ascontiguousarray(owner.transpose(axes))
+    with _beside(owner):
+        return sys.modules["cupy"].ascontiguousarray(owner.transpose(axes))
 
 
 def cast(owner: Any, dtype: np.dtype[Any]) -> Any:
     """Return a copy of another dtype."""
-    return owner.astype(dtype)
+    with _beside(owner):
+        return owner.astype(dtype)
 
 
 def assign(owner: Any, value: Any) -> None:
     """Copy ``value`` into an array."""
-    owner[...] = value
+    with _beside(owner):
+        owner[...] = value
 
 
 def not_nan(owner: Any) -> Any:
     """Return where an array is not NaN."""
-    return owner == owner
+    with _beside(owner):
+        return owner == owner
+
+
+def both(owner: Any, other: Any) -> Any:
+    """Return where two masks are both true."""
+    with _beside(owner):
+        return owner & other

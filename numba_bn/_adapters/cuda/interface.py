@@ -127,6 +127,11 @@ def not_nan(owner: Any) -> Any:
     return _refuse("searched for NaN")
 
 
+def both(owner: Any, other: Any) -> Any:
+    """Refuse: there is nothing to combine with."""
+    return _refuse("combined with another")
+
+
 def _refuse(what: str) -> Any:
     raise TypeError(
         f"numba_bn: an array that has to be {what} first must be CuPy's or PyTorch's, which can "

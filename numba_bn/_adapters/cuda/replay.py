@@ -111,8 +111,10 @@ def _key(
         else:
             return None, arrays
     out = inside.get("out")
-    if isinstance(out, DeviceArray) and any(_partly(out, a) for a in arrays):
-        return None, arrays
+    if isinstance(out, DeviceArray):
+        if any(_partly(out, a) for a in arrays):
+            return None, arrays
+        about.append(tuple([a.pointer == out.pointer for a in arrays]))
     return tuple(about), arrays
 
 
@@ -127,11 +129,12 @@ def _traced(
     function: Callable[..., Any], library: Library, inside: Mapping[str, Any]
 ) -> Program | None:
     """Return what a call does; errors are those of the call."""
-    trace = Trace(library.CONVERTS)
+    trace, out = Trace(library.CONVERTS), inside.get("out")
+    place = out.pointer if isinstance(out, DeviceArray) else None
 
     def traced(value: Any) -> Any:
         if isinstance(value, DeviceArray):
-            return trace.argument(value)
+            return trace.argument(value, value.pointer == place)
         if isinstance(value, DeviceChannelStats):
             return _with_rows(value, trace.argument(value._moments.rows))
         return value

@@ -131,3 +131,8 @@ def assign(owner: Any, value: Any) -> None:
 def not_nan(owner: Any) -> Any:
     """Return where a tensor is not NaN."""
     return owner == owner
+
+
+def both(owner: Any, other: Any) -> Any:
+    """Return where two masks are both true."""
+    return owner & other

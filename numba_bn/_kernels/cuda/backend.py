@@ -72,6 +72,11 @@ def _call(x5: DeviceArray, *others: DeviceArray | None, **about: Any) -> Call:
     return Call(shape, name_of(x5.dtype), aligned=aligned, **about)
 
 
+def _vectors(*parameters: DeviceArray | None) -> bool:
+    """Tell whether kernels may load parameters as vectors of 16 bytes."""
+    return all(v is None or v.pointer % 16 == 0 for v in parameters)
+
+
 def _rows(x5: DeviceArray) -> tuple[DeviceArray, dict[str, int]]:
     """Return a new matrix for moments, and the addresses of its rows."""
     items = x5.shape[0] * x5.shape[2]
@@ -122,6 +127,7 @@ def _forward_of(
         "parameter": _name(gamma, beta),
         "gamma": gamma is not None,
         "beta": beta is not None,
+        "vectors": _vectors(gamma, beta),
         "residual": residual5 is not None,
         "relu": relu,
     }
@@ -210,6 +216,7 @@ def backward(
     dgamma, dbeta = sums.row(0), sums.row(1)
     buffers = {"x": x5, "dy": dy5, "dx": dx5, "gamma": gamma, "dgamma": dgamma, "dbeta": dbeta}
     if given is None:
+        call = call._replace(in_place=dx5.overlaps(x5) or dx5.overlaps(dy5))
         _run("backward_own", buffers, call, eps, options=(centred,))
         return dgamma, dbeta
     mean, spread, count = (x5.beside(vector) for vector in given)
@@ -233,7 +240,7 @@ def _backward_call(
     gamma: DeviceArray | None = None,
 ) -> Call:
     about: dict[str, Any] = {"y": name_of(dy5.dtype), "masked": where5 is not None}
-    about.update(parameter=_name(gamma), gamma=gamma is not None)
+    about.update(parameter=_name(gamma), gamma=gamma is not None, vectors=_vectors(gamma))
     return _call(x5, dy5, where5, dx5, **about)
 
 

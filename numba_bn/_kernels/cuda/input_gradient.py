@@ -167,6 +167,7 @@ def backward(
     """Write dx by each item's own statistics, in one go; arrays as above.
 
     Also what sums over rows need: mean, low and rstd of each item, and Σdy and Σdy·x̂ of "each".
+    Without a dx (0) those of x alone.
     """
     work = work_of(x, y)
     own, summed = (
@@ -187,14 +188,17 @@ def backward(
         item, _, start, gait = begin(geometry)
         count, mean, lost, m2 = own(arrays[0], 0, spots, start, gait)
         mean, lost, rstd = held(mean, lost, m2 / count, eps, centred)
+        if cuda.threadIdx.x == 0 and item < geometry[0]:
+            put(results[0], item, mean)
+            put(results[1], item, lost)
+            put(results[2], item, rstd)
+        if arrays[2] == 0:
+            return
         first, row = item * geometry[3], row_of(item, geometry)
         state = arrays, values, dys, mask, table, gammas, first, row
         one, two = summed(state, (mean, lost, rstd), spots, start, gait)
         channel = item % geometry[1]
         if cuda.threadIdx.x == 0 and item < geometry[0]:
-            put(results[0], item, mean)
-            put(results[1], item, lost)
-            put(results[2], item, rstd)
             put(results[3], item, one)
             put(results[4], item, two)
         g = parameter_at(arrays[4], channel, 1.0) if mode == "each" else 1.0

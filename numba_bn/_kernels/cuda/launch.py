@@ -73,8 +73,10 @@ class _Queue:
         self.nbytes = nbytes
 
 
-_queues: dict[tuple[int, int], _Queue] = {}
-"""By device and stream. A stream keeps its own, some 100 KB, until the process ends."""
+_queues: dict[tuple[int, int, int], _Queue] = {}
+"""By device, stream and thread. A stream keeps its own, some 100 KB, until the process ends."""
+_PER_THREAD = 2
+"""The handle that means a default stream which each thread has of its own."""
 
 
 def prepare(plan: Plan, ordinal: int) -> Prepared:
@@ -107,9 +109,10 @@ def run(prepared: Prepared, addresses: Mapping[str, int] | Sequence[int], stream
     """Launch a plan on a stream; ``addresses`` are those of its buffers, by name or number."""
     d, buffers = driver.driver(), cast("Mapping[Any, int]", addresses)
     ordinal, launches, nbytes = prepared
-    queue = _queues.get((ordinal, stream))
+    key = ordinal, stream, threading.get_ident() if stream == _PER_THREAD else 0
+    queue = _queues.get(key)
     if queue is None:
-        queue = _queues.setdefault((ordinal, stream), _Queue(stream))
+        queue = _queues.setdefault(key, _Queue(stream))
     entered = d.enter(ordinal)
     try:
         with queue.lock:

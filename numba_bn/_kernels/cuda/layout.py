@@ -125,8 +125,11 @@ def columns(batch: int, outer: int, groups: int, length: int, width: int, itemsi
     return Layout(True, width, (batch * tiles, splits, 1), (across, down, 1), geometry, parts)
 
 
+_DIVIDED = 1 << 31  # positions that `division` holds for
+
+
 def division(by: int) -> tuple[int, int]:
-    """Return (magic, shift) so that p * magic >> shift is p // by, for p below 2³¹."""
+    """Return (magic, shift) so that p * magic >> shift is p // by, for p below `_DIVIDED`."""
     shift = 31 + (by - 1).bit_length()
     return -(-(1 << shift) // by), shift
 
@@ -177,7 +180,7 @@ def of_values(shape: Shape, itemsize: int, aligned: bool, device: Device) -> tup
     odd = inner % width and not fold_of(channels * inner, outer, width)
     if inner >= _LONG_CHANNEL and (inner % width == 0 or odd or outer < _FEW_ROWS):
         at = runs(batch, outer, channels, inner, 1 if inner % width else width, device)
-    elif outer > 1 or batch == 1:
+    elif outer > 1 or batch == 1 or size * inner > _DIVIDED:
         found = columns(batch, outer, channels, inner, width, itemsize, device, False)
         found = found or columns(batch, outer, channels, inner, 1, itemsize, device, False)
         assert found is not None  # one column at a time always can be

@@ -47,7 +47,11 @@ class Call(NamedTuple):
     stats: bool = False
     """Whether what it is given is count, mean and m2 instead, in float64."""
     aligned: bool = True
-    """Whether the address of every array is a multiple of 16."""
+    """Whether the address of every array of x's shape is a multiple of 16."""
+    vectors: bool = True
+    """Whether those of gamma and beta are, so that they may be loaded as vectors."""
+    in_place: bool = False
+    """Whether dx is written over x or dy."""
 
 
 def itemsize(dtype: str) -> int:
@@ -89,7 +93,7 @@ def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bo
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
-        _unroll(at.width, 1 + call.residual), int(at.columns), mode, int(call.residual),
+        _unroll(at.width, 1 + call.residual), int(at.columns), _by(call, mode), int(call.residual),
         int(call.relu), int(_streams(call, device)),
     )  # fmt: skip
     return _step(NORMALIZE, variant, at, (*_arrays(call), *given, eps, int(centred)))
@@ -99,6 +103,11 @@ def _arrays(call: Call) -> Names:
     """x, y, residual, gamma, beta, as far as they are there."""
     residual = "residual" if call.residual else 0
     return "x", "y", residual, "gamma" if call.gamma else 0, "beta" if call.beta else 0
+
+
+def _by(call: Call, mode: str) -> str:
+    """Return how parameters go with values: where no vector may be loaded, one by one."""
+    return "spread" if mode == "along" and not call.vectors else mode
 
 
 def _streams(call: Call, device: Device) -> bool:
@@ -117,8 +126,9 @@ def forward(
         at, mode = own
         results: Names = ("count", "mean", "low", "m2") if keep else (0, 0, 0, 0)
         variant = (
-            call.x, call.y, call.parameter, at.width, _unroll(at.width, 1 + call.residual), mode,
-            int(call.masked), int(call.residual), int(call.relu), int(_streams(call, device)),
+            call.x, call.y, call.parameter, at.width, _unroll(at.width, 1 + call.residual),
+            _by(call, mode), int(call.masked), int(call.residual), int(call.relu),
+            int(_streams(call, device)),
         )  # fmt: skip
         arrays = (*_arrays(call), "where" if call.masked else 0)
         return Plan((_step(FORWARD, variant, at, (*arrays, *results, eps, int(centred))),), 0)
@@ -183,7 +193,8 @@ def _input_gradient(
     masked = call.masked and sums[0] != 0
     variant = (
         call.x, call.y, call.parameter, "float64" if call.stats else call.given, at.width,
-        _unroll(at.width, 2), int(at.columns), mode, int(masked), int(_streams(call, device)),
+        _unroll(at.width, 2), int(at.columns), _by(call, mode), int(masked),
+        int(_streams(call, device)),
     )  # fmt: skip
     arrays = _gradient_arrays(call, masked)
     arguments = (*arrays, *given, *sums, int(weighted), eps, int(centred))
@@ -231,17 +242,22 @@ def _backward_own(
     room = Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
-        call.x, call.y, call.parameter, at.width, _unroll(at.width, 2), mode,
+        call.x, call.y, call.parameter, at.width, _unroll(at.width, 2), _by(call, mode),
         int(_streams(call, device)),
     )  # fmt: skip
-    arguments = (*_gradient_arrays(call, False), *found, eps, int(centred))
-    first = _step(BACKWARD, variant, at, arguments)
+    x, dy, dx, *rest = _gradient_arrays(call, False)
+    arguments = (*rest, *found, eps, int(centred))
+    first = _step(BACKWARD, variant, at, (x, dy, dx, *arguments))
     if mode == "each":
         return room.plan(first, _fold(call, (one, two), (0, 0)))
     rows = layout.of_rows_channels(call.shape, itemsize(call.x), call.aligned, device)
     given = (mean, low, rstd, groups, eps, int(centred), "dbeta", "dgamma", room.parts(rows))
     by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2), int(groups == 1))
-    return room.plan(first, _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given)))
+    sums = _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given))
+    if not call.in_place:
+        return room.plan(first, sums)
+    # the sums look at x and dy before dx is there; the statistics that they need come first
+    return room.plan(_step(BACKWARD, variant, at, (x, dy, 0, *arguments)), sums, first)
 
 
 def _fold(call: Call, sums: Names, weighted: Names) -> Step:

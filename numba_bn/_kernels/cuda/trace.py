@@ -63,17 +63,23 @@ def _unknown(*_: Any) -> NoReturn:
 class Trace:
     """A library (`numba_bn._device.Library`) whose arrays have no memory."""
 
-    upload = download = packed = assign = not_nan = staticmethod(_unknown)
+    upload = download = packed = assign = not_nan = both = staticmethod(_unknown)
 
     def __init__(self, converts: bool) -> None:
         self.CONVERTS = converts
         self.steps: list[Make | Prepared] = []
         self._begins: list[int] = []
         """By slot: the arguments' first, then those of what is made."""
+        self._out = 0
 
-    def argument(self, array: DeviceArray) -> DeviceArray:
-        """Return an argument as it is traced: as aligned as it is, apart from all others."""
+    def argument(self, array: DeviceArray, is_out: bool = False) -> DeviceArray:
+        """Return an argument as it is traced: as aligned as it is, apart from all others.
+
+        Those that begin where ``out`` does are in one place.
+        """
         begin = self._begin(array.pointer % 16)
+        if is_out:
+            begin = self._out = self._out or begin
         slot = len(self._begins) - 1
         node = Node(begin, array.ordinal, array.shape, array.strides, array.dtype, slot)
         traced = self.seen("", "", node)
