@@ -51,7 +51,7 @@ def _sources() -> str:
 
     folder = Path(plans.__file__).parent
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
-    versions = f"{numba_cuda.__version__} {llvmlite.__version__}".encode()
+    versions = f"{numba_cuda.__version__} {llvmlite.__version__} {np.__version__}".encode()
     return hashlib.sha256(text + versions).hexdigest()[:16]
 
 
