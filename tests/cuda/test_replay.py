@@ -134,7 +134,7 @@ def test_addresses_and_streams_are_those_of_the_call(bench, in_full):
 def refused(call):
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
-    return type(caught.value), str(caught.value)
+    return type(caught.value), str(caught.value), caught.value.__context__
 
 
 def test_errors_are_those_of_a_first_call(bench):

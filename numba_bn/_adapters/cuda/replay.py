@@ -80,10 +80,9 @@ def program(
     key, arrays = _key(function, first, inside)
     if key is None:
         return None, arrays
-    try:
-        return _programs[key], arrays
-    except KeyError:
-        found = _traced(function, first.library, inside)
+    if key in _programs:
+        return _programs.get(key), arrays
+    found = _traced(function, first.library, inside)
     if len(_programs) >= _MOST:  # shapes that change with every call come to no end
         _programs.clear()
     _programs[key] = found

@@ -48,8 +48,10 @@ class Prepared(NamedTuple):
             number, more = places[name]
             return at, number, offset + more
 
-        launches = [each._replace(places=tuple(map(by_number, each.places))) for each in self[1]]
-        return self._replace(launches=tuple(launches))
+        placed = (
+            each._replace(places=tuple(map(by_number, each.places))) for each in self.launches
+        )
+        return self._replace(launches=tuple(placed))
 
 
 class _Queue:
