@@ -131,7 +131,7 @@ def test_any_values(values):
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("length", [5, 400])
+@pytest.mark.parametrize("length", [5, 400, 9001])
 def test_what_is_not_finite_spoils_its_channel_alone(odd, dtype, length, backend):
     x = np.ones((3, length)).astype(getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype)
     x[1, length // 2] = odd
@@ -239,6 +239,47 @@ def test_a_lane_whose_window_often_moves_lets_no_other_overflow(columns, monkeyp
     found = nbn.channel_stats(x, **how)
     assert bits(found) == bits(in_a_tree([nbn.channel_stats(p, **how) for p in parts]))
     np.testing.assert_allclose(found.mean, x.mean(how["channel_axis"] - 1), rtol=1e-12)
+
+
+def seam(kind, n, dtype):
+    """Values that fit windows for a while, and then do not."""
+    x = np.random.default_rng(3).normal(1, 1, n)
+    later, tiny = slice(n // 2, None), float(np.finfo(dtype).smallest_subnormal)
+    if kind == "larger":
+        x[later] *= 2.0**50
+    elif kind == "smaller":
+        x[later] *= 2.0**-50
+    elif kind == "in turn":
+        x[np.arange(n) // 40 % 2 == 1] *= 2.0**-70
+    elif kind == "zeros":
+        x[: n // 2] = -0.0
+    elif kind == "all zeros later":
+        x[later] = 0.0
+    else:  # among others
+        x[[n // 2, n - 5, n - 1]] = {"one larger": 2.0**60, "one smaller": tiny}[kind]
+    return x.astype(dtype)
+
+
+SEAMS = ["larger", "smaller", "in turn", "zeros", "all zeros later", "one larger", "one smaller"]
+
+
+@pytest.mark.parametrize("kind", SEAMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(9001, 2), (2, 9001), (190, 2, 49)])
+def test_blocks_that_do_not_fit_what_was_open(kind, dtype, shape):
+    axis = 0 if shape[0] == 2 else 1
+    x = np.empty(shape, dtype)
+    for c, factor in enumerate((1, -(2.0**20))):
+        channel = x[c : c + 1] if axis == 0 else x[:, c]
+        channel[...] = seam(kind, channel.size, dtype).reshape(channel.shape) * dtype(factor)
+    assert_exact(nbn.channel_stats(x, channel_axis=axis, reproducible=True), x, axis)
+
+
+def test_words_are_carried_where_lanes_are_often_emptied(monkeypatch):
+    monkeypatch.setattr(sums, "_UNITS", 1)  # so that one state takes all blocks
+    x = np.random.default_rng(0).normal(0, 1, (4800, 16)).astype(np.float32)
+    x[np.arange(4800) // 40 % 2 == 1] *= 2.0**-70
+    assert_exact(nbn.channel_stats(x, reproducible=True), x, 1)
 
 
 def part_of(k):
