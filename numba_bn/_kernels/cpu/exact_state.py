@@ -71,7 +71,7 @@ def _empty_lanes(deep: Any, form: Any, first: int, last: int, state: Any) -> Non
 
 @block
 def _move_window(deep: Any, form: Any, high: int, lane: int, k: int, state: Any) -> None:
-    """Open a window for a size, for the k-th of sixteen lanes from ``lane`` on."""
+    """Open a window for a size for lane k, of the sixteen from ``lane`` on."""
     windows, scales, _, _, owners, _ = state
     shared = _shared(owners, lane)
     if k == lane or not shared:
@@ -79,7 +79,7 @@ def _move_window(deep: Any, form: Any, high: int, lane: int, k: int, state: Any)
     # twice as much room as is needed: the next block's largest may be larger
     field = min(max(high >> form[0], 1) + 2, form[2] >> form[0])
     exponent = max(field - form[1], form[3])
-    if k > lane and windows[0, k - 1] == exponent and windows[2, k - 1] > 0:
+    if k > lane and windows[0, k - 1] == exponent:
         for i in range(3):
             windows[i, k] = windows[i, k - 1]
         scales[0, k], scales[1, k] = scales[0, k - 1], scales[1, k - 1]
@@ -137,7 +137,7 @@ def add_block(
         sum_block(x, where, floats, deep, None, shape, lane, state)
     else:
         if windows[2, lane] == 0:
-            sum_block(x, where, floats, deep, None, _some_of(shape), lane, state)
+            sum_block(x, where, floats, deep, None, _some_of(shape), lane, state)  # fits nothing
             _choose_windows(deep, form, lane, state)
         if not sum_block(x, where, floats, deep, None, shape, lane, state):
             _add_by_windows(x, where, floats, deep, form, shape, lane, state)
