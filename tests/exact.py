@@ -1,5 +1,6 @@
 """Statistics in rational arithmetic of the values as they are stored. No tests."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -53,3 +54,28 @@ def exact_norm(case: Case, x, eps):
         y[at] = [float(Fraction(float(v)) - center) / scale for v in x[at]]
         mean[at], var[at] = float(center), float(spread)
     return mean, var, y
+
+
+def rounded(q):
+    """The float64 nearest to a fraction."""
+    try:
+        return q.numerator / q.denominator
+    except OverflowError:
+        return math.inf
+
+
+def rounded_moments(values):
+    """Return count, mean and m2 of finite values, each rounded once."""
+    whole = [Fraction(int(v)) if values.dtype.kind in "iu" else Fraction(float(v)) for v in values]
+    if not whole:
+        return 0, math.nan, 0.0
+    n, total = len(whole), sum(whole)
+    return n, rounded(total / n), rounded(sum(v * v for v in whole) - total * total / n)
+
+
+def assert_exact(found, x, axis, where=None):
+    """See that statistics are those of x, to the last bit."""
+    keep = np.ones(x.shape, bool) if where is None else np.broadcast_to(where, x.shape)
+    channels = zip(np.moveaxis(x, axis, 0), np.moveaxis(keep, axis, 0), strict=True)
+    want = [rounded_moments(values[kept]) for values, kept in channels]
+    np.testing.assert_array_equal(np.stack([found.count, found.mean, found.m2]).T, want)

@@ -17,7 +17,8 @@ from numba_bn._kernels.cpu.exact_state import add_block, finish, new_state
 from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import bounds
 
-_COLUMN_ROWS = 32  # of a block: more, far apart, would drive each other out of the caches
+# of a block: more of them, far apart, would drive each other out of the caches
+_FAR_RUNS, _FAR_ROWS = 16, 32
 
 
 @unit
@@ -42,12 +43,13 @@ def _runs_unit(
     wide = min(slab, groups - g)
     state = new_state(floats, deep, form, wide * LANES, words)
     owners = state[4]
-    for k in range(wide * LANES):
-        owners[k] = c * groups + g + k // LANES
+    for j in range(wide):
+        owners[j * LANES] = c * groups + g + j
     most, stride = block_rows(deep), groups * length
     for b in range(c * per_chunk, min((c + 1) * per_chunk, blocks)):
         o0, o1, e0, e1 = bounds(b, outer, length)
-        together = max(most // max((e1 - e0 + LANES - 1) // LANES, 1), 1)
+        rows = (e1 - e0 + LANES - 1) // LANES
+        together = max(min(most // max(rows, 1), _FAR_RUNS), 1)
         ahead = together * stride if o1 - o0 > 1 else near(x)
         for o in range(o0, o1, together):
             for j in range(wide):
@@ -109,7 +111,7 @@ def _columns_unit(
     owners = state[4]
     for k in range(wide):
         owners[k] = c * (period // length) + (first + k) % period // length
-    last, most = min((c + 1) * per_chunk, rows), min(block_rows(deep), _COLUMN_ROWS)
+    last, most = min((c + 1) * per_chunk, rows), min(block_rows(deep), _FAR_ROWS)
     r, end = c * per_chunk, last + (1 if last == rows and tail > first else 0)
     while r < end:
         n = min(most, last - r) if r < last else 1

@@ -31,6 +31,7 @@ from numba_bn._kernels.cpu.exact_lanes import (
     same_bits,
     sizes,
     sizes_if,
+    take_whole,
     upper_if,
     within,
 )
@@ -202,12 +203,11 @@ def _deposit(words: Any, row: int, at: int, value: int, bit: int) -> None:
 
 
 @block
-def hand_on(whole: Any, lane: int) -> None:
-    """The whole numbers of a lane → those of the next, and 0."""
+def gather(whole: Any, lane: int) -> None:
+    """The whole numbers of sixteen lanes → those of the first."""
     at = slot_of(lane)
     for k in range(SLOTS):
-        whole[at + k * LANES + 1] += whole[at + k * LANES]
-        whole[at + k * LANES] = 0
+        whole[at + k * LANES] = take_whole(whole, at + k * LANES)
 
 
 @block

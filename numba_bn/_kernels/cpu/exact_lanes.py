@@ -164,6 +164,19 @@ def add_whole(typingctx: Any, sums: Any, index: Any, v: Any) -> Any:
     return types.void(sums, types.int64, lanes), codegen
 
 
+@intrinsic
+def take_whole(typingctx: Any, sums: Any, index: Any) -> Any:
+    """Return the total of sums[index : index + 16], which become 0; sums are int64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = _address(context, builder, sig.args[0], *args)
+        v = builder.load(at, align=8)
+        builder.store(ir.Constant(v.type, None), at, align=8)
+        return call(builder, f"llvm.vector.reduce.add.v{WIDTH}i64", _I64, v)
+
+    return types.int64(sums, types.int64), codegen
+
+
 def _part(upper: bool, doc: str) -> Any:
     """Make an intrinsic that loads a part of 64-bit numbers."""
 

@@ -2,7 +2,8 @@
 
 ``form`` is (mantissa bits, bias, size of infinity, least window) of the values' dtype, then (bit of
 the first word of Σx, of Σx², which word that is). A state is (windows, scales, whole numbers, what
-was found of a block, owners, words); ``owners`` are the columns of words of the lanes.
+was found of a block, owners, words); ``owners`` are the columns of words of the lanes. Where a
+channel has sixteen lanes, the first owns its column, the others -1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numba_bn._kernels.cpu.exact_blocks import (
     count_block,
     empty_lane,
     fits,
-    hand_on,
+    gather,
     open_window,
     sum_block,
 )
@@ -49,36 +50,61 @@ def new_state(floats: Any, deep: Any, form: Any, lanes: int, words: Any) -> Any:
     return windows, scales, whole, found, owners, words
 
 
+@inline
+def _shared(owners: Any, lane: int) -> bool:
+    """Tell whether sixteen lanes are of one channel: they then have one window."""
+    return bool(owners[lane + 1] < 0)
+
+
 @block
 def _empty_lanes(deep: Any, form: Any, first: int, last: int, state: Any) -> None:
-    """The whole numbers of lanes → the words of their channels, those of a kind together."""
+    """The whole numbers of lanes, one or sixteen, → the words of their channels."""
     windows, _, whole, found, owners, words = state
+    if last > first + 1 and _shared(owners, first):
+        gather(whole, first)
+        last = first + 1
     for k in range(first, last):
-        if k + 1 < last and owners[k] == owners[k + 1] and windows[0, k] == windows[0, k + 1]:
-            hand_on(whole, k)
-        elif owners[k] >= 0:
+        if owners[k] >= 0:
             empty_lane(deep, form, windows[0, k], whole, k, words, owners[k])
             found[EMPTIED] += 1
 
 
 @block
+def _move_window(deep: Any, form: Any, high: int, lane: int, k: int, state: Any) -> None:
+    """Open a window for a size for lane k, of the sixteen from ``lane`` on."""
+    windows, scales, _, _, owners, _ = state
+    shared = _shared(owners, lane)
+    if k == lane or not shared:
+        _empty_lanes(deep, form, k, k + (LANES if shared else 1), state)
+    # twice as much room as is needed: the next block's largest may be larger
+    field = min(max(high >> form[0], 1) + 2, form[2] >> form[0])
+    exponent = max(field - form[1], form[3])
+    if k > lane and windows[0, k - 1] == exponent:
+        for i in range(3):
+            windows[i, k] = windows[i, k - 1]
+        scales[0, k], scales[1, k] = scales[0, k - 1], scales[1, k - 1]
+    else:
+        open_window(deep, form, exponent, windows, scales, k)
+
+
+@block
+def _largest(found: Any) -> int:
+    """The largest size found in any lane."""
+    high = 0
+    for j in range(LANES):
+        high = max(high, found[HIGH + j])
+    return high
+
+
+@block
 def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
     """Open windows for the largest sizes found; return whether there are any but 0."""
-    windows, scales, _, found, _, _ = state
-    any_left = False
+    windows, _, _, found, owners, _ = state
+    shared, most, any_left = _shared(owners, lane), _largest(found), False
     for j in range(LANES):
-        high, k = found[HIGH + j], lane + j
+        high, k = most if shared else found[HIGH + j], lane + j
         if windows[2, k] == 0 or (high > 0 and not windows[1, k] <= high < windows[2, k]):
-            _empty_lanes(deep, form, k, k + 1, state)
-            # twice as much room as is needed: the next block's largest may be larger
-            field = min(max(high >> form[0], 1) + 2, form[2] >> form[0])
-            exponent = max(field - form[1], form[3])
-            if j > 0 and windows[0, k - 1] == exponent and windows[2, k - 1] > 0:
-                for i in range(3):
-                    windows[i, k] = windows[i, k - 1]
-                scales[0, k], scales[1, k] = scales[0, k - 1], scales[1, k - 1]
-            else:
-                open_window(deep, form, exponent, windows, scales, k)
+            _move_window(deep, form, high, lane, k, state)
         found[FROM + j], found[TO + j] = 0, 0
         if high > 0:
             any_left = True
@@ -111,19 +137,10 @@ def add_block(
         sum_block(x, where, floats, deep, None, shape, lane, state)
     else:
         if windows[2, lane] == 0:
-            sum_block(x, where, floats, deep, None, _some_of(shape), lane, state)
+            sum_block(x, where, floats, deep, None, _some_of(shape), lane, state)  # fits nothing
             _choose_windows(deep, form, lane, state)
         if not sum_block(x, where, floats, deep, None, shape, lane, state):
             _add_by_windows(x, where, floats, deep, form, shape, lane, state)
-
-
-@block
-def _largest(found: Any) -> int:
-    """The largest size found in any lane."""
-    high = 0
-    for j in range(LANES):
-        high = max(high, found[HIGH + j])
-    return high
 
 
 @block

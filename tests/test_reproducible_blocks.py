@@ -1,0 +1,65 @@
+"""Exact statistics from block to block: windows that no longer fit, words that are carried."""
+
+import numpy as np
+import pytest
+from exact import assert_exact
+
+import numba_bn as nbn
+from numba_bn._kernels.cpu import sums
+
+
+def seam(kind, n, dtype):
+    """Values that fit windows for a while, and then do not."""
+    x = np.random.default_rng(3).normal(1, 1, n)
+    later, tiny = slice(n // 2, None), float(np.finfo(dtype).smallest_subnormal)
+    if kind == "larger":
+        x[later] *= 2.0**50
+    elif kind == "smaller":
+        x[later] *= 2.0**-50
+    elif kind == "in turn":
+        x[np.arange(n) // 40 % 2 == 1] *= 2.0**-70
+    elif kind == "zeros":
+        x[: n // 2] = -0.0
+    elif kind == "all zeros later":
+        x[later] = 0.0
+    else:  # among others
+        x[[n // 2, n - 5, n - 1]] = {"one larger": 2.0**60, "one smaller": tiny}[kind]
+    return x.astype(dtype)
+
+
+SEAMS = ["larger", "smaller", "in turn", "zeros", "all zeros later", "one larger", "one smaller"]
+
+
+@pytest.mark.parametrize("kind", SEAMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(9001, 2), (2, 9001), (190, 2, 49)])
+def test_blocks_that_do_not_fit_what_was_open(kind, dtype, shape):
+    axis = 0 if shape[0] == 2 else 1
+    x = np.empty(shape, dtype)
+    for c, factor in enumerate((1, -(2.0**20))):
+        channel = x[c : c + 1] if axis == 0 else x[:, c]
+        channel[...] = seam(kind, channel.size, dtype).reshape(channel.shape) * dtype(factor)
+    assert_exact(nbn.channel_stats(x, channel_axis=axis, reproducible=True), x, axis)
+
+
+def test_words_are_carried_where_lanes_are_often_emptied(monkeypatch):
+    monkeypatch.setattr(sums, "_UNITS", 1)  # so that one state takes all blocks
+    x = np.random.default_rng(0).normal(0, 1, (4800, 16)).astype(np.float32)
+    x[np.arange(4800) // 40 % 2 == 1] *= 2.0**-70
+    assert_exact(nbn.channel_stats(x, reproducible=True), x, 1)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_lane_whose_window_often_moves_lets_no_other_overflow(columns, monkeypatch):
+    monkeypatch.setattr(sums, "_UNITS", 1)  # so that one state takes all blocks
+    x = np.full((81920, 16), 3.9)
+    x[:256] = 1.0  # opens windows that 3.9 only just fits
+    x[:, 0] = np.where(np.arange(81920) // 6400 % 2, 1e-30, 1.0)
+    how = {"channel_axis": 1 if columns else 0, "reproducible": True}
+    parts = np.split(x, 16)
+    if not columns:
+        x, *parts = (a.reshape(1, -1) for a in (x, *parts))
+    found = nbn.channel_stats(x, **how)
+    stats = [nbn.channel_stats(p, **how) for p in parts]
+    assert found == sum(stats[1:], stats[0])
+    np.testing.assert_allclose(found.mean, x.mean(how["channel_axis"] - 1), rtol=1e-12)
