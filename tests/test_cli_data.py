@@ -328,7 +328,12 @@ def test_a_picture():
         ),
         ("merge x.npy", "ChannelStats.load: x.npy is not a file of ChannelStats"),
         ("normalize x.npy y.txt --stats s.npz", "y.txt must end in .npy or .zarr, or be file.h5:"),
-        ("normalize x.npy x.npy --stats s.npz", "x.npy is there already; remove it, or give the"),
+        ("normalize x.npy odd:name.npy --stats s.npz", "odd:name.npy is there already; remove it,"),
+        ("normalize x.npy ./x.npy --stats s.npz", "SOURCE and TARGET must be different files, got"),
+        (
+            "normalize x.h5:/x x.h5:/y --stats s.npz",
+            "SOURCE and TARGET must be different files, got x.h5:/x and x.h5:/y\n",
+        ),
         ("normalize x.npy y.npy --stats x.npz", "ChannelStats.load: x.npz is not a file of"),
         ("normalize x.npy y.npy --stats s.npz --eps -1", "normalize_chunks: eps must be finite"),
     ],
@@ -363,6 +368,44 @@ def test_damaged_npz_files(save, at, cut, capsys):
         file.write(content)
     assert _cli.main(["stats", "x.npz"]) == 1
     assert capsys.readouterr().err.startswith("numba-bn: x.npz cannot be read as .npz (")
+
+
+def cut(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def spoil(path):
+    with open(path, "r+b") as file:
+        file.seek(0)
+        file.write(bytes(60))
+
+
+DAMAGED = {
+    "x.npy": (lambda: cut("x.npy"), "x.npy cannot be read as .npy ("),
+    "obj.npy": (lambda: np.save("obj.npy", [None]), "obj.npy cannot be read as .npy (Object arr"),
+    "x.h5": (lambda: cut("x.h5"), "x.h5 cannot be read as HDF5 ("),
+    "two.h5:/a/b": (lambda: cut("two.h5"), "two.h5 cannot be read as HDF5 ("),
+    "x.zarr": (lambda: spoil("x.zarr/zarr.json"), "x.zarr cannot be read as zarr ("),
+    "group.zarr:a": (lambda: spoil("group.zarr/a/zarr.json"), "group.zarr cannot be read as zarr "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_other_damaged_files(name, capsys):
+    MAKE.get(name, lambda: None)()
+    damage, text = DAMAGED[name]
+    damage()
+    assert _cli.main(["stats", name]) == 1
+    assert capsys.readouterr().err.startswith(f"numba-bn: {text}")
+
+
+def test_a_damaged_chunk(capsys):
+    MAKE["x.zarr"]()
+    spoil("x.zarr/c/1/0/0")
+    assert _cli.main(["stats", "x.zarr"]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("channel_stats: cannot read block [0:30, 0:4, 0:25] of x of shape (30,")
+    assert last.endswith(f", {os.path.realpath('x.zarr')}")
 
 
 def test_an_encrypted_npz_file(capsys):

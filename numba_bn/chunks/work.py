@@ -90,10 +90,13 @@ def _read(job: Job, block: Block) -> Array:
     place = f"{_place(block)} of x of shape {job.source.shape}"
     try:
         part = as_array(job.call, "x[...]", job.source.read(block))
-    except OSError as error:
+    except Exception as error:  # what a library raises of a damaged chunk is its own affair
         where = f", {job.source.name}" if job.source.name else ""
-        text = f"{job.call}: cannot read {place}{where} ({error})"
-        raise failure(error, text) from error
+        text = f"{job.call}: cannot read {place}{where}"
+        if isinstance(error, OSError):
+            raise failure(error, f"{text} ({error})") from error
+        error.add_note(text)
+        raise
     expected = lengths_of(block)
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
