@@ -264,7 +264,7 @@ def output(
         )
     if not y.flags.writeable:
         raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
-    if y.size and any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
+    if repeats_memory(y):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
         if isinstance(other, type(y)) and _overlap(y, other) and not _same(y, other):
@@ -274,6 +274,11 @@ def output(
             )
     array: Array = y
     return array
+
+
+def repeats_memory(x: Any) -> bool:
+    """Tell whether elements of x are in one place, as those of a broadcast array are."""
+    return x.size > 0 and any(s == 0 and n > 1 for s, n in zip(x.strides, x.shape, strict=True))
 
 
 def may_overlap(out: object, x: Array) -> bool:
