@@ -13,7 +13,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._arrays import Array, as_array, device_kind, result_dtype
 from numba_bn._device import DeviceArray
 from numba_bn._view import Axes, View
 
@@ -252,7 +252,8 @@ def output(
     if out is Passed:
         raise Passed
     if type(out) is not np.ndarray and not isinstance(out, np.memmap | DeviceArray):
-        raise TypeError(f"{call}: out must be a NumPy array, got {type(out).__name__}")
+        kind = device_kind(out) or type(out).__name__
+        raise TypeError(f"{call}: out must be a NumPy array, got {kind}")
     y: Any = out if isinstance(out, DeviceArray) else out.view(np.ndarray)
     if y.shape != x.shape:
         raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
