@@ -49,10 +49,22 @@ def as_array(call: str, name: str, value: object) -> Array:
     else:
         kind = type(value).__name__
         hint = _STRANGERS.get(kind, _KEPT if hasattr(value, "chunks") else _OTHERS).format(name)
+        if place := device_kind(value):
+            kind, hint = place, "all arrays of a call must be in one place"
         raise TypeError(f"{call}: {name} must be a NumPy array, got {kind}; {hint}")
     if not (x.dtype.isnative and x.flags.aligned):
         x = x.astype(x.dtype.newbyteorder("="))
     return x
+
+
+def device_kind(value: object) -> str | None:
+    """Name the kind of an array that is on a device; None of what is not."""
+    if not hasattr(type(value), "__cuda_array_interface__"):
+        return None
+    from numba_bn._adapters._convert import kind_of
+    from numba_bn._adapters.cuda import library_of
+
+    return None if library_of(value) is None else f"{kind_of(value)}, an array on a device"
 
 
 def _refuse_strangers(call: str, name: str, values: Sequence[object], deeper: int = 1) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numba_bn import _validate as check
+from numba_bn._adapters._convert import kind_of
 from numba_bn._arrays import Array, is_float, kind, parameter_dtype
+from numba_bn._device import DeviceArray
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -53,4 +55,16 @@ def more_than_one_value(call: str, x: Array, mask: Array | None, axis: int) -> N
         raise ValueError(
             f"{call}: expected more than 1 value per channel in training, "
             f"got x of shape {x.shape}{masked}"
+        )
+
+
+def in_place_of_x(call: str, dy: Any, x: Array) -> None:
+    """Raise unless dy is where the layer's last x is: in the CPU's memory, or on a device."""
+    if isinstance(dy, DeviceArray) is not isinstance(x, DeviceArray):
+        there, here = (
+            f"cuda:{a.ordinal}" if isinstance(a, DeviceArray) else "the CPU" for a in (x, dy)
+        )
+        raise TypeError(
+            f"{call}.backward: dy must be where the last x is, on {there}, got "
+            f"{kind_of(getattr(dy, 'owner', dy))} on {here}"
         )

@@ -13,7 +13,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._arrays import Array, as_array, device_kind, result_dtype
 from numba_bn._device import DeviceArray
 from numba_bn._view import Axes, View
 
@@ -254,7 +254,8 @@ def output(
     if out is Passed:
         raise Passed
     if type(out) is not np.ndarray and not isinstance(out, np.memmap | DeviceArray):
-        raise TypeError(f"{call}: out must be a NumPy array, got {type(out).__name__}")
+        kind = device_kind(out) or type(out).__name__
+        raise TypeError(f"{call}: out must be a NumPy array, got {kind}")
     y: Any = out if isinstance(out, DeviceArray) else out.view(np.ndarray)
     if y.shape != x.shape:
         raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
@@ -266,7 +267,7 @@ def output(
         )
     if not y.flags.writeable:
         raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
-    if y.size and any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)):
+    if repeats_memory(y):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
         if isinstance(other, type(y)) and _overlap(y, other) and not _same(y, other):
@@ -276,6 +277,11 @@ def output(
             )
     array: Array = y
     return array
+
+
+def repeats_memory(x: Any) -> bool:
+    """Tell whether elements of x are in one place, as those of a broadcast array are."""
+    return x.size > 0 and any(s == 0 and n > 1 for s, n in zip(x.strides, x.shape, strict=True))
 
 
 def may_overlap(out: object, x: Array) -> bool:

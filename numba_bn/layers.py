@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from numba_bn import _layer_input as fitting
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, kind
-from numba_bn._layer_input import axis_of_channels, dtype_of_parameters, more_than_one_value
 from numba_bn._mpi import Ranks
 from numba_bn._state import checked, state_of, whole_state
 from numba_bn.functional import _steps as steps
@@ -125,7 +125,7 @@ class BatchNorm:
         self._momentum = check.momentum(call, momentum)
         self.eps = check.epsilon(call, eps)
         self.channel_axis = check.integer(call, "channel_axis", channel_axis)
-        of_parameters = dtype_of_parameters(call, dtype)
+        of_parameters = fitting.dtype_of_parameters(call, dtype)
         self.gamma = np.ones(num_channels, of_parameters) if affine else None
         self.beta = np.zeros(num_channels, of_parameters) if affine else None
         self.dgamma: Array | None = None
@@ -223,7 +223,8 @@ class BatchNorm:
         with self._ranks or _ALONE:
             if self._step is None:
                 raise ValueError(f"{type(self).__name__}.backward: call the layer on x first")
-        x, where, statistics = self._step
+            x, where, statistics = self._step
+            fitting.in_place_of_x(type(self).__name__, dy, x)
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         gradients = batch_norm_backward(
             dy, x, self.gamma, where=where, comm=self.comm, out=out, **statistics, **options
@@ -273,14 +274,14 @@ class BatchNorm:
     def _check(self, x: Array, where: object) -> None:
         """Raise unless x has the right dimensions and enough to train on."""
         call, channels = type(self).__name__, self.num_channels
-        axis = axis_of_channels(call, x, self._dims, self.channel_axis, channels)
+        axis = fitting.axis_of_channels(call, x, self._dims, self.channel_axis, channels)
         if not self.training and self.running is not None:
             return
         if self.running is not None:
             self.running._require_count(call)
         mask = check.mask(call, where, x)
         if self._ranks is None:  # else they count their values together
-            more_than_one_value(call, x, mask, axis)
+            fitting.more_than_one_value(call, x, mask, axis)
 
 
 class BatchNorm1d(BatchNorm):

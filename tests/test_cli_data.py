@@ -331,7 +331,12 @@ def test_a_picture():
         ),
         ("merge x.npy", "ChannelStats.load: x.npy is not a file of ChannelStats"),
         ("normalize x.npy y.txt --stats s.npz", "y.txt must end in .npy or .zarr, or be file.h5:"),
-        ("normalize x.npy x.npy --stats s.npz", "x.npy is there already; remove it, or give the"),
+        ("normalize x.npy odd:name.npy --stats s.npz", "odd:name.npy is there already; remove it,"),
+        ("normalize x.npy ./x.npy --stats s.npz", "SOURCE and TARGET must be different files, got"),
+        (
+            "normalize x.h5:/x x.h5:/y --stats s.npz",
+            "SOURCE and TARGET must be different files, got x.h5:/x and x.h5:/y\n",
+        ),
         ("normalize x.npy y.npy --stats x.npz", "ChannelStats.load: x.npz is not a file of"),
         ("normalize x.npy y.npy --stats s.npz --eps -1", "normalize_chunks: eps must be finite"),
     ],

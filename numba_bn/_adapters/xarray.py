@@ -27,13 +27,15 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     name, given = function.__name__, arguments(function, args, options)
     if "self" in given or "x" not in given:  # a layer, or what is folded
         return function(*args, **options)  # which says what to do
+    out: Any = given.get("out")
     with telling(function, args, options):
         x, dims, own = _unwrapped(name, given)
     result = getattr(numba_bn, name)(**given)
+    written = isinstance(out, xr.DataArray)
     if isinstance(result, Gradients):
         dx, dgamma, dbeta, dresidual = result
         return Gradients(
-            _like(x, dx, dims),
+            out if written else _like(x, dx, dims),
             _like(x, dgamma, own),
             _like(x, dbeta, own),
             _like(x, dresidual, dims),
@@ -41,7 +43,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str,
     if name == "channel_stats":
         return result
     y, *stats = result if isinstance(result, tuple) else (result,)
-    y = _like(x, y, dims).rename(x.name).assign_attrs(x.attrs)
+    y = out if written else _like(x, y, dims).rename(x.name).assign_attrs(x.attrs)
     return (y, *stats) if stats else y
 
 

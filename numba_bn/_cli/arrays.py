@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -51,19 +50,30 @@ def opened(
     start = _start(path)
     if start.startswith(_HDF5):
         h5py = _library("h5py", "hdf5")
-        with _read("HDF5", path, h5py.File) as file:
-            yield _member(file, inner, path)
+        with _reading(path, "HDF5"):
+            file = h5py.File(path)
+        with file:
+            yield _member(file, inner, path, "HDF5")
     elif os.path.isdir(path) or path.endswith(".zarr") or "://" in path:
-        kept = _read("zarr", path, partial(_library("zarr", "zarr").open, mode="r"))
-        yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path)
+        zarr = _library("zarr", "zarr")
+        with _reading(path, "zarr"):
+            kept = zarr.open(path, mode="r")
+        yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path, "zarr")
     elif start.startswith(_NUMPY):
-        yield _read(".npy", path, _load)
+        yield _load(path)
     elif start.startswith(_ZIP):
-        yield _member(_read(".npz", path, partial(_unzipped, inner=inner)), inner, path)
+        yield _unzipped(path, inner)
     else:
         raise ValueError(
             f"{path} is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --shape"
         )
+
+
+def check_apart(source: str, target: str) -> None:
+    """Raise if what is read and what is written are in one file, which cannot be open for both."""
+    paths = [_parted(name)[0] for name in (source, target)]
+    if all(map(os.path.exists, paths)) and os.path.samefile(*paths):
+        raise ValueError(f"SOURCE and TARGET must be different files, got {source} and {target}")
 
 
 @contextmanager
@@ -149,38 +159,44 @@ def _start(path: str) -> bytes:
         return file.read(8)
 
 
-def _member(file: Any, inner: str, path: str) -> Any:
+@contextmanager
+def _reading(path: str, kind: str) -> Iterator[None]:
+    """Let an error of the library that reads a file say which file that is."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} cannot be read as {kind} ({error})") from error
+
+
+def _member(file: Any, inner: str, path: str, kind: str) -> Any:
     """Return an array in a file of several; the only one need not be named."""
-    names = [inner] if inner else list(file)
-    if len(names) == 1 and names[0] in file and hasattr(array := file[names[0]], "dtype"):
-        return array
-    among = ", ".join(list(file)) or "nothing"
+    with _reading(path, kind):
+        held = list(file)
+        names = [inner] if inner else held
+        found = file[names[0]] if len(names) == 1 and names[0] in file else None
+    if hasattr(found, "dtype"):
+        return found
+    among = ", ".join(held) or "nothing"
     raise ValueError(f"{path} needs the name of an array in it, as in {path}:name; it has {among}")
 
 
 def _load(path: str) -> Any:
     """Return a ``.npy`` file as a memory map; there is no map of nothing."""
-    try:
-        return np.load(path, mmap_mode="r")
-    except ValueError:
-        return np.load(path)
+    with _reading(path, ".npy"):
+        try:
+            return np.load(path, mmap_mode="r")
+        except ValueError:
+            return np.load(path)
 
 
-def _unzipped(path: str, inner: str) -> dict[str, Any]:
-    """Return the arrays of a ``.npz`` file by name; only the one that is asked for is read."""
-    with open(path, "rb") as handle, np.load(handle) as file:
+def _unzipped(path: str, inner: str) -> Any:
+    """Return an array in a ``.npz`` file; the others are not read."""
+    with open(path, "rb") as handle, _reading(path, ".npz"), np.load(handle) as file:
         alone = len(file.files) == 1
-        return {k: file[k] if alone or k == inner else None for k in file.files}
-
-
-def _read(kind: str, path: str, read: Callable[[str], Any]) -> Any:
-    """Return what a file has, or is when it is opened; an error says of which file."""
-    try:
-        return read(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path} cannot be read as {kind} ({error})") from error
+        found = {k: file[k] if alone or k == inner else None for k in file.files}
+    return _member(found, inner, path, ".npz")
 
 
 def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:

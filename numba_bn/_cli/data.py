@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numba_bn._cli.arrays import created, expanded, opened
+from numba_bn._cli.arrays import check_apart, created, expanded, opened
 from numba_bn._cli.parsers import add_data, command
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
     name, *more = expanded([arguments.source])
     if more:
         raise ValueError(f"SOURCE must be a single array, got {', '.join([name, *more])}")
+    check_apart(name, arguments.target)
     kept = arguments.checkpoint
     again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:

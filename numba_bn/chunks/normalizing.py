@@ -63,8 +63,9 @@ def normalize_chunks(
         Whether to show a bar, which needs tqdm; by default on a terminal, if tqdm is there.
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again, with
-        the target as it was left. A job that is done is not done again: remove the file if the
-        source was changed in place since.
+        the target as it was left. It looks at what was written, so the target must be lossless:
+        no filter that rounds. A job that is done is not done again: remove the file if the source
+        was changed in place since.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 
@@ -131,7 +132,8 @@ def _job(
         if not np.array_equal(target.kept.array[block], normalized(block, part, None), True):
             raise ValueError(
                 f"{_CALL}: target does not hold what checkpoint says was written to it; if it was "
-                "made anew, remove the checkpoint"
+                "made anew, remove the checkpoint; if it rounds what is written, as lossy filters "
+                "do, it goes without one"
             )
 
     chunking = target.chunking(source)

@@ -70,7 +70,12 @@ class Source:
     @property
     def name(self) -> str:
         """Where it is, so that a checkpoint is not taken for one of another array."""
-        return str(getattr(self.array, "store_path", ""))
+        folder = self._folder()
+        return folder or str(getattr(self.array, "store_path", ""))
+
+    def same_as(self, other: Source) -> bool:
+        """Tell whether another is the same array, maybe by another path."""
+        return self.array is other.array or self.name == other.name != ""
 
     def about(self) -> dict[str, Any]:
         """Return what tells it from other sources."""
@@ -80,13 +85,18 @@ class Source:
 
     def _written(self) -> int | None:
         """Return when its file was last written, where that says whether it is still the same."""
+        if (folder := self._folder()) is None:
+            return None
+        # a chunk that is removed changes its folder
+        paths = (os.path.join(f, n) for f, _, files in os.walk(folder) for n in (".", *files))
+        return max(filter(None, map(_time_of, paths)), default=None)
+
+    def _folder(self) -> str | None:
+        """Return the folder of an array of zarr that is on a disk."""
         root = getattr(getattr(self.array, "store", None), "root", None)
         if not isinstance(root, os.PathLike):
             return None
-        # zarr's, on a disk: a chunk that is removed changes its folder
-        folders = os.walk(os.path.join(root, getattr(self.array, "path", "")))
-        paths = (os.path.join(f, name) for f, _, files in folders for name in (".", *files))
-        return max(filter(None, map(_time_of, paths)), default=None)
+        return os.path.realpath(os.path.join(root, getattr(self.array, "path", "")))
 
     def chunking(self) -> Chunking:
         """Return how it is kept."""
@@ -120,6 +130,10 @@ class Hdf5(Source):
     @property
     def name(self) -> str:
         return f"{os.path.realpath(self.array.file.filename)}:{self.array.name}"
+
+    def same_as(self, other: Source) -> bool:
+        # HDF5 compares where the file has them, and knows a file by whatever name
+        return isinstance(other, Hdf5) and bool(self.array == other.array)
 
     def _written(self) -> int | None:
         # a file that is open for writing has a new time when it is opened again
@@ -156,6 +170,21 @@ class Mapped(Source):
     def name(self) -> str:
         start, _ = self.span(self.array)
         return f"{self.path}, from byte {self.offset + start}" if self.path else ""
+
+    def same_as(self, other: Source) -> bool:
+        """Tell whether another has bytes of the same file."""
+        if not isinstance(other, Mapped) or not self.path or not other.path:
+            return False
+        if not _are_one_file(self.path, other.path):
+            return False
+        (low, high), (start, stop) = self._bytes_in_file(), other._bytes_in_file()
+        return low < stop and start < high
+
+    def _bytes_in_file(self) -> tuple[int, int]:
+        """Return from where to where in the file the array lies."""
+        begin = self._bytes.ctypes.data - self.offset
+        low, high = np.lib.array_utils.byte_bounds(self.array)
+        return low - begin, high - begin
 
     def _written(self) -> int | None:
         return _time_of(self.path) if self.path else None
@@ -214,6 +243,12 @@ def _populate(address: int, nbytes: int, writing: bool) -> int:
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+def _are_one_file(path: str, other: str) -> bool:
+    """Tell whether two paths are of one file, which may have been removed since."""
+    there = os.path.exists(path) and os.path.exists(other)
+    return path == other or (there and os.path.samefile(path, other))
 
 
 def _time_of(path: str) -> int | None:

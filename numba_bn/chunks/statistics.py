@@ -18,6 +18,7 @@ from numba_bn.chunks.plan import Block, blocks
 from numba_bn.chunks.sources import source_of
 from numba_bn.chunks.work import Job, Options, run
 from numba_bn.stats import ChannelStats, channel_stats
+from numba_bn.stats.of_array import merging_stats
 
 
 def of_iterable(
@@ -34,7 +35,7 @@ def of_iterable(
     total: ChannelStats | None = None
     try:
         for chunk in parts:
-            found = channel_stats(chunk, **how)
+            found = merging_stats(call, "a chunk", chunk, **how)
             total = found if total is None else total.merge(found)
             if bar is not None:
                 bar.update(getattr(chunk, "nbytes", 0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn import _validate as check
 from numba_bn._arrays import Array, result_dtype
 from numba_bn.chunks.plan import Block, Chunking, common
 from numba_bn.chunks.sources import Mapped, Source, source_of
@@ -30,6 +31,8 @@ def target_of(call: str, value: Any, source: Source) -> Target:
         )
     if _closed(value):
         raise ValueError(f"{call}: target must be open for writing, and for its file to change")
+    if isinstance(value, np.ndarray) and check.repeats_memory(value):
+        raise ValueError(f"{call}: target must not repeat memory, got strides {value.strides}")
     if _same(source, kept):
         raise ValueError(f"{call}: target must not be source: a block could be normalized twice")
     return MappedTarget(kept) if isinstance(kept, Mapped) else Target(kept)
@@ -49,7 +52,7 @@ def _same(source: Source, target: Source) -> bool:
     arrays = source.array, target.array
     if all(isinstance(a, np.ndarray) for a in arrays) and np.may_share_memory(*arrays):
         return True
-    return arrays[0] is arrays[1] or source.name == target.name != ""
+    return source.same_as(target)
 
 
 class Target:

@@ -214,6 +214,11 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
     if stats is None or mean is not None or var is not None:
         raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
     if isinstance(stats, DeviceChannelStats):
+        if kind(x) != "cuda":
+            raise TypeError(
+                f"{call}: stats must be where x is, in the CPU's memory, got DeviceChannelStats "
+                f"on cuda:{stats.ordinal}; pass stats.get()"
+            )
         return stats.given(call, view, x.shape)
     if not isinstance(stats, ChannelStats):
         raise check.no_stats(call, "stats", stats)

@@ -202,13 +202,11 @@ class ChannelStats(Kept):
         >>> nbn.ChannelStats([0], [0], [0]).update(np.array([[1.0], [3.0]]))
         ChannelStats(count=[2.], mean=[2.], m2=[2.])
         """
-        from numba_bn.stats.of_array import channel_stats
+        from numba_bn.stats.of_array import merging_stats
 
         exact = self.reproducible if reproducible is None else reproducible
         how: dict[str, Any] = {"channel_axis": channel_axis, "where": where}
-        new: Any = channel_stats(x, **how, reproducible=exact)
-        if isinstance(new, DeviceChannelStats):
-            new = new.get()
+        new = merging_stats("ChannelStats.update", "x", x, **how, reproducible=exact)
         with _turns.lock:
             self._state = self.merge(new)._state
         return self
@@ -253,7 +251,7 @@ class ChannelStats(Kept):
         Parameters
         ----------
         chunks : iterable of array_like
-            At least one.
+            At least one; Dask's are computed before, or merged as what `channel_stats` gives.
         channel_axis, nan_policy, reproducible
             As for `channel_stats`, of each.
         progress : bool, optional

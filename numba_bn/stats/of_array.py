@@ -17,6 +17,7 @@ from numba_bn._view import batch_view
 from numba_bn.chunks.sources import is_chunked
 from numba_bn.stats._exact import Exact
 from numba_bn.stats.channel import ChannelStats
+from numba_bn.stats.device import DeviceChannelStats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -125,3 +126,13 @@ def channel_stats(
         if np.isnan(mean).any() and has_nan(a, w):
             raise ValueError(f"{call}: x of shape {a.shape} has NaN, with nan_policy='raise'")
     return stats  # type: ignore[no-any-return]
+
+
+def merging_stats(call: str, name: str, x: ArrayLike, **how: Any) -> ChannelStats:
+    """Return `channel_stats` of x to merge at once: computed, and on the CPU."""
+    found: Any = channel_stats(x, **how)
+    if isinstance(found, DeviceChannelStats):
+        found = found.get()
+    if not isinstance(found, ChannelStats):  # Dask's, which are computed later
+        raise check.no_stats(call, f"channel_stats of {name}", found)
+    return found

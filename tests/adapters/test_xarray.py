@@ -126,6 +126,18 @@ def test_the_kernels_work_on_the_data_itself(d):
     np.testing.assert_allclose(d.x.mean((0, 2, 3)), 0, atol=1e-14)
 
 
+def test_out_is_what_is_returned(d):
+    x, out = labelled(d.x), labelled(np.zeros_like(d.x), order=DIMS[::-1])
+    want, stats = nbn.batch_norm_train(x, channel_axis="band")
+    y, _ = nbn.batch_norm_train(x, channel_axis="band", out=out)
+    assert y is out
+    np.testing.assert_array_equal(out.transpose(*DIMS), want)
+    how = {"stats": stats, "channel_axis": "band"}
+    want = nbn.batch_norm_backward(want, x, **how).dx
+    assert nbn.batch_norm_backward(y, x, **how, out=out).dx is out
+    np.testing.assert_allclose(out.transpose(*DIMS), want, rtol=1e-12, atol=1e-12)
+
+
 def test_dask_within_stays_lazy(d):
     da = pytest.importorskip("dask.array")
 

@@ -107,6 +107,10 @@ def stats_of(channels):
 X = np.ones((4, 3), np.float32)
 
 
+def repeated():
+    return np.lib.stride_tricks.as_strided(X[0].copy(), X.shape, (0, 4))
+
+
 def read_only(array):
     array.flags.writeable = False
     return array
@@ -122,6 +126,7 @@ def read_only(array):
         (read_only(X.copy()), stats_of(3), {}, ValueError, "target must be open for writing"),
         (X, stats_of(3), {}, ValueError, "target must not be source"),
         (X[:, ::-1], stats_of(3), {}, ValueError, "target must not be source"),
+        (repeated(), stats_of(3), {}, ValueError, r"target must not repeat memory, got strides"),
         (X.copy(), stats_of(4), {}, ValueError, r"stats.mean must have shape \(3,\), got \(4,\)"),
         (X.copy(), np.ones(3), {}, TypeError, "stats must be a ChannelStats, got ndarray"),
         (X.copy(), stats_of(3), {"gamma": [1.0]}, ValueError, "gamma must have shape"),
@@ -160,7 +165,87 @@ def test_one_file_opened_twice_is_seen(tmp_path):
         nbn.normalize_chunks(np.load(tmp_path / "y.npy", mmap_mode="r"), y, stats_of(3))
 
 
+def zarr_by_two_paths(folder):
+    y = TARGETS["zarr"](folder, X4.shape, "f4")
+    return pytest.importorskip("zarr").open_array("y.zarr", mode="r"), y
+
+
+def zarr_by_a_link(folder):
+    TARGETS["zarr"](folder, X4.shape, "f4")
+    (folder / "link.zarr").symlink_to(folder / "y.zarr")
+    open_array = pytest.importorskip("zarr").open_array
+    return [open_array(folder / f"{name}.zarr", mode="r+") for name in ("y", "link")]
+
+
+def maps_by_two_names(folder):
+    y = TARGETS["memmap"](folder, X4.shape, "f4")
+    os.link(folder / "y.npy", folder / "hard.npy")
+    return np.load(folder / "hard.npy", mmap_mode="r"), y
+
+
+def maps_that_overlap(folder):
+    y = TARGETS["memmap"](folder, (4, 3), "f4")
+    return np.load(folder / "y.npy", mmap_mode="r")[:2], y[1:3]
+
+
+def hdf5_by_two_names(folder):
+    y = TARGETS["contiguous"](folder, X4.shape, "f4")
+    y.file["other"] = y
+    return y.file["other"], y
+
+
+X4 = np.ones((4, 3, 9, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        zarr_by_two_paths,
+        zarr_by_a_link,
+        maps_by_two_names,
+        maps_that_overlap,
+        hdf5_by_two_names,
+    ],
+)
+def test_one_array_by_two_names_is_seen(pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target = pair(tmp_path)
+    with pytest.raises(ValueError, match="target must not be source"):
+        nbn.normalize_chunks(source, target, stats_of(3))
+
+
+def test_parts_of_one_file_that_share_nothing_are_two_arrays(tmp_path):
+    TARGETS["memmap"](tmp_path, X.shape, "f4")[:] = np.arange(12.0).reshape(4, 3)
+    source, target = (np.load(tmp_path / "y.npy", mmap_mode=mode) for mode in ("r", "r+"))
+    nbn.normalize_chunks(source[:2], target[2:], stats_of(3))
+    np.testing.assert_array_equal(target[2:], whole(np.load(tmp_path / "y.npy")[:2], stats_of(3)))
+
+
 # ---- stopped, and gone on with ----
+
+
+def test_goes_on_from_another_folder(tmp_path, monkeypatch):
+    module = pytest.importorskip("zarr")
+    x, how = data(), {"checkpoint": tmp_path / "job.npz"}
+    stats, y = nbn.channel_stats(x), TARGETS["zarr"](tmp_path, SHAPE, "f4")
+    monkeypatch.chdir(tmp_path)
+    nbn.normalize_chunks(x, module.open_array("y.zarr", mode="r+"), stats, **how)
+    monkeypatch.chdir("/")
+    assert nbn.normalize_chunks(x, y, stats, **how) is y
+
+
+def test_a_target_that_rounds_goes_without_a_checkpoint(tmp_path):
+    class Rounding(Own):
+        def __setitem__(self, block, part):
+            self.array[block] = part.round(1)
+
+    x, path = data(), tmp_path / "job.npz"
+    stats, y = nbn.channel_stats(x), Rounding(np.empty_like(x), (2, 7, 9, 5))
+    nbn.normalize_chunks(x, y, stats, checkpoint=path)
+    with pytest.raises(ValueError, match="if it rounds what is written, as lossy filters do, it g"):
+        nbn.normalize_chunks(x, y, stats, checkpoint=path)
+    path.unlink()
+    np.testing.assert_array_equal(nbn.normalize_chunks(x, y, stats).array, whole(x, stats).round(1))
 
 
 @pytest.mark.parametrize("target", ["memmap", "compressed", "zarr"])

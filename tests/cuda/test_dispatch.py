@@ -216,6 +216,43 @@ def test_a_numpy_x_beside_arrays_on_a_device_is_refused_by_name(bench):
     )
 
 
+def test_so_are_positional_ones_beside_numpys(bench):
+    x, stranger = np.ones((2, 4), np.float32), bench.cupy.array(np.ones((2, 4), np.float32))
+    vector, mask = (bench.cupy.array(np.ones(4, dtype)) for dtype in ("f4", "?"))
+    known = {"mean": x[0], "var": x[0]}
+    _, stats = nbn.batch_norm_train(stranger)
+    for name, call in {
+        "batch_norm: gamma": lambda: nbn.batch_norm(x, vector),
+        "batch_norm: residual": lambda: nbn.batch_norm(x, residual=stranger),
+        "batch_norm: out": lambda: nbn.batch_norm(x, out=stranger),
+        "batch_norm_backward: x": lambda: nbn.batch_norm_backward(x, stranger, **known),
+        "channel_stats: where": lambda: nbn.channel_stats(x, where=mask),
+        "ChannelStats: mean": lambda: nbn.ChannelStats(x[0], vector, x[0]),
+    }.items():
+        text = rf"^{name} must be a NumPy array, got cupy\.ndarray, an array on a device"
+        with pytest.raises(TypeError, match=text):
+            call()
+    with pytest.raises(TypeError, match=r"^batch_norm_backward: stats must be .* pass stats.get()"):
+        nbn.batch_norm_backward(x, x, stats=stats)
+
+
+def test_a_layers_gradient_must_be_where_its_input_is(bench):
+    x, layer = np.ones((2, 4), np.float32), nbn.BatchNorm(4)
+    theirs = bench.cupy.array(x)
+    layer(x)
+    text = (
+        r"^BatchNorm\.backward: dy must be where the last x is, on the CPU, got cupy.ndarray on c"
+    )
+    with pytest.raises(TypeError, match=text):
+        layer.backward(theirs)
+    layer(theirs)
+    text = (
+        r"^BatchNorm\.backward: dy must be where the last x is, on cuda:0, got numpy.ndarray on t"
+    )
+    with pytest.raises(TypeError, match=text):
+        layer.backward(x)
+
+
 def test_mixed_libraries_are_refused_by_name(bench):
     torch = pytest.importorskip("torch")
     x = bench.cupy.array(np.ones((2, 4), np.float32))

@@ -49,6 +49,17 @@ def test_a_call_made_again_is_right_of_other_arrays(bench, case):
         assert_near(got.dgamma.view, want.dgamma)
 
 
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_chunks_on_a_device_have_statistics_on_the_cpu(bench, chunks):
+    parts = [data(SMALL[0], np.float32, seed=seed).x for seed in range(chunks)]
+    found = nbn.ChannelStats.from_chunks(map(bench.cupy.array, parts))
+    want = nbn.channel_stats(np.concatenate(parts))
+    assert type(found) is nbn.ChannelStats
+    assert np.array_equal(found.count, want.count)
+    np.testing.assert_allclose(found.mean, want.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.m2, want.m2, rtol=1e-6)
+
+
 def test_a_mask_a_residual_and_a_relu(bench):
     case = SMALL[0]
     d, mask = data(case, np.float32), some_mask(case)
