@@ -49,7 +49,8 @@ def held(state):
     if isinstance(state, np.ndarray):
         return state.tobytes()
     if isinstance(state, nbn.ChannelStats):
-        return held(state._moments)
+        m = state._moments
+        return held((m.count, m.mean, m.low, m.m2))
     return held(vars(state)) if hasattr(state, "__dict__") else state
 
 

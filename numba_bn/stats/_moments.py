@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Moments:
     """float64 arrays of one shape; the mean is held in two, so that merging costs no digits.
 
