@@ -104,11 +104,12 @@ def threads(n: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def _scope(n: int) -> Iterator[None]:
-    token = _here.set(n)
-    try:
+    before = _here.get()
+    try:  # an interrupt from here on leaves the number as it was
+        _here.set(n)
         yield
     finally:
-        _here.reset(token)
+        _here.set(before)
 
 
 def limit(n: int) -> None:

@@ -152,6 +152,7 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
     yield partial(layer_norm, x)
     yield partial(layer_norm_backward, dy, x)
     yield partial(_long_row, dtype)
+    yield partial(_long_plane, dtype)
 
 
 def _long_row(dtype: np.dtype[Any]) -> None:
@@ -159,6 +160,14 @@ def _long_row(dtype: np.dtype[Any]) -> None:
     from numba_bn._kernels.cpu.plan import l2_bytes
 
     layer_norm(np.ones((1, l2_bytes() // dtype.itemsize + 16), dtype))
+
+
+def _long_plane(dtype: np.dtype[Any]) -> None:
+    """Take the gradient of a plane that is summed in several blocks, which another kernel does."""
+    from numba_bn._kernels.cpu.moments import BLOCK
+
+    x = np.ones((1, 1, BLOCK + 16), dtype)
+    instance_norm_backward(x.astype(result_dtype("warmup", "dtypes", dtype)), x)
 
 
 def _kernels() -> list[Kernel]:

@@ -1,5 +1,7 @@
 """Exact statistics from block to block: windows that no longer fit, words that are carried."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from exact import assert_exact
@@ -40,6 +42,23 @@ def test_blocks_that_do_not_fit_what_was_open(kind, dtype, shape):
         channel = x[c : c + 1] if axis == 0 else x[:, c]
         channel[...] = seam(kind, channel.size, dtype).reshape(channel.shape) * dtype(factor)
     assert_exact(nbn.channel_stats(x, channel_axis=axis, reproducible=True), x, axis)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+@pytest.mark.parametrize("kind", ["all bits", "low bits", "spread", "most"])
+def test_long_runs_of_wide_integers(kind, dtype):
+    n = 150_000  # so that the digits of many blocks come together
+    most = np.iinfo(dtype).max
+    if kind == "spread":
+        x = np.random.default_rng(0).normal(120_000, 1000, n).astype(dtype)
+    else:
+        value = {"all bits": most if dtype is np.uint64 else -1, "low bits": 131071, "most": most}
+        x = np.full(n, value[kind], dtype)
+    stats = nbn.channel_stats(x.reshape(1, 1, n), reproducible=True)
+    values = x.tolist()
+    total, squares = sum(values), sum(v * v for v in values)
+    assert stats.mean[0] == total / n
+    assert stats.m2[0] == float(Fraction(squares * n - total * total, n))
 
 
 def test_words_are_carried_where_lanes_are_often_emptied(monkeypatch):

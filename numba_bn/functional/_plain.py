@@ -120,6 +120,8 @@ def gradients(
     count = known.count
     if count.shape != view.channels or np.count_nonzero(count) < count.size:
         return None
+    if not (count.flags.carray and known.mean.flags.carray and known.m2.flags.carray):
+        return None  # kernels would be compiled anew for such vectors
     if type(dy) is not np.ndarray or dy.shape != shape or not dy.flags.carray:
         return None
     if not (dy.dtype.isnative and dy.dtype.char in "fd"):

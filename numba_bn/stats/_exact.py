@@ -59,7 +59,8 @@ class Exact:
         numbers = sums.first.integers(), sums.second.integers()
         each = zip(sums.count.ravel().tolist(), sums.odd.ravel().tolist(), *numbers, strict=True)
         rows = [_moments(n, odd, s, q, *units) for n, odd, s, q in each]
-        mean, low, m2 = np.array(rows).reshape(-1, 3).T.reshape(3, *sums.count.shape)
+        columns = np.ascontiguousarray(np.array(rows).reshape(-1, 3).T)
+        mean, low, m2 = columns.reshape(3, *sums.count.shape)
         return Moments(sums.count.astype(np.float64), mean, low, m2)
 
     def merge(self, other: Exact) -> Exact:

@@ -30,7 +30,7 @@ from numba_bn._kernels.cpu.exact_blocks import (
     sum_block,
 )
 
-_MOST_BLOCKS = 60  # whose sums int64 holds for sure, of sixteen lanes together
+_MOST_BLOCKS = 30  # of 64 rows of sixteen lanes, each below 2^48 units: int64 holds their sums
 _MOST_EMPTIED = 1024  # times that lanes may be emptied before words must be carried
 _FOUND = 5 * LANES + 1
 _SOME = 16  # rows that tell what windows to open
@@ -130,7 +130,7 @@ def add_block(
     windows[3, lane] += 1
     if windows[3, lane] > _MOST_BLOCKS:
         _empty_lanes(deep, form, lane, lane + LANES, state)
-        windows[3, lane] = 0
+        windows[3, lane] = 1
     if where is not None:
         count_block(x, where, None, shape, form, lane, whole)
     if floats is None:
