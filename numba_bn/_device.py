@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +29,7 @@ class Library(Protocol):
     All but ``upload`` and ``download`` leave the host free to go on.
     """
 
+    __name__: str
     CONVERTS: bool
     """Whether it can copy an array to another dtype."""
     FOREIGN: bool
@@ -102,6 +104,9 @@ class DeviceArray:
         self.pointer, self.ordinal = pointer, ordinal
         self.shape, self.strides, self.dtype = shape, strides, dtype
         self.writeable = writeable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.owner, self.library.__name__, self.writeable)
 
     @property
     def ndim(self) -> int:
@@ -235,6 +240,16 @@ class DeviceArray:
         apart = self.pointer + high <= other.pointer + first
         apart = apart or other.pointer + last <= self.pointer + low
         return self.ordinal == other.ordinal and not apart
+
+
+def _restored(owner: Owner, library: str, writeable: bool) -> DeviceArray:
+    """Return a copied or unpickled array; its owner was made by its own library's rules.
+
+    Those decide the strides too. What layers and statistics hold is seen as its owner has it.
+    """
+    array: DeviceArray = import_module(library).seen("", "", owner)
+    array.writeable = writeable
+    return array
 
 
 class DeviceMoments(NamedTuple):

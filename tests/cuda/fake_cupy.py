@@ -57,6 +57,10 @@ class ndarray:  # noqa: N801  # CuPy's own name
     def __and__(self, other: "ndarray") -> "ndarray":
         return self._computed(self.view & other.view)
 
+    def __reduce__(self) -> Any:
+        """CuPy's copies and pickles are C-ordered."""
+        return array, (self.view.copy("C"), self.device.id)
+
     __hash__ = None  # type: ignore[assignment]
 
 

@@ -323,6 +323,13 @@ def test_gradients_of_parameters_stay_in_float64_where_nothing_can_convert(bench
     assert gradients.dgamma.dtype == gradients.dbeta.dtype == np.float64
 
 
+def test_an_interface_may_give_its_shape_in_numpys_integers(bench):
+    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
+    x.interface["shape"] = tuple(np.array(x.interface["shape"]))
+    assert nbn.layer_norm(x, out=x) is x
+    assert len(bench.driver.launched) == 1
+
+
 def test_an_interface_that_says_it_has_a_mask_is_refused(bench):
     x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
     x.interface["mask"] = x

@@ -1,13 +1,16 @@
 """Plans on streams: work space, order, threads; the driver itself through a stand-in library."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from importlib import metadata
 from pathlib import Path
 from shutil import which
 
+import numpy as np
 import pytest
 
 from numba_bn._kernels.cuda import driver
@@ -79,9 +82,33 @@ def test_each_thread_has_a_workspace_for_its_own_default_stream(bench):
 
 
 def test_a_workspace_grows_and_never_shrinks(bench):
-    for nbytes in (200, 100, 300, 300, 0):
+    for nbytes in (200, 100, 300, 400, 0, 1000):
         run(prepare(plan("x", workspace=nbytes), 0), {"x": 1}, 5)
-    assert zeros(bench) == [(0, 200, 5), (0, 300, 5)]
+    assert zeros(bench) == [(0, 200, 5), (0, 400, 5), (0, 1000, 5)]
+
+
+def test_a_workspace_that_a_captured_graph_may_use_is_kept(bench, monkeypatch):
+    class Owner:
+        """What frees its memory when it goes."""
+
+    made = []
+
+    def zeros(ordinal, nbytes, stream):
+        owner = Owner()
+        made.append(weakref.ref(owner))
+        return 256, owner
+
+    monkeypatch.setattr(bench.driver, "zeros", zeros)
+    for nbytes in (200, 1000):
+        run(prepare(plan("workspace", workspace=nbytes), 0), {}, 5)
+    gc.collect()
+    assert [ref() is None for ref in made] == [False, False]
+
+
+@pytest.mark.parametrize("argument", [np.float32(0.5), np.int64(1), None])
+def test_an_argument_of_another_kind_is_refused(bench, argument):
+    with pytest.raises(TypeError, match=r"^kernel: argument 1 must be a str, int or float, got "):
+        prepare(plan("x", argument), 0)
 
 
 def test_what_needs_no_workspace_has_none(bench):

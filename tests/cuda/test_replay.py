@@ -89,6 +89,8 @@ def test_a_call_made_again_launches_and_returns_the_same(bench, in_full, traced,
 CHANGES = {
     "eps": {"eps": 0.25},
     "an integer eps": {"eps": 1},
+    "NumPy's eps": {"eps": np.float64(0.25)},
+    "a tuple of axes": {"channel_axis": (1,)},
     "no gamma": {"gamma": None},
     "gamma's dtype": {"gamma": VECTOR.astype(np.float64)},
     "gamma's strides": {"gamma": np.repeat(VECTOR, 2)[::2]},
@@ -187,6 +189,32 @@ def test_a_layer_is_replayed_too(bench, traced):
     for _ in range(3):
         layer.backward(layer(bench.cupy.array(X)))
     assert traced == ["batch_norm_train", "batch_norm_backward"]
+
+
+OPTIONS = {
+    "eps of float64": ("batch_norm", {"eps": np.float64(1e-5)}),
+    "eps of float32": ("batch_norm", {"eps": np.float32(1e-5)}),
+    "an axis of int64": ("batch_norm", {"channel_axis": np.int64(1)}),
+    "a channel axis": ("batch_norm", {"channel_axis": (1,)}),
+    "axes": ("layer_norm", {"axis": (-2, -1)}),
+    "axes of int64": ("layer_norm", {"axis": (np.int64(1), np.int64(2))}),
+}
+
+
+@pytest.mark.parametrize(("function", "options"), OPTIONS.values(), ids=OPTIONS)
+def test_ordinary_options_are_replayed(bench, in_full, traced, function, options):
+    wanted, _ = in_full(bench, function, {"x": bench.cupy.array(X), **options})
+    for _ in range(3):
+        got, _ = launched(bench, function, {"x": bench.cupy.array(X), **options})
+        assert got == wanted
+    assert traced == [function]
+
+
+def test_axes_of_another_class_are_refused_as_at_first(bench):
+    x = bench.cupy.array(X)
+    nbn.batch_norm(x, channel_axis=(1,))
+    with pytest.raises(TypeError, match="channel_axis must be an integer, got True"):
+        nbn.batch_norm(x, channel_axis=(True,))
 
 
 def test_what_is_kept_is_bounded(bench, monkeypatch):

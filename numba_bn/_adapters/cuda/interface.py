@@ -34,7 +34,7 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     if interface.get("mask") is not None:
         raise TypeError(f"{call}: {name} must have no mask; where= leaves values out")
     pointer, readonly = interface["data"]
-    shape = tuple(interface["shape"])
+    shape = tuple(map(int, interface["shape"]))  # plans take Python's numbers alone
     strides = interface.get("strides")
     return DeviceArray(
         value,
@@ -42,7 +42,7 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
         pointer,
         driver.driver().ordinal_of(pointer) if pointer else 0,
         shape,
-        c_strides(shape, dtype.itemsize) if strides is None else tuple(strides),
+        c_strides(shape, dtype.itemsize) if strides is None else tuple(map(int, strides)),
         dtype,
         not readonly,
     )

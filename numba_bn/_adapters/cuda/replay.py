@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from numba_bn._adapters._convert import each
 from numba_bn._device import DeviceArray, DeviceMoments, Library
 from numba_bn._kernels.cuda import launch
@@ -17,7 +19,9 @@ from numba_bn._kernels.cuda.launch import Prepared
 from numba_bn._kernels.cuda.trace import Make, Node, Trace, Untraceable
 from numba_bn.stats.device import DeviceChannelStats
 
-_PLAIN = frozenset((type(None), bool, int, float, str))
+_PLAIN = frozenset((type(None), bool, int, float, str)) | {
+    np.dtype(code).type for code in np.typecodes["AllInteger"] + np.typecodes["Float"]
+}
 """Classes of options whose equals are alike, if of one class."""
 _MOST = 4096
 
@@ -103,6 +107,8 @@ def _key(
             about.append((name, value.shape, value.strides, value.dtype, at))
         elif kind in _PLAIN:
             about.append((name, kind, value))
+        elif kind is tuple and _PLAIN.issuperset(map(type, value)):
+            about.append((name, tuple(map(type, value)), value))
         elif kind is DeviceChannelStats:
             (rows, values), view = value._moments, value._view
             arrays.append(rows)

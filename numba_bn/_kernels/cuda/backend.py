@@ -259,7 +259,8 @@ def update_running(
     rows: DeviceArray, mean: DeviceArray, var: DeviceArray, momentum: float, correction: float
 ) -> None:
     """count, mean, m2 (rows of moments) → running mean and variance, in place."""
-    about = mean.size, name_of(mean.dtype), momentum, correction
+    # both are attributes that a caller may set; an int would reach the kernel as one
+    about = mean.size, name_of(mean.dtype), float(momentum), float(correction)
     buffers = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
     buffers.update(x=rows, running_mean=mean, running_var=var)
     _run("update_running", buffers, *about)

@@ -67,12 +67,15 @@ class _Queue:
         self.parameters = self._addresses.ctypes.data
         self.nbytes = 0
         self.workspace = 0
-        self._owner: Any = None
+        self._owners: list[Any] = []
+        """A CUDA graph captured on the stream goes on to use the work space of its time."""
 
     def grow(self, ordinal: int, stream: int, nbytes: int) -> None:
-        """Have so large a work space; what is let go is freed in the stream's order."""
-        self.workspace, self._owner = driver.driver().zeros(ordinal, nbytes, stream)
+        """Have a work space so large, and twice the last: all before take no more than it does."""
+        nbytes = max(nbytes, 2 * self.nbytes)
+        self.workspace, owner = driver.driver().zeros(ordinal, nbytes, stream)
         self.nbytes = nbytes
+        self._owners.append(owner)
 
 
 _queues: dict[tuple[int, int, int], _Queue] = {}
@@ -101,9 +104,12 @@ def _packed(how: Any, step: Step) -> _Launch:
         if isinstance(argument, str):
             name, _, offset = argument.partition("+")
             (rooms if name == _WORKSPACE else places).append((i, name, int(offset or 0)))
-        else:
-            kind = np.float64 if isinstance(argument, float) else np.int64
-            words.view(kind)[i] = argument
+        elif isinstance(argument, int | float):
+            words.view(np.float64 if isinstance(argument, float) else np.int64)[i] = argument
+        else:  # the kernel would read its bits as those of another kind
+            raise TypeError(
+                f"{step.kernel.name}: argument {i} must be a str, int or float, got {argument!r}"
+            )
     return _Launch(how, words.data, tuple(places), tuple(rooms))
 
 

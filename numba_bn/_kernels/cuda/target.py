@@ -50,13 +50,17 @@ def _light_copies() -> Iterator[None]:
     """
     shared = _ir.Scope, _ir.Loc
     with _compiling:  # nobody else compiles meanwhile
+        before = [vars(kind).get("__deepcopy__") for kind in shared]
         for kind in shared:
             kind.__deepcopy__ = lambda self, memo: self
         try:
             yield
         finally:
-            for kind in shared:
-                del kind.__deepcopy__
+            for kind, own in zip(shared, before, strict=True):
+                if own is None:
+                    del kind.__deepcopy__
+                else:
+                    kind.__deepcopy__ = own
 
 
 def inline(function: Callable[..., Any]) -> Any:
