@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 BEYOND_CACHE = 512 << 20
 """Bytes that arrays taken in turn must have together, so that none is found in the L2."""
 
 
+def lacking(dtype: str) -> str | None:
+    """Say what is missing here for arrays of a dtype."""
+    if dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
+        return "bfloat16 needs ml_dtypes, which is not installed"
+    return None
+
+
 class Clock:
     """How long work takes on a device: medians over repeats, arrays in turn."""
 
-    def __init__(self, device: str, quick: bool) -> None:
+    def __init__(self, device: str, quick: bool, seconds: float = math.inf) -> None:
         import torch
 
         self.torch, self.device, self.quick = torch, device, quick
         self.on_gpu = device.startswith("cuda")
         self.repeats = 3 if quick else 20
         self.recorded = False
+        self._end = time.perf_counter() + seconds
+        self._stream = torch.cuda.Stream() if self.on_gpu else None
 
     def device_facts(self) -> dict[str, Any]:
         """What is known of the device."""
@@ -36,10 +48,26 @@ class Clock:
             "cudnn": self.torch.backends.cudnn.version(),
         }
 
+    def left(self) -> float:
+        """Return the seconds that are left of those given for all."""
+        return self._end - time.perf_counter()
+
+    def late(self) -> str | None:
+        """Say that no time is left, once it is so."""
+        return "no time left" if self.left() <= 0 else None
+
     def synchronize(self) -> None:
         """Wait for the device."""
         if self.on_gpu:
             self.torch.cuda.synchronize()
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Make what is called inside use the stream that graphs are recorded on.
+
+        PyTorch runs a backward on the stream of its forward: one that ran on another stream than
+        that recorded cannot be recorded.
+        """
+        return self.torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
     def array(self, shape: tuple[int, ...], dtype: str, channels_last: bool = False) -> Any:
         """Return an array of random numbers."""
@@ -75,12 +103,12 @@ class Clock:
 
     def _graph(self, calls: list[Callable[[], Any]]) -> Callable[[], None] | None:
         cuda = self.torch.cuda
-        stream, graph = cuda.Stream(), cuda.CUDAGraph()
+        graph = cuda.CUDAGraph()
         try:
-            with cuda.stream(stream):  # whatever a stream needs is made before it is recorded
+            with self.aside():  # whatever a stream needs is made before it is recorded
                 calls[0]()
             self.synchronize()
-            with cuda.graph(graph, stream=stream):
+            with cuda.graph(graph, stream=self._stream):
                 for call in calls:
                     call()
             graph.replay()

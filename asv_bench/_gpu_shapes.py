@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from _gpu_clock import Clock
+from _gpu_clock import Clock, lacking
 
 import numba_bn as nbn
 
@@ -64,12 +65,26 @@ def bandwidth(clock: Clock) -> dict[str, float]:
     return result
 
 
-def measured(clock: Clock) -> dict[str, Any]:
-    """Return, for every shape, what each pass takes and how that compares."""
+def measured(clock: Clock, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Return, for every shape, what each pass takes and how that compares.
+
+    What there is so far is kept after each shape, as a run that is cut short leaves no more.
+    """
     copy = max(bandwidth(clock).values())
-    rows = {shape: _compared(clock, shape, copy) for shape in table(clock)}
-    found: dict[str, Any] = {"copy bytes/s": copy, "summary": summary(rows)}
-    return found | {shape.label: row for shape, row in rows.items()}
+    rows: dict[Shape, dict[str, Any]] = {}
+    found: dict[str, Any] = {"copy bytes/s": copy, "summary": {}}
+    for shape in table(clock):
+        if reason := lacking(shape.dtype) or clock.late():
+            found[shape.label] = {"skipped": reason}
+            continue
+        try:
+            with clock.aside():
+                found[shape.label] = rows[shape] = _compared(clock, shape, copy)
+        except Exception as error:  # each shape stands for itself
+            found[shape.label] = {"failed": repr(error), "where": traceback.format_exc()}
+        found["summary"] = summary(rows)
+        keep(found)
+    return found
 
 
 def summary(rows: dict[Shape, dict[str, Any]]) -> dict[str, Any]:
@@ -85,10 +100,13 @@ def summary(rows: dict[Shape, dict[str, Any]]) -> dict[str, Any]:
             found[f"{name}, us of 25.7 MB"] = {"is": rows[MIDDLE][name]["us"], "wanted": wanted}
     ratios: dict[bool, list[float]] = {True: [], False: []}
     for shape, row in rows.items():
+        passes = (row[p] for p in ("forward", "backward"))
         ratios[shape.channels_last] += [
-            row[p]["x best of PyTorch"] for p in ("forward", "backward")
+            each["x best of PyTorch"] for each in passes if "x best of PyTorch" in each
         ]
     for last, each in ratios.items():
+        if not each:
+            continue
         layout = "last" if last else "first"
         found[f"x best of PyTorch, channels {layout}"] = {
             "lowest": min(each), "geometric mean": math.exp(sum(map(math.log, each)) / len(each)),
@@ -101,16 +119,18 @@ def _compared(clock: Clock, shape: Shape, copy: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, calls in ours.items():
         seconds = clock.seconds(calls)
+        recorded, others = clock.recorded, []
         row[name] = {
             "us": seconds * 1e6,
             "fraction of copy": PASSES[name] * shape.nbytes / copy / seconds,
-            "recorded": clock.recorded,
+            "recorded": recorded,
         }
-        others = []
         for peer, ways in theirs.items():
             if name in ways:
-                others.append(clock.seconds(ways[name]))
-                row[name] |= {f"us of {peer}": others[-1] * 1e6, f"{peer} recorded": clock.recorded}
+                other = clock.seconds(ways[name])
+                row[name] |= {f"us of {peer}": other * 1e6, f"{peer} recorded": clock.recorded}
+                if clock.recorded == recorded:  # a graph beside calls would compare the hosts
+                    others.append(other)
         if others:
             row[name]["x best of PyTorch"] = min(others) / seconds
     return row
@@ -172,6 +192,8 @@ def _pytorchs(clock: Clock, shape: Shape) -> dict[str, dict[str, Calls]]:
         if compiled:
             if clock.quick:
                 continue
+            torch._dynamo.reset()  # it compiles one function a few times only, then no more
+            torch._functorch.config.donated_buffer = False  # a backward may then run again
             norm = torch.compile(norm, dynamic=False)
         try:
             with torch.backends.cudnn.flags(enabled=cudnn):

@@ -2,9 +2,10 @@
 
     python asv_bench/gpu.py FOLDER
 
-needs Numba, numba-cuda, cuda-core and PyTorch, and takes CuPy, pytest and compute-sanitizer where
-they are; the package is found from the source tree. ``--quick`` takes small arrays and few repeats,
-``--device cpu`` tries the script itself where there is no GPU.
+needs Numba, numba-cuda, cuda-core and PyTorch, and takes CuPy, ml_dtypes, pytest, hypothesis and
+compute-sanitizer where they are; the package is found from the source tree. ``--quick`` takes small
+arrays and few repeats, ``--device cpu`` tries the script itself where there is no GPU. What is not
+begun after ``--seconds`` is skipped: ``--parts`` measures it later, into the same folder.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PACKAGES = (
     *("numpy", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "cuda-toolkit", "llvmlite"),
     *("torch", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
+TESTS_NEED = ("pytest", "hypothesis", "ml_dtypes")
 SANITIZED = "import _gpu_checks as c, sys; c.small(sys.argv[1])"
 
 
@@ -45,21 +47,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where the results go")
     parser.add_argument("--quick", action="store_true", help="small arrays, few repeats")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script")
+    parser.add_argument("--seconds", type=float, default=540.0, help="that all parts may take")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     chosen = parser.parse_args(argv)
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    clock = Clock(chosen.device, chosen.quick)
-    results: dict[str, Any] = {}
-    for part in chosen.parts:
-        started = time.perf_counter()
-        try:
-            results[part] = PARTS[part](clock, chosen)
-        except Exception as error:  # each part stands for itself
-            results[part] = {"failed": repr(error), "where": traceback.format_exc()}
-        took = time.perf_counter() - started
-        print(f"{part}: {took:.1f} s\n{json.dumps(results[part], indent=1)[:4000]}", flush=True)
-        (chosen.folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+    clock = Clock(chosen.device, chosen.quick, chosen.seconds)
+    results = {part: _ended(part, clock, chosen) for part in chosen.parts}
     return int(_failed(results))
+
+
+def _ended(part: str, clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Run a part, keep what it found, and return that."""
+    started, reason = time.perf_counter(), clock.late()
+    try:
+        result = {"skipped": reason} if reason else PARTS[part](clock, chosen)
+    except Exception as error:  # each part stands for itself
+        result = {"failed": repr(error), "where": traceback.format_exc()}
+    took = time.perf_counter() - started
+    print(f"{part}: {took:.1f} s\n{json.dumps(result, indent=1)[:4000]}", flush=True)
+    _keep(chosen.folder, part, result, instead=reason is None)
+    return result
+
+
+def _keep(folder: Path, part: str, result: dict[str, Any], instead: bool = True) -> None:
+    """Put a part's result beside those in the folder, instead of an earlier one or if none is."""
+    path, new = folder / "gpu.json", folder / "gpu.json.new"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    result = result if instead else before.get(part, result)
+    new.write_text(json.dumps(before | {part: result}, indent=1) + "\n")
+    new.replace(path)  # a run that is cut short leaves the file whole
 
 
 def _failed(result: dict[str, Any]) -> bool:
@@ -81,12 +97,13 @@ def _versions(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def _pytest(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
     """The whole table on the device."""
-    if importlib.util.find_spec("pytest") is None:
-        return {"skipped": "pytest is not installed"}
+    missing = [name for name in TESTS_NEED if importlib.util.find_spec(name) is None]
+    if missing:
+        return {"skipped": f"not installed: {', '.join(missing)}"}
     # without the project's options, which need pytest-xdist
     options = ["-q", "-o", "addopts=", "-m", "gpu"]
     command = [sys.executable, "-m", "pytest", *options, "tests/cuda/test_device.py"]
-    return _run(command, chosen.folder / "pytest.txt", 900, HERE.parent)
+    return _run(command, chosen.folder / "pytest.txt", clock.left(), HERE.parent)
 
 
 def _sanitizer(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def _sanitizer(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
         check: _run(
             [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", SANITIZED,
              chosen.device],
-            chosen.folder / f"{check}.txt", 600, HERE,
+            chosen.folder / f"{check}.txt", max(clock.left(), 1.0), HERE,
         )
         for check in ("memcheck", "racecheck")
     }  # fmt: skip
@@ -130,7 +147,9 @@ PARTS: dict[str, Part] = {
     "streams": lambda clock, chosen: checks.streams(clock),
     "launch": lambda clock, chosen: launch.costs(clock),
     "bandwidth": lambda clock, chosen: shapes.bandwidth(clock),
-    "shapes": lambda clock, chosen: shapes.measured(clock),
+    "shapes": lambda clock, chosen: shapes.measured(
+        clock, lambda found: _keep(chosen.folder, "shapes", found)
+    ),
     "pytest": _pytest,
     "sanitizer": _sanitizer,
 }
