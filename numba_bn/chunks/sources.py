@@ -61,6 +61,8 @@ class Source:
 
     limit = 16 << 20
     """Bytes of a block, of which there are two or three in memory at a time."""
+    decodes = True
+    """Whether reading keeps a core busy, as what decompresses does."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -156,7 +158,8 @@ class Hdf5(Source):
 class Mapped(Source):
     """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
 
-    limit = 56 << 20  # mapping copies nothing, and kernels take large blocks faster
+    limit = 60 << 20  # mapping copies nothing, and kernels take large blocks faster
+    decodes = False
 
     def __init__(self, array: Any) -> None:
         super().__init__(array.view(np.ndarray))

@@ -60,7 +60,7 @@ def run(job: Job, options: Options) -> Merged:
     with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
         try:
             for block, (part, late) in zip(left, parts, strict=True):
-                with _room_for_the_reader(late):
+                with _room_for_the_reader(late and job.source.decodes):
                     # in one assignment: an interrupt finds the old state or the new one
                     state = State(state.done + 1, _step(job, state.merged, block, part))
                 job.source.release(block)
@@ -112,9 +112,9 @@ def failure(error: Exception, text: str) -> OSError:
 
 
 def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:
-    """Leave half of the cores to a reader that is waited for.
+    """Leave half of the cores to a reader that decodes and is waited for.
 
-    It may need them to decompress, and what the kernels gained by them would be waited away: their
+    It needs them, and what the kernels gained by them would be waited away: their
     threads have equal shares, so the one that has a core with the reader keeps all.
     """
     return threads(max(1, get_num_threads() // 2)) if late else nullcontext()
