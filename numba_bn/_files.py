@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and whether two names are of one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def path_of(call: str, name: str, path: object) -> str:
     except TypeError:
         kind = type(path).__name__
         raise TypeError(f"{call}: {name} must be a path, got {kind}") from None
+
+
+def are_one_file(path: str, other: str) -> bool:
+    """Tell whether two paths, of files that are there, are of the same one."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:

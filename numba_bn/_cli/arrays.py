@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._files import are_one_file
+
 _NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
 
@@ -71,8 +73,7 @@ def opened(
 
 def check_apart(source: str, target: str) -> None:
     """Raise if what is read and what is written are in one file, which cannot be open for both."""
-    paths = [_parted(name)[0] for name in (source, target)]
-    if all(map(os.path.exists, paths)) and os.path.samefile(*paths):
+    if are_one_file(_parted(source)[0], _parted(target)[0]):
         raise ValueError(f"SOURCE and TARGET must be different files, got {source} and {target}")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from numba_bn._adapters import home_of
 from numba_bn._arrays import Array, as_array, order_of
+from numba_bn._files import are_one_file
 from numba_bn._view import Axes
 from numba_bn.chunks.plan import Block, Chunking, lengths_of
 
@@ -178,7 +179,8 @@ class Mapped(Source):
         """Tell whether another has bytes of the same file."""
         if not isinstance(other, Mapped) or not self.path or not other.path:
             return False
-        if not _are_one_file(self.path, other.path):
+        # of one name they are one, though it may have been removed since
+        if self.path != other.path and not are_one_file(self.path, other.path):
             return False
         (low, high), (start, stop) = self._bytes_in_file(), other._bytes_in_file()
         return low < stop and start < high
@@ -246,12 +248,6 @@ def _populate(address: int, nbytes: int, writing: bool) -> int:
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def _are_one_file(path: str, other: str) -> bool:
-    """Tell whether two paths are of one file, which may have been removed since."""
-    there = os.path.exists(path) and os.path.exists(other)
-    return path == other or (there and os.path.samefile(path, other))
 
 
 def _time_of(path: str) -> int | None:

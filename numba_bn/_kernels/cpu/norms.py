@@ -121,18 +121,14 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
         asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.length, plan.inner, plan.tile
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
-    together = slab(plan, itemsize, stream)
-    shape = plan.length, plan.size, plan.period, together
-    if plan.outer > 1:
-        ahead = onward(together * plan.outer * plan.length * itemsize, stream, plan.outer)
-        sizes = plan.batch, plan.outer, plan.groups, *shape
-        return Launch(runs.forward, (stream, ahead), sizes)
+    together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample
-    groups = plan.batch * plan.groups
-    if masked:
-        ahead = onward(together * plan.length * itemsize, stream)
-        return Launch(runs.forward, (stream, ahead), (1, 1, groups, *shape))
-    return Launch(runs_own.forward, (stream,), (groups, *shape))
+    batch, groups = (1, plan.batch * plan.groups) if one_row else (plan.batch, plan.groups)
+    shape = groups, plan.length, plan.size, plan.period, together
+    if one_row and not masked:
+        return Launch(runs_own.forward, (stream,), shape)
+    ahead = onward(together * plan.outer * plan.length * itemsize, stream, plan.outer)
+    return Launch(runs.forward, (stream, ahead), (batch, plan.outer, *shape))
 
 
 def _normalize(
