@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from numba_bn._device import DeviceArray
+from numba_bn._memory import empty
 from numba_bn._view import Axes, View, memory_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LARGE = 1 << 20
-"""Bytes from which a new array begins where a line of the cache does, to be written fast."""
-
 _FLOATS = frozenset("efd")
 _RESULT_OF_INTEGER = {1: np.dtype(np.float32), 2: np.dtype(np.float32)}
-_LINE = 128  # bytes
 _STRANGERS = {
     "MaskedArray": "pass {0}.filled(...); where=~x.mask leaves values of x out",
     "matrix": "pass np.asarray({0})",
@@ -157,22 +153,12 @@ def assign(x: Array, value: Array) -> None:
         x[...] = value
 
 
-def _empty(shape: Axes, dtype: np.dtype[Any]) -> Array:
-    """Return a new array."""
-    nbytes = prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
-        return np.empty(shape, dtype)
-    room = np.empty(nbytes + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + nbytes].view(dtype).reshape(shape)
-
-
 def empty_like_view(x: Array, dtype: np.dtype[Any], view: View) -> Array:
     """Return a new array of x's shape in the memory order of the view."""
     if isinstance(x, DeviceArray):
         return x.empty_like_view(dtype, view)
     shape = x.shape
     if view.plain:
-        return _empty(shape, dtype)
+        return empty(shape, dtype)
     inverse = sorted(range(len(shape)), key=view.axes.__getitem__)
-    return _empty(tuple(shape[a] for a in view.axes), dtype).transpose(inverse)
+    return empty(tuple(shape[a] for a in view.axes), dtype).transpose(inverse)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import LARGE, Array
+from numba_bn._arrays import Array
 from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
+from numba_bn._memory import LARGE
 from numba_bn._view import Axes, View, batch_view
 from numba_bn.stats import ChannelStats
 from numba_bn.stats._moments import Moments

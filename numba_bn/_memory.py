@@ -1,0 +1,75 @@
+"""Memory of new arrays: where they begin, and what becomes of large ones when they are gone.
+
+The operating system clears the pages of new memory as they are first written, which for a large
+result takes longer than its norm (11 ms and 4 of 100 MB). So the memory of large arrays stays with
+the process when they are gone, marked as free to be taken back: until that happens, another such
+array is written into it at full speed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import suppress
+from math import prod
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+
+LARGE = 1 << 20
+"""Bytes from which a new array begins where a line of the cache does, to be written fast."""
+KEPT_FROM = 1 << 25
+"""Bytes from which memory is kept: the C library returns larger blocks when they are freed."""
+
+_LINE = 128  # bytes
+_ON_LINUX = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
+_HUGE = 1 << 21  # bytes of a huge page
+_SHARE = 32  # of the machine's memory is kept at most
+# the oldest first; changed by single operations, which threads do not split
+_kept: list[mmap.mmap] = []
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return a new array of any values."""
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    if nbytes >= KEPT_FROM and _ON_LINUX and (block := _block(nbytes)):
+        room = np.frombuffer(block, np.uint8)
+        # views of an array have it as their base: it goes with the last of them
+        finalize(room, _keep, block).atexit = False
+        start = 0
+    else:
+        room = np.empty(nbytes + _LINE, np.uint8)
+        start = -room.ctypes.data % _LINE
+    return room[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _block(nbytes: int) -> mmap.mmap | None:
+    """Return memory of at least that size, less than twice: kept or new, None if there is none."""
+    for block in reversed(_kept):
+        if nbytes <= len(block) < 2 * nbytes:
+            with suppress(ValueError):  # another thread has it
+                _kept.remove(block)
+                return block
+    try:
+        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        _kept.clear()
+        return None
+    with suppress(OSError):  # a system without huge pages
+        block.madvise(mmap.MADV_HUGEPAGE, 0, nbytes // _HUGE * _HUGE)
+    return block
+
+
+def _keep(block: mmap.mmap) -> None:
+    """Keep memory whose array is gone, and give back what was kept longest if it is too much."""
+    try:
+        block.madvise(mmap.MADV_FREE)
+    except OSError:
+        return
+    _kept.append(block)
+    most = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // _SHARE
+    while sum(map(len, _kept)) > most:
+        _kept.pop(0)
