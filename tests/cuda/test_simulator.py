@@ -10,8 +10,6 @@ from table import quickly
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: the extra cuda")
 FOLDER = Path(__file__).resolve().parent
-
-
 JOBS = {
     "planes": ("normalize", "1 2 3 1 640"),
     "one plane by two blocks": ("moments", "1 1 1 1 16400"),
