@@ -18,6 +18,7 @@ from ptx_program import Program, parse
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: the extra cuda")
 
 from numba_bn._kernels import reference
+from numba_bn._kernels.cuda import cubins
 from numba_bn._kernels.cuda import plan as plans
 from numba_bn._kernels.cuda.kernel import COUNTERS, Device, Kernel, Plan, Variant
 from numba_bn._kernels.cuda.plan import Call
@@ -46,12 +47,9 @@ def dtype_of(name: str) -> np.dtype:
 @cache
 def _sources() -> str:
     """Name what PTX is made from."""
-    import llvmlite
-    import numba_cuda
-
     folder = Path(plans.__file__).parent
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
-    versions = f"{numba_cuda.__version__} {llvmlite.__version__} {np.__version__}".encode()
+    versions = repr([np.__version__, *map(cubins._version, cubins._PACKAGES)]).encode()
     return hashlib.sha256(text + versions).hexdigest()[:16]
 
 

@@ -27,6 +27,7 @@ Capability = tuple[int, int]
 _PACKAGES = (
     *("numba", "llvmlite", "numba-cuda", "cuda-core", "cuda-bindings", "cuda-toolkit"),
     *("nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvrtc"),
+    *("nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12", "nvidia-cuda-nvrtc-cu12"),
 )
 _ENTRY = re.compile(rb"\0\.text\.([\w$]+)\0")
 
