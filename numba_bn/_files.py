@@ -25,7 +25,16 @@ def path_of(call: str, name: str, path: object) -> str:
 
 def are_one_file(path: str, other: str) -> bool:
     """Tell whether two paths, of files that are there, are of the same one."""
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+    return os.path.exists(path) and file_of(path) == file_of(other)
+
+
+def file_of(path: str) -> object:
+    """Return what all names of a file have in common, links too; the name where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:

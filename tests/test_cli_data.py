@@ -118,13 +118,45 @@ def test_a_source_is_not_replaced_by_its_statistics():
         assert file.files == ["a"]
 
 
-@pytest.mark.parametrize("again", ["g1.npy", "./g1.npy", "g?.npy", "link.npy"])
+@pytest.mark.parametrize("again", ["g1.npy", "./g1.npy", "g?.npy", "link.npy", "hard.npy"])
 def test_no_source_counts_twice(again, capsys):
     for n in range(2):
         np.save(f"g{n}.npy", X)
     os.symlink("g1.npy", "link.npy")
+    os.link("g1.npy", "hard.npy")
     assert _cli.main(["stats", "g1.npy", again]) == 1
     assert "is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("x.npz", "x.npz:arr_0"),
+        ("x.h5", "x.h5:/x"),
+        ("two.h5:/a/b", "two.h5:link"),
+        ("x.zarr", "./x.zarr/"),
+        ("group.zarr:a", "group.zarr/a"),
+        ("raw", "hard"),
+    ],
+)
+def test_nor_does_one_of_two_names(first, again, capsys):
+    made = next((make for name, make in MAKE.items() if name == first), lambda: X.tofile("raw"))
+    made()
+    if again == "two.h5:link":
+        with pytest.importorskip("h5py").File("two.h5", "a") as file:
+            file["link"] = file["a/b"]
+    raw = ["--dtype", "float32", "--shape", "30,4,25"] if first == "raw" else []
+    if raw:
+        os.link("raw", "hard")
+    assert _cli.main(["stats", first, again, *raw]) == 1
+    assert capsys.readouterr().err == f"numba-bn: {again} is given twice, first as {first}\n"
+
+
+def test_no_statistics_count_twice(capsys):
+    STATS.save("a.npz")
+    os.link("a.npz", "b.npz")
+    assert _cli.main(["merge", "a.npz", "b.npz"]) == 1
+    assert capsys.readouterr().err == "numba-bn: b.npz is given twice, first as a.npz\n"
 
 
 def test_arrays_of_one_file_are_several():
@@ -402,6 +434,23 @@ def test_errors_of_files_say_of_which(name, kind, spoil, capsys):
     spoil(name)
     assert _cli.main(["stats", name]) == 1
     assert capsys.readouterr().err.startswith(f"numba-bn: {name} cannot be read as {kind} (")
+
+
+@pytest.mark.parametrize(
+    ("target", "file", "kind"),
+    [("y.npy", "y.npy", ".npy"), ("y.h5:/y", "y.h5", "HDF5"), ("y.zarr", "y.zarr", "zarr")],
+)
+def test_errors_of_targets_say_of_which(target, file, kind, capsys):
+    pytest.importorskip("h5py")
+    pytest.importorskip("zarr")
+    np.save("x.npy", X)
+    STATS.save("s.npz")
+    command = ["normalize", "x.npy", target, "--stats", "s.npz", "--checkpoint", "job.npz"]
+    assert _cli.main(command) == 0
+    Path(file, "zarr.json" if kind == "zarr" else "").write_text("{")
+    assert _cli.main(command) == 1
+    assert capsys.readouterr().err.startswith(f"numba-bn: {file} cannot be read as {kind} (")
+    assert os.path.exists(file)
 
 
 @pytest.mark.parametrize("command", ["stats x.zarr", "normalize x.zarr y.npy --stats s.npz"])

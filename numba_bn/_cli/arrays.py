@@ -8,22 +8,27 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from numba_bn._files import are_one_file
+from numba_bn._files import are_one_file, file_of
+from numba_bn.chunks.sources import Source
 
 _NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
 
-def expanded(names: list[str], output: str | None = None) -> list[str]:
+def expanded(
+    names: list[str], output: str | None = None, what: Callable[[str], object] = file_of
+) -> list[str]:
     """Return the names with wildcards replaced by the files that match, in order, each once.
 
-    None may be that of the output, which the wildcards of a second run match too.
+    None may be that of the output, which the wildcards of a second run match too. ``what`` returns
+    what all names of one thing have in common.
     """
-    found: dict[tuple[str, str], str] = {}
+    found: dict[object, str] = {}
     for name in names:
         path, inner = _parted(name)
         matches = [path] if os.path.exists(path) or "://" in path else sorted(glob.glob(path))
@@ -31,13 +36,29 @@ def expanded(names: list[str], output: str | None = None) -> list[str]:
             raise FileNotFoundError(f"there is no file {path}")
         for match in matches:
             given = f"{match}:{inner}" if inner else match
-            if output and os.path.realpath(match) == os.path.realpath(output):
+            if output and are_one_file(match, output):
                 raise ValueError(f"--output must not be one of the files read, got {output}")
-            place = os.path.realpath(match), inner.strip("/")
-            if place in found:
-                raise ValueError(f"{given} is given twice, first as {found[place]}")
-            found[place] = given
+            it = what(given)
+            if it in found:
+                raise ValueError(f"{given} is given twice, first as {found[it]}")
+            found[it] = given
     return list(found.values())
+
+
+def array_of(name: str, raw: bool = False) -> object:
+    """Return what all names of one array have in common: links, and no name for an only array."""
+    path, inner = _parted(name)
+    start = b"" if raw else _start(path)
+    if start.startswith(_ZIP):
+        with _archive(path) as file:  # not `opened`, as that reads the array
+            return file_of(path), inner or "".join(file.files[:1])
+    if raw or not (start.startswith(_HDF5) or _is_zarr(path)):
+        return file_of(path)
+    with opened(name) as x:
+        if start.startswith(_HDF5):
+            h5o = _library("h5py.h5o", "hdf5")
+            return file_of(x.file.filename), h5o.get_info(x.id).addr
+        return file_of(Source(x).name)
 
 
 @contextmanager
@@ -52,14 +73,11 @@ def opened(
     start = _start(path)
     if start.startswith(_HDF5):
         h5py = _library("h5py", "hdf5")
-        with _reading(path, "HDF5"):
-            file = h5py.File(path)
-        with file:
+        with _open(h5py.File, path, "HDF5") as file:
             yield _member(file, inner, path, "HDF5")
-    elif os.path.isdir(path) or path.endswith(".zarr") or "://" in path:
+    elif _is_zarr(path):
         zarr = _library("zarr", "zarr")
-        with _reading(path, "zarr"):
-            kept = zarr.open(path, mode="r")
+        kept = _open(zarr.open, path, "zarr", mode="r")
         yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path, "zarr")
     elif start.startswith(_NUMPY):
         yield _load(path)
@@ -94,19 +112,24 @@ def created(
             raise ValueError(f"TARGET must name a dataset, as in {path}:/name, got {name}")
         _check_new(there and again, name, again, checkpoint)
         h5py = _library("h5py", "hdf5")
-        with _undone(_remove, path, there, checkpoint), h5py.File(path, "a") as file:
+        make = partial(_open, h5py.File, kind="HDF5") if there else h5py.File
+        with _undone(_remove, path, there, checkpoint), make(path, mode="a") as file:
             there = inner in file
             _check_new(there, name, again, checkpoint)
             if chunks:  # HDF5 has none that are larger than the array, and none of nothing
                 chunks = tuple(map(min, chunks, shape)) if all(shape) else None
-            y = file[inner] if again else file.create_dataset(inner, shape, dtype, chunks=chunks)
+            y = (
+                _member(file, inner, path, "HDF5")
+                if again
+                else file.create_dataset(inner, shape, dtype, chunks=chunks)
+            )
             with _undone(file.pop, inner, there, checkpoint):
                 yield y
     elif path.endswith(".npy"):
         _check_new(there, name, again, checkpoint)
         with _undone(_remove, path, there, checkpoint):
             yield (
-                np.load(path, mmap_mode="r+")
+                _open(np.load, path, ".npy", mmap_mode="r+")
                 if again
                 else np.lib.format.open_memmap(path, "w+", dtype, shape)
             )
@@ -115,7 +138,7 @@ def created(
         _check_new(there, name, again, checkpoint)
         with _undone(_remove, path, there, checkpoint):
             yield (
-                zarr.open_array(path, mode="r+")
+                _open(zarr.open_array, path, "zarr", mode="r+")
                 if again
                 else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
             )
@@ -152,6 +175,10 @@ def _parted(name: str) -> tuple[str, str]:
     return path, inner
 
 
+def _is_zarr(path: str) -> bool:
+    return os.path.isdir(path) or path.endswith(".zarr") or "://" in path
+
+
 def _start(path: str) -> bytes:
     """Return the first bytes of a file, which say what it is."""
     if not os.path.isfile(path):
@@ -169,6 +196,12 @@ def _reading(path: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"{path} cannot be read as {kind} ({error})") from error
+
+
+def _open(by: Callable[..., Any], path: str, kind: str, **how: Any) -> Any:
+    """Return a file that is there, opened; an error says which that is."""
+    with _reading(path, kind):
+        return by(path, **how)
 
 
 def _member(file: Any, inner: str, path: str, kind: str) -> Any:
@@ -192,9 +225,16 @@ def _load(path: str) -> Any:
             return np.load(path)
 
 
+@contextmanager
+def _archive(path: str) -> Iterator[Any]:
+    """Give what is in a ``.npz`` file, none of it read."""
+    with open(path, "rb") as handle, _reading(path, ".npz"), np.load(handle) as file:
+        yield file
+
+
 def _unzipped(path: str, inner: str) -> Any:
     """Return an array in a ``.npz`` file; the others are not read."""
-    with open(path, "rb") as handle, _reading(path, ".npz"), np.load(handle) as file:
+    with _archive(path) as file:
         alone = len(file.files) == 1
         found = {k: file[k] if alone or k == inner else None for k in file.files}
     return _member(found, inner, path, ".npz")

@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numba_bn._cli.arrays import check_apart, created, expanded, opened
+from numba_bn._cli.arrays import array_of, check_apart, created, expanded, opened
 from numba_bn._cli.parsers import add_data, command
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def add_stats(commands: Any) -> None:
 def _stats(arguments: argparse.Namespace) -> None:
     from numba_bn._cli import plot
 
-    names = expanded(arguments.sources, arguments.output)
+    raw = bool(arguments.dtype or arguments.shape)
+    names = expanded(arguments.sources, arguments.output, partial(array_of, raw=raw))
     _check_place("--output", arguments.output)
     if arguments.plot:
         _check_place("--plot", arguments.plot)

@@ -89,10 +89,18 @@ class Source:
     def _written(self) -> int | None:
         """Return when its file was last written, where that says whether it is still the same."""
         if (folder := self._folder()) is None:
-            return None
+            return self._archived()
         # a chunk that is removed changes its folder
         paths = (os.path.join(f, n) for f, _, files in os.walk(folder) for n in (".", *files))
         return max(filter(None, map(_time_of, paths)), default=None)
+
+    def _archived(self) -> int | None:
+        """Return the time of a zip file of zarr's that is open for reading alone, as of HDF5's."""
+        store = getattr(self.array, "store", None)
+        path = getattr(store, "path", None)
+        if not isinstance(path, os.PathLike) or not getattr(store, "read_only", False):
+            return None
+        return _time_of(os.fspath(path))
 
     def _folder(self) -> str | None:
         """Return the folder of an array of zarr that is on a disk."""

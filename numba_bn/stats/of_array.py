@@ -61,8 +61,8 @@ def channel_stats(
     checkpoint : path, optional
         File that keeps what was done, for a call that is stopped, or killed, and made again; the
         result has the same bits. A job that is done is not done again: remove the file if x was
-        changed in place since, which is seen of memory maps, zarr in a folder, and HDF5 that is
-        open for reading alone.
+        changed in place since, which is seen of memory maps, zarr in a folder, and HDF5 and zip
+        files that are open for reading alone.
     checkpoint_every : float, default 5.0
         Seconds from one checkpoint to the next.
 

@@ -136,6 +136,23 @@ def test_and_one_of_a_file_that_was_written_to_since(kind, path, tmp_path):
         stats(source, path)
 
 
+def test_and_one_of_a_zip_file_that_was(path, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    name = tmp_path / "x.zip"
+    with zarr.storage.ZipStore(name, mode="w") as store:
+        zarr.create_array(store, data=data(), chunks=CHUNKS)
+    with zarr.storage.ZipStore(name) as store:
+        source = zarr.open_array(store, mode="r")
+        found = stats(source, path)
+        assert stats(source, path) == found
+    os.utime(name, (1, 1))
+    with (
+        zarr.storage.ZipStore(name) as store,
+        pytest.raises(ValueError, match="of another job, with last write"),
+    ):
+        stats(zarr.open_array(store, mode="r"), path)
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0])  # chunks of zeros are removed
 @pytest.mark.parametrize("kind", ["zarr", "shards"])
 def test_and_one_of_zarr_whose_chunks_were(kind, value, path, tmp_path):
