@@ -65,6 +65,8 @@ class Plan(NamedTuple):
 def plan_of(shape: Shape) -> Plan:
     """Return the plan for a five-axis shape without a zero."""
     batch, outer, groups, size, inner = shape
+    if groups * size == 1:  # the values of one channel follow one another, whatever the layout
+        outer, inner = 1, outer * inner
     length = size * inner
     if outer == 1 and (batch > 1 or size > 1) and inner < _LONG_INNER:
         return Plan("rows", batch, 1, groups, length, size, inner, groups)
