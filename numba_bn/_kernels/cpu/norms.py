@@ -124,11 +124,11 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample
     batch, groups = (1, plan.batch * plan.groups) if one_row else (plan.batch, plan.groups)
-    shape = groups, plan.length, plan.size, plan.period, together
     if one_row and not masked:
-        return Launch(runs_own.forward, (stream,), shape)
+        return Launch(runs_own.forward, (stream,), (groups, plan.length, plan.size, together))
     ahead = onward(together * plan.outer * plan.length * itemsize, stream, plan.outer)
-    return Launch(runs.forward, (stream, ahead), (batch, plan.outer, *shape))
+    shape = batch, plan.outer, groups, plan.length, plan.size, plan.period, together
+    return Launch(runs.forward, (stream, ahead), shape)
 
 
 def _normalize(
