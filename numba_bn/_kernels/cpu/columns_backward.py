@@ -174,6 +174,45 @@ def gradient_sums(
             result[1, c] += parts[k, 1]
 
 
+@block
+def gradient_by(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    stream: bool,
+    v: Any,
+    w: Any,
+) -> None:
+    """Rows of a tile → dx, by factors (4, …) of the channels from ``channel`` on.
+
+    They are m, a, b, c of dx = dy·a + (x-m)·b + c; v are four vectors of columns in the arithmetic
+    of x and dx, w four in float64.
+    """
+    channels = channel + first // inner, channels_of(first, own, inner)
+    if all_fit(x, dx, factors, channels[0], channels[1]):
+        spread_each(factors, channel, first, width, own, inner, v)
+        m, a, b, c = v[0], v[1], v[2], v[3]
+        tile_input_gradient(
+            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
+        )
+    else:
+        spread_each(factors, channel, first, width, own, inner, w)
+        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
+        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
+
+
 @unit
 def gradient_of_tile(
     dy: Any,
@@ -192,19 +231,27 @@ def gradient_of_tile(
     ahead: int,
     stream: bool,
 ) -> None:
-    """Rows of a tile → dx, by factors (4, channels): m, a, b, c of dx = dy·a + (x-m)·b + c."""
-    if all_fit(x, dx, factors, first // inner, channels_of(first, own, inner)):
-        v = vectors_as(x, dx, 4, padded(width))
-        spread_each(factors, 0, first, width, own, inner, v)
-        m, a, b, c = v[0], v[1], v[2], v[3]
-        tile_input_gradient(
-            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
-        )
-    else:
-        w = np.empty((4, padded(width)))
-        spread_each(factors, 0, first, width, own, inner, w)
-        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
-        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
+    """The same with vectors of its own."""
+    gradient_by(
+        dy,
+        x,
+        where,
+        dx,
+        factors,
+        0,
+        first,
+        at,
+        stride,
+        rows,
+        tail,
+        width,
+        own,
+        inner,
+        ahead,
+        stream,
+        vectors_as(x, dx, 4, padded(width)),
+        np.empty((4, padded(width))),
+    )
 
 
 @unit

@@ -7,6 +7,7 @@ import numpy as np
 from numba_bn._kernels.cpu import (
     columns_backward,
     columns_backward_own,
+    columns_own_backward,
     elementwise,
     rows_backward,
     runs_backward,
@@ -31,6 +32,7 @@ from numba_bn._kernels.cpu.plan import (
     apply_tile,
     batch_chunks,
     chunks,
+    one_block,
     one_go,
     onward,
     plan_of,
@@ -194,19 +196,11 @@ def _backward_own(
         return sums[1], sums[0]
     acc = np.zeros((2, parts * plan.groups * plan.size))
     if plan.kind == "columns":
-        columns_backward_own.backward_own(
-            nbytes,
-            *arrays,
-            gamma,
-            eps,
-            acc,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            plan.tile,
-            parts,
-        )
+        kernel = columns_backward_own.backward_own
+        if one_block(plan):
+            kernel = columns_own_backward.backward
+        shape = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
+        kernel(nbytes, *arrays, gamma, eps, acc, *shape)
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
         values = *arrays, gamma, eps, acc, stream, plan.batch
