@@ -32,6 +32,41 @@ def slices_of(rows: int, tiles: int) -> Any:
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
 
 
+@block
+def apply_by(
+    x: Any,
+    y: Any,
+    residual: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    relu: bool,
+    stream: bool,
+    v: Any,
+    w: Any,
+) -> None:
+    """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on.
+
+    v are three vectors of columns in the arithmetic of x and y, w three in float64.
+    """
+    channels = channel + first // inner, channels_of(first, own, inner)
+    if all_fit(x, y, factors, channels[0], channels[1]):
+        spread_each(factors, channel, first, width, own, inner, v)
+        m, a, b = v[0], v[1], v[2]
+        tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
+    else:
+        spread_each(factors, channel, first, width, own, inner, w)
+        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
+
+
 @unit
 def _apply(
     x: Any,
@@ -51,17 +86,27 @@ def _apply(
     relu: bool,
     stream: bool,
 ) -> None:
-    """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on."""
-    channels = channel + first // inner, channels_of(first, own, inner)
-    if all_fit(x, y, factors, channels[0], channels[1]):
-        v = vectors_as(x, y, 3, padded(width))
-        spread_each(factors, channel, first, width, own, inner, v)
-        m, a, b = v[0], v[1], v[2]
-        tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
-    else:
-        w = np.empty((3, padded(width)))
-        spread_each(factors, channel, first, width, own, inner, w)
-        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
+    """The same with vectors of its own."""
+    apply_by(
+        x,
+        y,
+        residual,
+        factors,
+        channel,
+        first,
+        at,
+        stride,
+        rows,
+        tail,
+        width,
+        own,
+        inner,
+        ahead,
+        relu,
+        stream,
+        vectors_as(x, y, 3, padded(width)),
+        np.empty((3, padded(width))),
+    )
 
 
 @unit

@@ -113,24 +113,26 @@ def _sums_unit(
     tail: int,
     stride: int,
     period: int,
+    length: int,
     inner: int,
     tile: int,
 ) -> None:
-    """Unit (tile, chunk) → parts (channels · chunks, 2)."""
+    """Unit (batch, tile, chunk) → parts (batch · channels · chunks, 2)."""
     chunks, per_chunk = cut_rows(rows)[:2]
-    c = u % chunks
-    first, width, own = tile_of(u // chunks, tile, stride, period)
+    c, rest, tiles = u % chunks, u // chunks, (stride + tile - 1) // tile
+    b = rest // tiles
+    first, width, own = tile_of(rest % tiles, tile, stride, period)
     columns, m, out = (
         np.empty((2, padded(width))),
         np.empty(padded(width)),
         np.empty((2, own // inner)),
     )
-    spread_out(mean, 0, first, width, own, inner, m)
+    spread_out(mean, b * (period // length), first, width, own, length, m)
     tile_chunk_sums(
         dy,
         x,
         where,
-        first,
+        b * (rows * stride + tail) + first,
         stride,
         c * per_chunk,
         min((c + 1) * per_chunk, rows),
@@ -143,8 +145,8 @@ def _sums_unit(
         out,
     )
     for k in range(own // inner):
-        parts[(first // inner + k) * chunks + c, 0] = out[0, k]
-        parts[(first // inner + k) * chunks + c, 1] = out[1, k]
+        at = ((b * period + first) // inner + k) * chunks + c
+        parts[at, 0], parts[at, 1] = out[0, k], out[1, k]
 
 
 @Kernel
@@ -155,23 +157,67 @@ def gradient_sums(
     mean: Any,
     result: Any,
     parts: Any,
+    batch: int,
     rows: int,
     tail: int,
     stride: int,
     period: int,
+    length: int,
     inner: int,
     tile: int,
 ) -> None:
-    """dy, x (rows, stride) → result (2, channels): Σdy, Σdy·(x-mean)."""
+    """dy, x (batch, rows, stride), mean (batch · groups,) → result: Σdy, Σdy·(x-mean).
+
+    result is (2, batch · channels).
+    """
     chunks = cut_rows(rows)[0]
-    for u in prange((stride + tile - 1) // tile * chunks):
-        _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, inner, tile)
-    for c in range(period // inner):
+    for u in prange(batch * ((stride + tile - 1) // tile) * chunks):
+        _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile)
+    for c in range(batch * (period // inner)):
         result[0, c] = 0.0
         result[1, c] = 0.0
         for k in range(c * chunks, (c + 1) * chunks):
             result[0, c] += parts[k, 0]
             result[1, c] += parts[k, 1]
+
+
+@block
+def gradient_by(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    stream: bool,
+    v: Any,
+    w: Any,
+) -> None:
+    """Rows of a tile → dx, by factors (4, …) of the channels from ``channel`` on.
+
+    They are m, a, b, c of dx = dy·a + (x-m)·b + c; v are four vectors of columns in the arithmetic
+    of x and dx, w four in float64.
+    """
+    channels = channel + first // inner, channels_of(first, own, inner)
+    if all_fit(x, dx, factors, channels[0], channels[1]):
+        spread_each(factors, channel, first, width, own, inner, v)
+        m, a, b, c = v[0], v[1], v[2], v[3]
+        tile_input_gradient(
+            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
+        )
+    else:
+        spread_each(factors, channel, first, width, own, inner, w)
+        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
+        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
 
 
 @unit
@@ -181,6 +227,7 @@ def gradient_of_tile(
     where: Any,
     dx: Any,
     factors: Any,
+    channel: int,
     first: int,
     at: int,
     stride: int,
@@ -192,19 +239,27 @@ def gradient_of_tile(
     ahead: int,
     stream: bool,
 ) -> None:
-    """Rows of a tile → dx, by factors (4, channels): m, a, b, c of dx = dy·a + (x-m)·b + c."""
-    if all_fit(x, dx, factors, first // inner, channels_of(first, own, inner)):
-        v = vectors_as(x, dx, 4, padded(width))
-        spread_each(factors, 0, first, width, own, inner, v)
-        m, a, b, c = v[0], v[1], v[2], v[3]
-        tile_input_gradient(
-            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
-        )
-    else:
-        w = np.empty((4, padded(width)))
-        spread_each(factors, 0, first, width, own, inner, w)
-        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
-        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
+    """The same with vectors of its own."""
+    gradient_by(
+        dy,
+        x,
+        where,
+        dx,
+        factors,
+        channel,
+        first,
+        at,
+        stride,
+        rows,
+        tail,
+        width,
+        own,
+        inner,
+        ahead,
+        stream,
+        vectors_as(x, dx, 4, padded(width)),
+        np.empty((4, padded(width))),
+    )
 
 
 @unit
@@ -225,10 +280,11 @@ def _input_gradient_unit(
 ) -> None:
     tiles = (stride + tile - 1) // tile
     slices, per_slice = slices_of(rows, tiles)
-    part = u // tiles
+    b, part = u // (tiles * slices), u // tiles % slices
     first, width, own = tile_of(u % tiles, tile, stride, period)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
-    last, at = (tail if part == slices - 1 else 0), first + r0 * stride
+    last = tail if part == slices - 1 else 0
+    at = b * (rows * stride + tail) + first + r0 * stride
     ahead = ahead_of(x, stride, width)
     gradient_of_tile(
         dy,
@@ -236,6 +292,7 @@ def _input_gradient_unit(
         where,
         dx,
         factors,
+        b * (period // inner),
         first,
         at,
         stride,
@@ -260,6 +317,7 @@ def input_gradient(
     b: Any,
     c: Any,
     stream: bool,
+    batch: int,
     rows: int,
     tail: int,
     stride: int,
@@ -267,10 +325,10 @@ def input_gradient(
     inner: int,
     tile: int,
 ) -> None:
-    """dy, x (rows, stride) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
+    """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
     tiles = (stride + tile - 1) // tile
     factors = centred(x, dx, mean, a, b, c)
-    units = tiles * slices_of(rows, tiles)[0]
+    units = batch * tiles * slices_of(rows, tiles)[0]
     for u in prange(units):
         _input_gradient_unit(
             units - 1 - u,
@@ -327,7 +385,7 @@ def _shared_unit(
         put_factors(x, dx, mean[c], a, b, shift, factors, k)
     ahead = width if onward else 0
     gradient_of_tile(
-        dy, x, where, dx, factors, 0, first, stride, rows, tail, width, own, inner, ahead, stream
+        dy, x, where, dx, factors, 0, 0, first, stride, rows, tail, width, own, inner, ahead, stream
     )
 
 

@@ -18,7 +18,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import add, fill, head, total
-from numba_bn._kernels.cpu.memory import load, load_if, nearest, scalar, store
+from numba_bn._kernels.cpu.memory import load, load_if, nearest, scalar, store, store_if
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tiles import tile_sums
 
@@ -79,7 +79,7 @@ def spread_each(
 
 
 @block
-def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
+def gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
     """One value per column → its sum per group."""
     groups = period // length
     if length == 1:
@@ -87,7 +87,7 @@ def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> Non
             v = fill(0.0)
             for start in range(g, width, period):
                 v = add(v, load_if(vector, start, head(width - start)))
-            store(sums, g, v, False)
+            store_if(sums, g, v, head(groups - g))
         return
     for g in range(groups):
         total_of_group = 0.0
@@ -101,39 +101,48 @@ def _gather(vector: Any, width: int, period: int, length: int, sums: Any) -> Non
 
 
 @block
-def _count(rows: int, width: int, period: int, length: int, counts: Any) -> None:
-    """Rows of ``width`` columns → how many values each group has."""
-    whole, rest = width // period * length, width % period
+def _count(rows: int, tail: int, width: int, period: int, length: int, counts: Any) -> None:
+    """Rows of ``width`` columns, and ``tail`` more → how many values each group has."""
+    whole, rest = rows * (width // period) + tail // period, width % period
+    more = tail % period
     for g in range(period // length):
-        counts[g] = float(rows * (whole + max(min(rest - g * length, length), 0)))
+        first = g * length
+        counts[g] = float(
+            whole * length
+            + rows * max(min(rest - first, length), 0)
+            + max(min(more - first, length), 0)
+        )
 
 
 @block
-def _sum_about(
+def sum_about(
     x: Any,
     where: Any,
     at: int,
     stride: int,
     rows: int,
+    tail: int,
     width: int,
     period: int,
     length: int,
     pivots: Any,
     columns: Any,
-    groups: Any,
+    s_of: Any,
+    q_of: Any,
 ) -> None:
-    """Rows of a tile about pivots (groups,) → groups (3, …): Σ(x-p), Σ(x-p)², count."""
+    """Rows of a tile, and ``tail`` columns after, about pivots (groups,) → Σ(x-p), Σ(x-p)².
+
+    With a mask columns[3] holds the counts of columns.
+    """
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
     spread_out(pivots, 0, 0, width, period, length, p)
     for j in range(padded(width)):
         s[j], q[j], n[j] = 0.0, 0.0, 0.0
-    tile_sums(x, where, at, stride, rows, width, p, s, q, n)
-    _gather(s, width, period, length, groups[0])
-    _gather(q, width, period, length, groups[1])
-    if where is not None:
-        _gather(n, width, period, length, groups[2])
-    else:
-        _count(rows, width, period, length, groups[2])
+    for k in range(2):
+        start, some = (at, rows) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0)
+        tile_sums(x, where, start, stride, some, width if k == 0 else tail, p, s, q, n)
+    gather(s, width, period, length, s_of)
+    gather(q, width, period, length, q_of)
 
 
 @block
@@ -143,6 +152,7 @@ def _take_rows(
     at: int,
     stride: int,
     rows: int,
+    tail: int,
     width: int,
     period: int,
     length: int,
@@ -153,27 +163,28 @@ def _take_rows(
 ) -> None:
     """Rows of a tile → states (groups, STATE); summed again where a pivot was far from the mean."""
     middle = at + rows // 2 * stride
-    held = min(states.shape[0], (width + length - 1) // length)
     for g in range(pivots.size):
-        pivots[g] = 0.0
-        if where is None and g < held:
-            pivots[g] = scalar(x, middle + g * length)
+        pivots[g] = 0.0 if where is not None else scalar(x, middle + g * length)
+    s, q, n = groups[0], groups[1], groups[2]
     # one call in a loop of two: a second call would be compiled a second time
     for attempt in range(2):
-        _sum_about(x, where, at, stride, rows, width, period, length, pivots, columns, groups)
+        sum_about(x, where, at, stride, rows, tail, width, period, length, pivots, columns, s, q)
+        if where is not None:
+            gather(columns[3], width, period, length, n)
+        else:
+            _count(rows, tail, width, period, length, n)
         far = False
-        for g in range(held):
-            n, s = groups[2, g], groups[0, g]
-            far = far or (attempt == 0 and n > 0.0 and is_far(n, s, groups[1, g]))
+        for g in range(pivots.size):
+            far = far or (attempt == 0 and n[g] > 0.0 and is_far(n[g], s[g], q[g]))
         if not far:
             break
-        for g in range(held):
-            if groups[2, g] > 0.0:
-                better = nearest(x, pivots[g] + groups[0, g] / groups[2, g])
+        for g in range(pivots.size):
+            if n[g] > 0.0:
+                better = nearest(x, pivots[g] + s[g] / n[g])
                 if better - better == 0.0:
                     pivots[g] = better
-    for g in range(held):
-        take(states, g, groups[2, g], pivots[g], groups[0, g], groups[1, g])
+    for g in range(pivots.size):
+        take(states, g, n[g], pivots[g], s[g], q[g])
 
 
 @unit
@@ -198,17 +209,16 @@ def tile_chunk(
     for g in range(count):
         for i in range(STATE):
             states[g, i] = 0.0
-    r = first
-    while r < last or (r == last and tail > 0):
-        whole = r < last
-        rows = min(block_rows, last - r) if whole else 1
+    for r in range(first, last, block_rows):
+        rows = min(block_rows, last - r)
         _take_rows(
             x,
             where,
             at + r * stride,
             stride,
             rows,
-            width if whole else tail,
+            tail if r + rows == last else 0,
+            width,
             period,
             length,
             pivots,
@@ -216,7 +226,6 @@ def tile_chunk(
             groups,
             states,
         )
-        r += rows
 
 
 @unit

@@ -6,7 +6,7 @@ import numpy as np
 
 from numba_bn._kernels.cpu import (
     columns_backward,
-    columns_backward_own,
+    columns_own_backward,
     elementwise,
     rows_backward,
     runs_backward,
@@ -26,11 +26,13 @@ from numba_bn._kernels.cpu.arrays import (
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
+from numba_bn._kernels.cpu.norms import moments
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_tile,
     batch_chunks,
     chunks,
+    one_block,
     one_go,
     onward,
     plan_of,
@@ -51,13 +53,20 @@ def gradient_sums(
 
 
 def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
-    """dy, x → Σdy, Σdy·(x - mean): (2, channels)."""
+    """dy, x → Σdy, Σdy·(x - mean): (2, batch · channels)."""
     plan = plan_of(x5.shape)
-    sums, parts = np.empty((2, plan.groups)), np.empty((plan.groups * chunks(plan), 2))
+    channels = plan.batch * plan.groups * plan.size
+    sums, parts = np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), mean, sums, parts
     if plan.kind == "columns":
         columns_backward.gradient_sums(
-            2 * x5.nbytes, *arrays, *columns_of(plan), plan.inner, sum_tile(plan)
+            2 * x5.nbytes,
+            *arrays,
+            plan.batch,
+            *columns_of(plan),
+            plan.length,
+            plan.inner,
+            sum_tile(plan),
         )
     else:
         runs_backward.gradient_sums(
@@ -89,14 +98,19 @@ def input_gradient(
     b, c = np.zeros_like(a), np.zeros_like(a)
     if sums is not None:
         b, c = -a * rstd * sums[1] / n, -a * sums[0] / n
+    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), a, b, c), where5)
+
+
+def _input_gradient(
+    dy5: Array, x5: Array, dx5: Array, given: tuple[Array, ...], where5: Array | None
+) -> None:
+    """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    given, stream = (mean.reshape(-1), a, b, c), plan_streams(plan, dx5, x5, dy5)
+    stream = plan_streams(plan, dx5, x5, dy5)
     if plan.kind == "columns":
-        tile = apply_tile(plan, stream)
-        columns_backward.input_gradient(
-            3 * x5.nbytes, *arrays, *given, stream, *columns_of(plan), plan.inner, tile
-        )
+        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
+        columns_backward.input_gradient(3 * x5.nbytes, *arrays, *given, stream, *sizes)
     else:
         runs_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
@@ -170,6 +184,8 @@ def _backward_own(
 ) -> tuple[Array, Array]:
     """Gradients of a norm by x's own statistics: those are taken anew, in the same go."""
     plan = plan_of(x5.shape)
+    if plan.kind == "columns" and not one_block(plan):
+        return _backward_columns(dy5, x5, gamma, eps, dx5)
     parts = batch_chunks(plan)
     arrays = kernel_array(dy5), kernel_array(x5), kernel_array(dx5)
     nbytes = 3 * x5.nbytes
@@ -194,19 +210,8 @@ def _backward_own(
         return sums[1], sums[0]
     acc = np.zeros((2, parts * plan.groups * plan.size))
     if plan.kind == "columns":
-        columns_backward_own.backward_own(
-            nbytes,
-            *arrays,
-            gamma,
-            eps,
-            acc,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            plan.tile,
-            parts,
-        )
+        shape = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
+        columns_own_backward.backward(nbytes, *arrays, gamma, eps, acc, *shape)
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
         values = *arrays, gamma, eps, acc, stream, plan.batch
@@ -217,6 +222,34 @@ def _backward_own(
             runs_backward_own.backward_own(nbytes, *values, plan.outer, *shape)
     sums = acc.reshape(2, parts, -1).sum(1)
     return sums[1], sums[0]
+
+
+def _backward_columns(
+    dy5: Array, x5: Array, gamma: Array, eps: float, dx5: Array
+) -> tuple[Array, Array]:
+    """The same of samples of many rows, in three sweeps, each by all threads."""
+    batch, _, groups, size, _ = x5.shape
+    count, mean, _, m2 = moments(x5)
+    sums = _raw_sums(dy5, x5, mean.reshape(-1), None).reshape(2, batch, groups, size)
+    factors = _own_coefficients(gamma.reshape(groups, size), count, m2, eps, *sums)
+    given = (np.repeat(mean, size), *(v.reshape(-1) for v in factors[:3]))
+    _input_gradient(dy5, x5, dx5, given, None)
+    return factors[3].sum(0).reshape(-1), sums[0].sum(0).reshape(-1)
+
+
+@np.errstate(all="ignore")  # what overflows or is not a number is so in dx
+def _own_coefficients(
+    gamma: Array, count: Array, m2: Array, eps: float, s: Array, t: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Σdy, Σdy·(x - mean) (batch, groups, size) → a, b, c of dx, and Σdy·x̂."""
+    r = rstd_of(m2 / count, eps).reshape(*count.shape, 1)
+    n, common_s, common_t = (
+        count[..., None],
+        (gamma * s).sum(-1, keepdims=True),
+        (gamma * t).sum(-1, keepdims=True),
+    )
+    b, c = -r * (r * common_t) * r / n, -r * common_s / n
+    return gamma * r, np.broadcast_to(b, s.shape), np.broadcast_to(c, s.shape), t * r
 
 
 def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:

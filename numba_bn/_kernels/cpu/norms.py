@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numba_bn._kernels.cpu import columns, columns_moments, rows, runs, runs_own
+from numba_bn._kernels.cpu import columns, columns_moments, columns_own, rows, runs, runs_own
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -22,9 +22,11 @@ from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_tile,
     chunks,
+    one_block,
     one_go,
     onward,
     plan_of,
+    samples_slab,
     slab,
     sum_tile,
     wide_slab,
@@ -117,6 +119,9 @@ def applying(plan: Plan, stream: bool) -> Launch:
 
 def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
+    if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
+        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan)
+        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
     if plan.kind == "columns":
         asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.length, plan.inner, plan.tile
@@ -124,11 +129,11 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample
     batch, groups = (1, plan.batch * plan.groups) if one_row else (plan.batch, plan.groups)
-    shape = groups, plan.length, plan.size, plan.period, together
     if one_row and not masked:
-        return Launch(runs_own.forward, (stream,), shape)
+        return Launch(runs_own.forward, (stream,), (groups, plan.length, plan.size, together))
     ahead = onward(together * plan.outer * plan.length * itemsize, stream, plan.outer)
-    return Launch(runs.forward, (stream, ahead), (batch, plan.outer, *shape))
+    shape = batch, plan.outer, groups, plan.length, plan.size, plan.period, together
+    return Launch(runs.forward, (stream, ahead), shape)
 
 
 def _normalize(

@@ -20,6 +20,8 @@ _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
 _STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
+_SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and its rows
+_SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 _SMALL = 1 << 18  # bytes that one thread does as fast as several
 _SUMS = 15 << 16  # bytes of partial sums of parameter gradients
@@ -65,20 +67,32 @@ class Plan(NamedTuple):
 def plan_of(shape: Shape) -> Plan:
     """Return the plan for a five-axis shape without a zero."""
     batch, outer, groups, size, inner = shape
+    if groups * size == 1:  # the values of one channel follow one another, whatever the layout
+        outer, inner = 1, outer * inner
     length = size * inner
     if outer == 1 and (batch > 1 or size > 1) and inner < _LONG_INNER:
         return Plan("rows", batch, 1, groups, length, size, inner, groups)
     if outer == 1 or (length >= _LONG_RUN and inner >= _LONG_INNER):
         return Plan("runs", batch, outer, groups, length, size, inner, groups)
     width = groups * length
-    unit = 16 // math.gcd(width, 16)
-    fold = min(-(-_WIDE // (width * unit)) * unit, outer) if width < _WIDE else 1
+    fold = min(_fold(batch, outer, width), outer)
     stride = width * fold
     tile = stride if fold > 1 else _tile(batch, width, length)
     tail = outer % fold * width
     return Plan(
         "columns", batch, outer // fold, groups, length, size, inner, width, stride, tail, tile
     )
+
+
+def _fold(batch: int, outer: int, width: int) -> int:
+    """Return how many rows are seen as one: whole sixteens, but nearly so in small samples.
+
+    What is done once per column, and not once per value, counts where a sample has few rows.
+    """
+    unit = 16 // math.gcd(width, 16)
+    if batch > 1 and outer * width < _SMALL_SAMPLE:
+        return next(n for n in range(1, unit + 1) if -n * width % 16 * _SLACK <= n * width)
+    return -(-_WIDE // (width * unit)) * unit if width < _WIDE else 1
 
 
 def _tile(batch: int, width: int, length: int) -> int:
@@ -138,6 +152,16 @@ def onward(unit_bytes: int, streams: bool, rows: int = 1) -> int:
     """
     spare = l2_bytes() * 17 // 32 - unit_bytes  # with 3 / 5 some take 1.16 × as long
     return max(min(rows, rows * spare // unit_bytes), 0) if streams else 0
+
+
+def one_block(plan: Plan) -> bool:
+    """Tell whether a sample's columns are summed about one pivot a group."""
+    return int(columns_moments.cut_rows.py_func(plan.outer)[2]) >= plan.outer
+
+
+def samples_slab(plan: Plan) -> int:
+    """Return how many samples a unit takes, which are so small that it takes one or more."""
+    return max(plan.batch * tiles(plan) // (2 * _MIN_UNITS), 1)
 
 
 def wide_slab(plan: Plan, itemsize: int) -> int:

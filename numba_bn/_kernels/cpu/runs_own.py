@@ -1,8 +1,8 @@
 """Instance and group norm of samples side by side, each group's values in one run.
 
 x is flat, (groups, length); a group holds ``size`` channels of equal length, and parameters repeat
-after ``period`` groups. Short runs are taken to each step many at a time: then none waits for what
-the one before it needs long for.
+after as many channels as they have. Short runs are taken to each step many at a time: then none
+waits for what the one before it needs long for.
 """
 
 from __future__ import annotations
@@ -14,43 +14,65 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import apply_values
-from numba_bn._kernels.cpu.memory import near
+from numba_bn._kernels.cpu.lanes import fill, total
+from numba_bn._kernels.cpu.loops import apply_values, run_sums
+from numba_bn._kernels.cpu.memory import near, nearest, scalar
+from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
+from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.rows import AT_ONCE, row_moments
-from numba_bn._kernels.cpu.state import STATE, affine, finish, rsqrt
+from numba_bn._kernels.cpu.rows import AT_ONCE
+from numba_bn._kernels.cpu.state import STATE, is_off, spread
 
 
 @block
-def _factors(
+def _sum_about(x: Any, at: int, n: int, p: float, kept: Any, k: int) -> None:
+    """x[at : at + n] about p → kept[:, k]: p, Σ(x-p), Σ(x-p)²."""
+    s, q = run_sums(x, None, at, n, near(x), fill(p), fill(0.0), fill(0.0))
+    kept[0, k], kept[1, k], kept[2, k] = p, total(s), total(q)
+
+
+@block
+def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -> None:
+    """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; groups beyond a block come singly."""
+    if length > BLOCK:
+        slab_moments(x, None, at, length, 1, length, 1, states)
+        kept[0, 0], kept[1, 0], kept[2, 0] = states[0, 1], states[0, 2], states[0, 3]
+        return
+    n = float(length)
+    for k in range(count):
+        start = at + k * length
+        _sum_about(x, start, length, scalar(x, start + length // 2), kept, k)
+    if spreads(kept, count, n):
+        for k in range(count):
+            if is_off(n, kept[1, k], kept[2, k]):
+                better = nearest(x, kept[0, k] + kept[1, k] / n)
+                _sum_about(x, at + k * length, length, better, kept, k)
+                kept[2, k] = spread(n, kept[1, k], kept[2, k])
+
+
+@block
+def _apply_runs(
     x: Any,
     y: Any,
-    gamma: Any,
-    beta: Any,
-    eps: float,
-    result: Any,
-    start: int,
-    count: int,
-    length: int,
-    size: int,
-    period: int,
-    kept: Any,
+    residual: Any,
+    at: int,
+    runs: int,
+    inner: int,
     factors: Any,
-) -> None:
-    """Sums kept of ``count`` groups from the ``start``-th on → result, factors (3, channels)."""
-    g, asked = start % period, result.size > 0
-    for k in range(count):
-        n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
-        if asked:
-            t = start + k
-            result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
-        r = rsqrt(m2 / n, eps)
-        for h in range(size):
-            c, at = g * size + h, k * size + h
-            factors[0, at], factors[1, at], factors[2, at] = affine(
-                x, y, mean, low, r, gamma[c], beta[c]
-            )
-        g = g + 1 if g + 1 < period else 0
+    relu: bool,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """Runs from x[at] on, by factors (3, runs) → y."""
+    for k in range(runs):
+        m, a, b = factors[0, k], factors[1, k], factors[2, k]
+        i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
+        carry = apply_values(
+            x, y, residual, i, inner, near(x), m, a, b, relu, stream, carry, before, after
+        )
+    return carry
 
 
 @block
@@ -68,26 +90,21 @@ def _forward_groups(
     last: int,
     length: int,
     size: int,
-    period: int,
     states: Any,
     kept: Any,
     factors: Any,
 ) -> None:
     """Groups [start, last), as many at a time as ``kept`` holds → y, result."""
-    carry, some, inner = arithmetic(x, y), kept.shape[0], length // size
+    carry, some, inner = arithmetic(x, y), kept.shape[1], length // size
     for first in range(start, last, some):
         count = min(some, last - first)
-        for k in range(count):
-            row_moments(x, (first + k) * length, length, states, kept, k)
-        _factors(x, y, gamma, beta, eps, result, first, count, length, size, period, kept, factors)
-        runs = count * size
-        for k in range(runs):
-            m, a, b = factors[0, k], factors[1, k], factors[2, k]
-            at = first * length + k * inner
-            joined, more = k > 0 or first > start, k + 1 < runs or first + count < last
-            carry = apply_values(
-                x, y, residual, at, inner, near(x), m, a, b, relu, stream, carry, joined, more
-            )
+        _moments(x, first * length, count, length, states, kept)
+        standards(kept, count, float(length), eps, result, first)
+        own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
+        at, runs, joined, more = first * length, count * size, first > start, first + count < last
+        carry = _apply_runs(
+            x, y, residual, at, runs, inner, factors, relu, stream, carry, joined, more
+        )
 
 
 @unit
@@ -105,12 +122,15 @@ def _forward_unit(
     groups: int,
     length: int,
     size: int,
-    period: int,
     slab: int,
 ) -> None:
     start, last = u * slab, min((u + 1) * slab, groups)
     some = max(AT_ONCE // length, 1)
-    states, kept, factors = np.empty((1, STATE)), np.empty((some, 3)), np.empty((3, some * size))
+    states, kept, factors = (
+        np.empty((1, STATE)),
+        np.empty((KEPT, some)),
+        np.empty((3, some * size)),
+    )
     _forward_groups(
         x,
         y,
@@ -125,7 +145,6 @@ def _forward_unit(
         last,
         length,
         size,
-        period,
         states,
         kept,
         factors,
@@ -147,7 +166,6 @@ def forward(
     groups: int,
     length: int,
     size: int,
-    period: int,
     slab: int,
 ) -> None:
     """x (groups, length) → y by its own statistics; result (4, groups), or (4, 0) if not asked.
@@ -169,6 +187,5 @@ def forward(
             groups,
             length,
             size,
-            period,
             slab,
         )

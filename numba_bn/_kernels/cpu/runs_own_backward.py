@@ -16,63 +16,45 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.gradient_loops import gradient_values
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
+from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.row_loops import row_sums
-from numba_bn._kernels.cpu.state import coefficients, finish, is_far, put_factors, rsqrt, spread
+from numba_bn._kernels.cpu.state import is_off, spread
 
 _AT_ONCE = 2048  # values of x taken to each step before the next
 
 
 @inlined
 def _group_sums(
-    dy: Any, x: Any, at: int, size: int, inner: int, kept: Any, k: int, out: Any
+    dy: Any, x: Any, at: int, size: int, inner: int, p: float, kept: Any, k: int, out: Any
 ) -> None:
-    """Group from x[at] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²; out per channel: Σdy, Σdy·(x-p)."""
-    n = size * inner
-    p, s, q = scalar(x, at + n // 2), 0.0, 0.0
-    for attempt in range(2):
-        sv, qv = fill(0.0), fill(0.0)
-        for h in range(size):
-            u, v, g, t = row_sums(dy, x, None, at + h * inner, inner, 0, fill(p))
-            sv, qv = add(sv, u), add(qv, v)
-            out[0, k * size + h], out[1, k * size + h] = total(g), total(t)
-        s, q = total(sv), total(qv)
-        if attempt == 1 or not is_far(float(n), s, q):
-            break
-        p = nearest(x, p + s / n)
-    kept[k, 0], kept[k, 1], kept[k, 2] = p, s, spread(float(n), s, q)
+    """Group from x[at] about p → kept[:, k]: p, Σ(x-p), Σ(x-p)²; out: Σdy, Σdy·(x-p)."""
+    sv, qv = fill(0.0), fill(0.0)
+    for h in range(size):
+        u, v, g, t = row_sums(dy, x, None, at + h * inner, inner, 0, fill(p))
+        sv, qv = add(sv, u), add(qv, v)
+        out[0, k * size + h], out[1, k * size + h] = total(g), total(t)
+    kept[0, k], kept[1, k], kept[2, k] = p, total(sv), total(qv)
 
 
 @block
-def _factors(
-    x: Any,
-    dx: Any,
-    gamma: Any,
-    eps: float,
-    sums: Any,
-    into: int,
-    channel: int,
-    count: int,
-    size: int,
-    length: int,
-    kept: Any,
-    out: Any,
-    factors: Any,
-) -> None:
-    """Sums of ``count`` groups → factors (4, channels); their channels' shares to sums[:, into]."""
-    for k in range(count):
-        n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
-        apart, r = (mean - kept[k, 0]) + low, rsqrt(m2 / n, eps)
-        s, t = 0.0, 0.0
-        for h in range(k * size, (k + 1) * size):
-            g, own = gamma[channel + h], out[1, h] - apart * out[0, h]
-            s += g * out[0, h]
-            t += g * own
-            sums[0, into + h] += out[0, h]
-            sums[1, into + h] += own * r
-        b, c = coefficients(1.0, r, n, s, t)[1:]
-        for h in range(k * size, (k + 1) * size):
-            put_factors(x, dx, mean, gamma[channel + h] * r, b, c, factors, h)
+def _sums(dy: Any, x: Any, at: int, count: int, size: int, inner: int, kept: Any, out: Any) -> None:
+    """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; out, per channel: Σdy, Σdy·(x-p)."""
+    length = size * inner
+    n = float(length)
+    for attempt in range(2):
+        for k in range(count):
+            start = at + k * length
+            p = scalar(x, start + length // 2)
+            if attempt == 1:
+                if not is_off(n, kept[1, k], kept[2, k]):
+                    continue
+                p = nearest(x, kept[0, k] + kept[1, k] / n)
+            _group_sums(dy, x, start, size, inner, p, kept, k, out)
+            if attempt == 1:
+                kept[2, k] = spread(n, kept[1, k], kept[2, k])
+        if attempt == 1 or not spreads(kept, count, n):
+            break
 
 
 @block
@@ -94,34 +76,41 @@ def _own_groups(
     out: Any,
     factors: Any,
 ) -> None:
-    """Neighbouring groups of a sample from x[at], as many at a time as ``kept`` holds → dx."""
-    carry, some, length = arithmetic(x, dx), kept.shape[0], size * inner
+    """Groups side by side from x[at] on, as many at a time as ``kept`` holds → dx."""
+    carry, some, length = arithmetic(x, dx), kept.shape[1], size * inner
     for first in range(0, groups, some):
-        count, h = min(some, groups - first), first * size
-        for k in range(count):
-            _group_sums(dy, x, at + (first + k) * length, size, inner, kept, k, out)
-        _factors(
-            x,
-            dx,
-            gamma,
-            eps,
-            sums,
-            into + h,
-            channel + h,
-            count,
-            size,
-            length,
-            kept,
-            out,
-            factors,
+        count, start = min(some, groups - first), at + first * length
+        _sums(dy, x, start, count, size, inner, kept, out)
+        c, n = (channel + first * size) % gamma.size, float(length)
+        own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
+        joined, more = first > 0, first + count < groups
+        carry = _gradient_runs(
+            dy, x, dx, start, count * size, inner, factors, stream, carry, joined, more
         )
-        runs = count * size
-        for k in range(runs):
-            m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
-            i, joined, more = at + (h + k) * inner, h + k > 0, h + k + 1 < groups * size
-            carry = gradient_values(
-                dy, x, None, dx, i, inner, near(x), m, a, b, c, stream, carry, joined, more
-            )
+
+
+@block
+def _gradient_runs(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    at: int,
+    runs: int,
+    inner: int,
+    factors: Any,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """Runs from x[at] on, by factors (4, runs) → dx."""
+    for k in range(runs):
+        m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
+        i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
+        carry = gradient_values(
+            dy, x, None, dx, i, inner, near(x), m, a, b, c, stream, carry, before, after
+        )
+    return carry
 
 
 @unit
@@ -142,11 +131,15 @@ def _own_unit(
     slab: int,
 ) -> None:
     """Unit (chunk of the batch, slab of groups) → dx, its share of sums (2, chunks·channels)."""
-    slabs, length, channels = (groups + slab - 1) // slab, size * inner, groups * size
+    slabs, length = (groups + slab - 1) // slab, size * inner
     chunk, g = u // slabs, u % slabs * slab
-    some = max(_AT_ONCE // length, 1)
-    kept, out, factors = np.empty((some, 3)), np.empty((2, some * size)), np.empty((4, some * size))
-    for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
+    b0, b1, own = batch * chunk // chunks, batch * (chunk + 1) // chunks, min(slab, groups - g)
+    if slabs == 1:  # samples side by side
+        own, b1 = groups * (b1 - b0), b0 + 1
+    some = min(max(_AT_ONCE // length, 1), own)
+    kept, out = np.empty((KEPT, some)), np.empty((2, some * size))
+    factors = np.empty((4, some * size))
+    for b in range(b0, b1):
         _own_groups(
             dy,
             x,
@@ -156,10 +149,10 @@ def _own_unit(
             sums,
             stream,
             (b * groups + g) * length,
-            min(slab, groups - g),
+            own,
             size,
             inner,
-            chunk * channels + g * size,
+            chunk * groups * size,
             g * size,
             kept,
             out,

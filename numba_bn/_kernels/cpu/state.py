@@ -20,9 +20,15 @@ _DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again
 
 
 @inline
+def is_off(n: float, s: float, m2: float) -> bool:
+    """Σ(x-p), Σ(x-mean)² → whether p was too far from the mean for a good Σ(x-mean)²."""
+    return s * s > _DIGITS * n * m2
+
+
+@inline
 def is_far(n: float, s: float, q: float) -> bool:
-    """Σ(x-p), Σ(x-p)² → whether p was too far from the mean for a good Σ(x-mean)²."""
-    return s * s > _DIGITS * n * (q - s * (s / n))
+    """Σ(x-p), Σ(x-p)² → the same."""
+    return is_off(n, s, q - s * (s / n))
 
 
 @block

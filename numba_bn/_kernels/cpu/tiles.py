@@ -75,7 +75,10 @@ def ahead_of(x: Any, stride: int, width: int) -> int:
 def tile_sums(
     x: Any, where: Any, at: int, stride: int, rows: int, width: int, p: Any, s: Any, q: Any, n: Any
 ) -> None:
-    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count."""
+    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
+
+    What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
+    """
     for r in range(0, rows, _SUM_ROWS):
         some = min(_SUM_ROWS, rows - r)
         ahead = min(_ROWS_AHEAD, rows - 1 - r) * stride
@@ -92,7 +95,7 @@ def tile_sums(
                         d = select(keep, d, fill(0.0))
                         nj = add(nj, select(keep, fill(1.0), fill(0.0)))
                 else:
-                    d = sub(load_if(x, i, part), pj)
+                    d = select(part, sub(load_if(x, i, part), pj), fill(0.0))
                     if where is not None:
                         keep = flags_if(where, i, part)
                         d = select(keep, d, fill(0.0))

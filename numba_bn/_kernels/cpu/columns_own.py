@@ -1,0 +1,250 @@
+"""Instance and group norm over columns: samples whose rows are one block, some at a time.
+
+The layout is that of ``columns_moments``. What is worked out per group is so for all groups of some
+samples at once, as in ``runs_own``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.columns import apply_by
+from numba_bn._kernels.cpu.columns_moments import padded, sum_about, tile_of
+from numba_bn._kernels.cpu.memory import nearest, scalar
+from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
+from numba_bn._kernels.cpu.precision import vectors_as
+from numba_bn._kernels.cpu.rows import AT_ONCE
+from numba_bn._kernels.cpu.state import is_off, spread
+
+
+@inline
+def samples_at_once(values: int, samples: int, tiles: int) -> int:
+    """Values of a sample's tile → how many samples; one if its groups are not all there are."""
+    return 1 if tiles > 1 else max(min(AT_ONCE // values, samples), 1)
+
+
+@block
+def first_pivots(x: Any, at: int, stride: int, rows: int, length: int, pivots: Any) -> None:
+    """One value of each group in the middle row of a tile → pivots (groups,)."""
+    middle = at + rows // 2 * stride
+    for g in range(pivots.size):
+        pivots[g] = scalar(x, middle + g * length)
+
+
+@block
+def better_pivots(x: Any, n: float, pivots: Any, s: Any, m2: Any) -> bool:
+    """Those that were too far from the mean come near it; tell whether there are any."""
+    moved = 0
+    for g in range(pivots.size):
+        if is_off(n, s[g], m2[g]):
+            pivots[g] = nearest(x, pivots[g] + s[g] / n)
+            moved += 1
+    return moved > 0
+
+
+@block
+def _moments(
+    x: Any,
+    at: int,
+    count: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    length: int,
+    n: float,
+    columns: Any,
+    kept: Any,
+) -> None:
+    """Tiles of samples from x[at] on → kept: p, Σ(x-p), Σ(x-mean)² of their groups."""
+    groups = own // length
+    for attempt in range(2):
+        for k in range(count):
+            start, here = at + k * (rows * stride + tail), slice(k * groups, (k + 1) * groups)
+            p, s, q = kept[0, here], kept[1, here], kept[2, here]
+            if attempt == 0:
+                first_pivots(x, start, stride, rows, length, p)
+            elif not better_pivots(x, n, p, s, q):
+                continue
+            sum_about(x, None, start, stride, rows, tail, width, own, length, p, columns, s, q)
+            if attempt == 1:
+                for g in range(groups):
+                    q[g] = spread(n, s[g], q[g])
+        if attempt == 1 or not spreads(kept, count * groups, n):
+            break
+
+
+@block
+def _forward_samples(
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    b0: int,
+    b1: int,
+    some: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    period: int,
+    first: int,
+    width: int,
+    own: int,
+    length: int,
+    inner: int,
+    columns: Any,
+    kept: Any,
+    factors: Any,
+    v: Any,
+    w: Any,
+) -> None:
+    """A tile of samples [b0, b1), ``some`` at a time → y, result."""
+    sample, size, channels = rows * stride + tail, length // inner, own // inner
+    n = float(sample // period * length)
+    for b in range(b0, b1, some):
+        at, count = b * sample + first, min(some, b1 - b)
+        groups, t = count * (own // length), (b * period + first) // length
+        _moments(x, at, count, stride, rows, tail, width, own, length, n, columns, kept)
+        standards(kept, groups, n, eps, result, t)
+        own_factors(x, y, gamma, beta, first // inner, kept, groups, size, factors)
+        for k in range(count):
+            apply_by(
+                x,
+                y,
+                residual,
+                factors,
+                k * channels,
+                0,
+                at + k * sample,
+                stride,
+                rows,
+                tail,
+                width,
+                own,
+                inner,
+                0,
+                relu,
+                stream,
+                v,
+                w,
+            )
+
+
+@unit
+def _forward_unit(
+    u: int,
+    x: Any,
+    y: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
+    slab: int,
+) -> None:
+    """Unit (slab of samples, tile)."""
+    tiles = (stride + tile - 1) // tile
+    b0 = u // tiles * slab
+    b1 = min(b0 + slab, batch)
+    first, width, own = tile_of(u % tiles, tile, stride, period)
+    some = samples_at_once(rows * width + tail, b1 - b0, tiles)
+    columns, kept = np.empty((4, padded(width))), np.empty((KEPT, some * (own // length)))
+    _forward_samples(
+        x,
+        y,
+        residual,
+        gamma,
+        beta,
+        eps,
+        relu,
+        stream,
+        result,
+        b0,
+        b1,
+        some,
+        stride,
+        rows,
+        tail,
+        period,
+        first,
+        width,
+        own,
+        length,
+        inner,
+        columns,
+        kept,
+        np.empty((3, some * (own // inner))),
+        vectors_as(x, y, 3, padded(width)),
+        np.empty((3, padded(width))),
+    )
+
+
+@Kernel
+def forward(
+    x: Any,
+    y: Any,
+    where: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    relu: bool,
+    stream: bool,
+    result: Any,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    length: int,
+    inner: int,
+    tile: int,
+    slab: int,
+) -> None:
+    """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks.
+
+    ``where`` is None: it is here as the other forwards have it.
+    """
+    for u in prange((batch + slab - 1) // slab * ((stride + tile - 1) // tile)):
+        _forward_unit(
+            u,
+            x,
+            y,
+            residual,
+            gamma,
+            beta,
+            eps,
+            relu,
+            stream,
+            result,
+            batch,
+            rows,
+            tail,
+            stride,
+            period,
+            length,
+            inner,
+            tile,
+            slab,
+        )

@@ -1,0 +1,157 @@
+"""Many groups at a time: from their sums to what their channels are scaled and shifted by.
+
+``kept`` has a row for each quantity and a column for each group, in the order of memory: samples
+side by side, whose parameters are the same. The loops run over groups or over channels and none
+waits for another's end, so that LLVM makes vectors of them: one small group after the other, the
+roots and divisions would take longer than the values do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels._compile import block
+from numba_bn._kernels.cpu.precision import gradient_terms
+from numba_bn._kernels.cpu.state import (
+    affine,
+    coefficients,
+    finish,
+    is_off,
+    put_factors,
+    rsqrt,
+    spread,
+)
+
+KEPT = 3
+
+
+@block
+def spreads(kept: Any, count: int, n: float) -> bool:
+    """Σ(x-p)² in kept[2] → Σ(x-mean)²; tell whether some pivot was too far from the mean."""
+    far = 0
+    for k in range(count):
+        kept[2, k] = spread(n, kept[1, k], kept[2, k])
+        far += 1 if is_off(n, kept[1, k], kept[2, k]) else 0
+    return far > 0
+
+
+@block
+def standards(kept: Any, count: int, n: float, eps: float, result: Any, t: int) -> None:
+    """kept: p, Σ(x-p), Σ(x-mean)² → mean, low, 1/std; result[:, t :]: count, mean, low, m2."""
+    for k in range(count):
+        _, kept[0, k], kept[1, k], kept[2, k] = finish(n, kept[0, k], kept[1, k], kept[2, k])
+    if result.size > 0:
+        here = slice(t, t + count)
+        counts, means, lows, m2 = result[0, here], result[1, here], result[2, here], result[3, here]
+        for k in range(count):
+            counts[k], means[k], lows[k], m2[k] = n, kept[0, k], kept[1, k], kept[2, k]
+    for k in range(count):
+        kept[2, k] = rsqrt(kept[2, k] / n, eps)
+
+
+@block
+def own_factors(
+    x: Any,
+    y: Any,
+    gamma: Any,
+    beta: Any,
+    channel: int,
+    kept: Any,
+    count: int,
+    size: int,
+    factors: Any,
+) -> None:
+    """Mean, low, 1/std of groups → factors (3, channels): m, a, b of y = (x - m)·a + b."""
+    at, most = 0, size if size > 1 else count
+    while at < count * size:
+        step = min(most, count * size - at, gamma.size - channel)
+        here, there = slice(at, at + step), slice(channel, channel + step)
+        m, a, b = factors[0, here], factors[1, here], factors[2, here]
+        g, shift = gamma[there], beta[there]
+        if size > 1:
+            k = at // size
+            mean, low, r = kept[0, k], kept[1, k], kept[2, k]
+            for h in range(step):
+                m[h], a[h], b[h] = affine(x, y, mean, low, r, g[h], shift[h])
+        else:
+            means, lows, rs = kept[0, here], kept[1, here], kept[2, here]
+            for h in range(step):
+                m[h], a[h], b[h] = affine(x, y, means[h], lows[h], rs[h], g[h], shift[h])
+        at += step
+        channel = channel + step if channel + step < gamma.size else 0
+
+
+@block
+def own_gradients(
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    channel: int,
+    eps: float,
+    sums: Any,
+    into: int,
+    n: float,
+    kept: Any,
+    count: int,
+    size: int,
+    out: Any,
+    factors: Any,
+) -> None:
+    """kept: p, Σ(x-p), Σ(x-mean)², out per channel: Σdy, Σdy·(x-p) → factors (4, channels).
+
+    They are m, a, b, c of dx = dy·a + (x - m)·b + c; sums[:, into :] take Σdy and Σdy·x̂.
+    """
+    for k in range(count):
+        p = kept[0, k]
+        _, mean, low, m2 = finish(n, p, kept[1, k], kept[2, k])
+        kept[0, k], kept[1, k], kept[2, k] = mean, (mean - p) + low, rsqrt(m2 / n, eps)
+    at, most = 0, size if size > 1 else count
+    while at < count * size:
+        step = min(most, count * size - at, gamma.size - channel)
+        here, there = slice(at, at + step), slice(into + channel, into + channel + step)
+        g, s, t = gamma[channel : channel + step], out[0, here], out[1, here]
+        dbeta, dgamma = sums[0, there], sums[1, there]
+        if size > 1:
+            k = at // size
+            mean, apart, r = kept[0, k], kept[1, k], kept[2, k]
+            _group_gradients(x, dx, g, s, t, dbeta, dgamma, n, mean, apart, r, factors, at)
+        else:
+            means, aparts, rs = kept[0, here], kept[1, here], kept[2, here]
+            m, a, b, c = factors[0, here], factors[1, here], factors[2, here], factors[3, here]
+            for h in range(step):
+                own, r = t[h] - aparts[h] * s[h], rs[h]
+                dbeta[h] += s[h]
+                dgamma[h] += own * r
+                bh, ch = coefficients(1.0, r, n, g[h] * s[h], g[h] * own)[1:]
+                m[h], a[h], b[h], c[h] = gradient_terms(x, dx, means[h], g[h] * r, bh, ch)
+        at += step
+        channel = channel + step if channel + step < gamma.size else 0
+
+
+@block
+def _group_gradients(
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    s: Any,
+    t: Any,
+    dbeta: Any,
+    dgamma: Any,
+    n: float,
+    mean: float,
+    apart: float,
+    r: float,
+    factors: Any,
+    at: int,
+) -> None:
+    """The same of one group of several channels: what they have in common comes of all of them."""
+    sum_g, sum_t = 0.0, 0.0
+    for h in range(gamma.size):
+        own = t[h] - apart * s[h]
+        sum_g += gamma[h] * s[h]
+        sum_t += gamma[h] * own
+        dbeta[h] += s[h]
+        dgamma[h] += own * r
+    b, c = coefficients(1.0, r, n, sum_g, sum_t)[1:]
+    for h in range(gamma.size):
+        put_factors(x, dx, mean, gamma[h] * r, b, c, factors, at + h)
