@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from numba_bn import _dispatch
+from numba_bn.functional import _plain
 
 if os.environ.get("NUMBA_BOUNDSCHECK") == "1":
     import bounds
@@ -55,12 +56,18 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+def forget():
+    """Let the next call ask for its backend, and how that goes about it, anew."""
+    _dispatch.backend.cache_clear()
+    _plain._kind.cache_clear()
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     """Let the public functions compute through one backend; gives its module."""
     name = f"numba_bn._kernels.{request.param}"
     module = importlib.import_module(name)
     monkeypatch.setitem(_dispatch._BACKENDS, "numpy", name)
-    _dispatch.backend.cache_clear()
+    forget()
     yield module
-    _dispatch.backend.cache_clear()
+    forget()

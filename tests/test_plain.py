@@ -57,7 +57,7 @@ def ordinarily(monkeypatch):
 
     def run(call):
         with monkeypatch.context() as patch:
-            patch.setattr(_plain, "_view", lambda *_: None)
+            patch.setattr(_plain, "_kind_of", lambda *_: None)
             return call()
 
     return run
@@ -207,6 +207,7 @@ def test_threads_are_asked_for_at_each_call(call, monkeypatch):
     work, launched = Work(), []
     want = work.run(call)
     monkeypatch.setattr(_launch, "_PARALLEL_BYTES", 0)
+    _plain._kind.cache_clear()  # the backend's fixture does so again at the end
     monkeypatch.setattr(
         _launch.policy, "launch", lambda n, twin, args: (launched.append(n), twin(*args))
     )

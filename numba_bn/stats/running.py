@@ -94,24 +94,37 @@ class RunningStats:
                 f"{call}: stats must have channels of shape {self.running_mean.shape}, "
                 f"got {count.shape}"
             )
-        self._require_more_than_correction(call, count)
+        # as nearly always: else each channel is looked at by itself, which takes 6 µs
+        enough = bool(np.minimum.reduce(count) > max(self.correction, 0.0))
+        if not enough:
+            self._require_more_than_correction(call, count)
         with _turns.lock:
             self.to(stats.mean)
             seen = self._require_count(call)
             if self.momentum is None:
                 seen = seen.merge(stats)
-                mean, var, kept = seen.mean, seen.var(self.correction), seen.count > 0
+                new, kept = (seen.mean, seen.var(self.correction)), seen.count > 0
+            elif enough:
+                new, kept = self._moved(batch.mean, batch.m2 / (count - self.correction)), None
             else:
-                m, kept = self.momentum, count > 0
-                mean = (1 - m) * self.running_mean + m * batch.mean
-                var = (1 - m) * self.running_var + m * variance(count, batch.m2, self.correction)
+                var = variance(count, batch.m2, self.correction)
+                new, kept = self._moved(batch.mean, var), count > 0
+            if kept is not None:
+                old = self.running_mean, self.running_var
+                new = np.where(kept, new[0], old[0]), np.where(kept, new[1], old[1])
             # in one call into C: an interrupt finds the old state or the new one
             vars(self).update(
                 seen=seen,
-                running_mean=np.where(kept, mean, self.running_mean),
-                running_var=np.where(kept, var, self.running_var),
+                running_mean=new[0],
+                running_var=new[1],
                 num_batches_tracked=self.num_batches_tracked + 1,
             )
+
+    def _moved(self, mean: Array, var: Array) -> tuple[Array, Array]:
+        """Return the running mean and variance on their way to those of a batch."""
+        assert self.momentum is not None
+        new, old = self.momentum, 1 - self.momentum
+        return old * self.running_mean + new * mean, old * self.running_var + new * var
 
     def _update_on_device(self, call: str, stats: DeviceChannelStats) -> None:
         """Take in statistics where they are; of masked ones the counts are not looked at."""

@@ -16,6 +16,7 @@ from table import CASES, backward, data, forward
 
 report = nbn.warmup(sys.argv[1:], progress=False)
 from numba_bn._kernels import _launch
+from numba_bn.functional import _plain
 
 def made():
     made = [list(kernel._twins.values()) for kernel in _launch.kernels]
@@ -25,6 +26,7 @@ def made():
 
 before = made()
 for _launch._PARALLEL_BYTES in (0, 1 << 60):
+    _plain._kind.cache_clear()
     for dtype in sys.argv[1:]:
         for case in CASES:
             d = data(case, dtype)

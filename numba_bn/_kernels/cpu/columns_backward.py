@@ -18,6 +18,8 @@ from numba_bn._kernels.cpu.columns_moments import (
     spread_out,
     tile_of,
 )
+from numba_bn._kernels.cpu.lanes import add, fill, head
+from numba_bn._kernels.cpu.memory import load_if, store_if
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import centred, coefficients, each_rsqrt, put_factors
 from numba_bn._kernels.cpu.tiles import (
@@ -26,6 +28,24 @@ from numba_bn._kernels.cpu.tiles import (
     tile_gradients,
     tile_input_gradient,
 )
+
+
+@block
+def _fold(vector: Any, width: int, period: int, inner: int, sums: Any) -> None:
+    """One value per column → its sum per channel, in the order of the columns."""
+    if inner == 1:
+        for c in range(0, sums.size, 16):
+            v = fill(0.0)
+            for start in range(c, width, period):
+                v = add(v, load_if(vector, start, head(width - start)))
+            store_if(sums, c, v, head(sums.size - c))
+        return
+    for c in range(sums.size):
+        total_of_channel = 0.0
+        for start in range(c * inner, width, period):
+            for k in range(start, min(start + inner, width)):
+                total_of_channel += vector[k]
+        sums[c] = total_of_channel
 
 
 @block
@@ -50,12 +70,8 @@ def tile_chunk_sums(
     for j in range(padded(width)):
         s[j], t[j] = 0.0, 0.0
     tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
-    for c in range(out.shape[1]):
-        out[0, c], out[1, c] = 0.0, 0.0
-    for start in range(0, width, period):
-        for j in range(min(period, width - start)):
-            out[0, j // inner] += s[start + j]
-            out[1, j // inner] += t[start + j]
+    _fold(s, width, period, inner, out[0])
+    _fold(t, width, period, inner, out[1])
 
 
 @unit

@@ -1,50 +1,63 @@
 """Batch norm of plain arrays of one shape: how it is done is found once, and kept.
 
 Plain are C-contiguous arrays of float32 or float64 that are not written past the caches, without
-mask, residual and activation: nothing but shape and itemsize says how the very kernels of ``norms``
+mask, residual and activation: nothing but shape and dtype says how the very kernels of ``norms``
 and ``gradients`` go about them, and to find it out takes as long as a small array.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 
 import numpy as np
 
+from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import gradients, norms
 from numba_bn._kernels.cpu.arrays import Array, large
 from numba_bn._kernels.cpu.plan import Plan, Shape, one_go, plan_of
 
 
 class Launches:
-    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays."""
+    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
 
-    __slots__ = ("_backward", "_forward", "_lossless", "_normalize")
+    All arrays are C-contiguous and writable: x, y, dy and dx of one dtype, the others float64.
+    """
 
-    def __init__(self, plan: Plan, itemsize: int) -> None:
+    __slots__ = (
+        "_backward",
+        "_forward",
+        "_lossless",
+        "_normalize",
+        "_rest_of_backward",
+        "_rest_of_normalize",
+        "_sizes_of_forward",
+        "_switches_of_forward",
+    )
+
+    def __init__(self, plan: Plan, nbytes: int, itemsize: int) -> None:
         kernel, switches, sizes = norms.applying(plan, False)
-        self._normalize = kernel, (False, *switches, *sizes)
-        kernel, switches, sizes = norms.in_one_go(plan, itemsize, False)
-        self._forward = kernel, (False, *switches), sizes
+        self._normalize = Prepared(kernel, nbytes)
+        self._rest_of_normalize = False, *switches, *sizes
+        kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
+        self._forward = Prepared(kernel, nbytes)
+        self._switches_of_forward = False, *switches
         kernel, switches, sizes = gradients.in_one_go(plan, itemsize, False)
-        self._backward = kernel, (*switches, *sizes)
+        self._backward = Prepared(kernel, 3 * nbytes)
+        self._rest_of_backward = *switches, *sizes
         self._lossless = np.zeros(plan.groups)
 
     def normalize(
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
     ) -> None:
         """x, mean, var (channels,) → y."""
-        kernel, rest = self._normalize
-        args = x.ravel(), y.ravel(), None, gamma, beta, mean, self._lossless, var, eps
-        kernel.run(x.nbytes, args + rest)
+        given = gamma, beta, mean, self._lossless, var, eps
+        self._normalize.run(x.ravel(), y.ravel(), None, *given, *self._rest_of_normalize)
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
-        kernel, switches, sizes = self._forward
         result = np.empty((4, gamma.size))
-        args = x.ravel(), y.ravel(), None, None, gamma, beta, eps, *switches, result
-        kernel.run(x.nbytes, args + sizes)
+        given = x.ravel(), y.ravel(), None, None, gamma, beta, eps
+        self._forward.run(*given, *self._switches_of_forward, result, *self._sizes_of_forward)
         return result
 
     def backward(
@@ -59,16 +72,14 @@ class Launches:
         count: Array,
     ) -> Array:
         """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
-        kernel, rest = self._backward
         sums = np.empty((2, gamma.size))
-        args = dy.ravel(), x.ravel(), None, dx.ravel(), mean, m2, count, gamma, eps, sums
-        kernel.run(3 * x.nbytes, args + rest)
+        given = mean, m2, count, gamma, eps, sums
+        self._backward.run(dy.ravel(), x.ravel(), None, dx.ravel(), *given, *self._rest_of_backward)
         return sums
 
 
-@lru_cache(maxsize=1024)
 def launches(shape: Shape, itemsize: int) -> Launches | None:
     """Return the launches for plain arrays of a shape without a zero; None if there are none."""
-    plan = plan_of(shape)
+    plan, nbytes = plan_of(shape), prod(shape) * itemsize
     fits = one_go(plan, itemsize) and one_go(plan, 2 * itemsize)
-    return Launches(plan, itemsize) if fits and not large(prod(shape) * itemsize) else None
+    return Launches(plan, nbytes, itemsize) if fits and not large(nbytes) else None
