@@ -19,7 +19,7 @@ from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.precision import additive, arithmetic, centre, fits, vector_like
 from numba_bn._kernels.cpu.row_loops import row_apply, row_apply_wide
-from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, forward_terms
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, at_once, forward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
 AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
@@ -140,7 +140,7 @@ def _forward_rows(
     carry, zero, some = arithmetic(x, y), additive(x, x), kept.shape[0]
     for first in range(start, last, some):
         count, plain = min(some, last - first), 0
-        if length <= SHORT:
+        if at_once(length, zero):
             plain = forward_terms(
                 x, carry, zero, eps, centred, result, first, count, length, lines, terms
             )

@@ -25,6 +25,7 @@ from numba_bn._kernels.cpu.lanes import (
     set_bits,
     sub,
     suit,
+    total,
     widened,
 )
 from numba_bn._kernels.cpu.memory import (
@@ -37,6 +38,7 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
+from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.precision import is_single
 from numba_bn._kernels.cpu.row_loops import row_sums
 from numba_bn._kernels.cpu.state import DIGITS
@@ -65,9 +67,44 @@ def _sums(x: Any, i: int, n: int, p: Any) -> Any:
     return s, q
 
 
+@block
+def _long_sums(x: Any, i: int, n: int, p: Any) -> Any:
+    """The same of more values, float64: float32 sums are of as many values as a short row has."""
+    s, q = fill(0.0), fill(0.0)
+    for e in range(0, n, SHORT):
+        some = _sums(x, i + e, min(SHORT, n - e), p)
+        s, q = add(s, widened(some[0])), add(q, widened(some[1]))
+    return s, q
+
+
+@block
+def _long_row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any) -> Any:
+    """The same of `row_sums`."""
+    s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    for e in range(0, n, SHORT):
+        some = row_sums(dy, x, gamma, i + e, min(SHORT, n - e), e, p)
+        s, q = add(s, widened(some[0])), add(q, widened(some[1]))
+        g, t = add(g, widened(some[2])), add(t, widened(some[3]))
+    return s, q, g, t
+
+
 @inline
-def _standard(n: int, zero: Any, p: Any, s: Any, q: Any, eps: float, centred: bool) -> Any:
+def at_once(n: int, zero: Any) -> bool:
+    """Tell whether rows of n are for this file."""
+    return bool((n <= SHORT) | (is_single(zero) & (n <= BLOCK)))
+
+
+@inline
+def _settle(n: int, lines: Any, count: int, terms: Any) -> None:
+    """Lanes of ``count`` sums of short rows → terms[1 :]; of long ones they are there already."""
+    for i in range(count if n <= SHORT else 0):
+        store(terms, (i + 1) * ROWS, totals(lines, i * LANES), False)
+
+
+@inline
+def _standard(n: int, zero: Any, terms: Any, eps: float, centred: bool) -> Any:
     """Pivots, Σ(x-p), Σ(x-p)² → mean, low, m2, 1/std, which are plain; as `finish`, `standard`."""
+    p, s, q = load(terms, 0), load(terms, ROWS), load(terms, 2 * ROWS)
     share = fill(1.0 / n)
     step = mul(s, share)
     m2 = sub(q, mul(s, step))
@@ -106,11 +143,16 @@ def forward_terms(
     for k in range(count):
         at = (first + k) * n
         terms[k] = scalar(x, at + n // 2)
-        s, q = _sums(x, at, n, fill_as(zero, terms[k]))
-        store(lines, k * 16, s, False)
-        store(lines, LANES + k * 16, q, False)
-    p, s, q = load(terms, 0), totals(lines, 0), totals(lines, LANES)
-    mean, low, m2, r, plain = _standard(n, zero, p, s, q, eps, centred)
+        p = fill_as(zero, terms[k])
+        if is_single(zero) and n > SHORT:
+            sv, qv = _long_sums(x, at, n, p)
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+        else:
+            s, q = _sums(x, at, n, p)
+            store(lines, k * 16, s, False)
+            store(lines, LANES + k * 16, q, False)
+    _settle(n, lines, 2, terms)
+    mean, low, m2, r, plain = _standard(n, zero, terms, eps, centred)
     if result.size > 0:
         part = head(count)
         store_if(result[0], first, fill(float(n)), part)
@@ -148,18 +190,23 @@ def gradient_terms(
     for k in range(count):
         i = at + k * n
         terms[k] = scalar(x, i + n // 2)
-        s, q, g, t = row_sums(dy, x, gamma, i, n, 0, fill_as(zero, terms[k]))
-        store(lines, k * 16, s, False)
-        store(lines, LANES + k * 16, q, False)
-        store(lines, 2 * LANES + k * 16, g, False)
-        store(lines, 3 * LANES + k * 16, t, False)
-    p, s, q = load(terms, 0), totals(lines, 0), totals(lines, LANES)
-    g, t = totals(lines, 2 * LANES), totals(lines, 3 * LANES)
-    mean, low, _, r, plain = _standard(n, zero, p, s, q, eps, centred)
-    share = fill(-1.0 / n)
+        p = fill_as(zero, terms[k])
+        if is_single(zero) and n > SHORT:
+            sv, qv, gv, tv = _long_row_sums(dy, x, gamma, i, n, p)
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+            terms[3 * ROWS + k], terms[4 * ROWS + k] = total(gv), total(tv)
+        else:
+            s, q, g, t = row_sums(dy, x, gamma, i, n, 0, p)
+            store(lines, k * 16, s, False)
+            store(lines, LANES + k * 16, q, False)
+            store(lines, 2 * LANES + k * 16, g, False)
+            store(lines, 3 * LANES + k * 16, t, False)
+    _settle(n, lines, 4, terms)
+    mean, low, _, r, plain = _standard(n, zero, terms, eps, centred)
+    p, g, t = load(terms, 0), load(terms, 3 * ROWS), load(terms, 4 * ROWS)
     if not centred:
         mean, low = fill(0.0), fill(0.0)
-    t = sub(t, mul(add(sub(mean, p), low), g))
+    share, t = fill(-1.0 / n), sub(t, mul(add(sub(mean, p), low), g))
     b, c = mul(mul(mul(r, t), r), share), (mul(g, share) if centred else fill(0.0))
     m = widened(suit(mean, like))
     lost = add(sub(mean, m), low)
