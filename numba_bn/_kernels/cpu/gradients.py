@@ -40,8 +40,7 @@ from numba_bn._kernels.cpu.plan import (
     sum_tile,
     wide_slab,
 )
-
-_LONG_ROW = 256  # values; shorter ones that begin anywhere in a line are not worth streaming
+from numba_bn._kernels.cpu.short_rows import SHORT
 
 
 def gradient_sums(
@@ -199,7 +198,7 @@ def _backward_own(
             eps,
             centred,
             run_streams(plan.length, dx5, x5, dy5)
-            and (plan.length % 16 == 0 or plan.length >= _LONG_ROW),
+            and (plan.length % 16 == 0 or plan.length > SHORT),  # they begin anywhere in a line
             acc,
             plan.batch,
             plan.groups,

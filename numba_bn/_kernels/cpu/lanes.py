@@ -104,6 +104,16 @@ def widened(typingctx: Any, v: Any) -> Any:
 
 
 @intrinsic
+def suit(typingctx: Any, v: Any, like: Any) -> Any:
+    """Return lanes as lanes of the kind of ``like``, rounded if that is the shorter."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return suited(builder, args[0], like)
+
+    return like(v, like), codegen
+
+
+@intrinsic
 def head(typingctx: Any, count: Any) -> Any:
     """Return a mask that is set in the first ``count`` lanes."""
 
@@ -174,11 +184,31 @@ def how_many(typingctx: Any, where: Any) -> Any:
 
 
 @intrinsic
+def set_bits(typingctx: Any, where: Any) -> Any:
+    """Return a mask as a number, the first lane its lowest bit."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(builder.bitcast(args[0], ir.IntType(WIDTH)), _I64)
+
+    return types.int64(mask), codegen
+
+
+@intrinsic
+def at_most(typingctx: Any, a: Any, b: Any) -> Any:
+    """Return a mask that is set where a is no more than b, and neither is NaN."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fcmp_ordered("<=", *args)
+
+    return mask(a, a), codegen
+
+
+@intrinsic
 def finite(typingctx: Any, v: Any) -> Any:
     """Return a mask that is set where the value is neither NaN nor infinite."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        size = call(builder, f"llvm.fabs.v{WIDTH}f64", args[0].type, args[0])
+        size = _fabs(builder, args[0])
         return builder.fcmp_ordered("<", size, splat(builder, _F64(float("inf"))))
 
     return mask(lanes), codegen
@@ -211,9 +241,13 @@ def _operation(count: int, build: Callable[..., Any], doc: str) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return build(builder, *args)
 
-    if count == 2:
+    if count == 1:
 
-        def typing(typingctx: Any, a: Any, b: Any) -> Any:
+        def typing(typingctx: Any, a: Any) -> Any:
+            return a(a), codegen
+    elif count == 2:
+
+        def typing(typingctx: Any, a: Any, b: Any) -> Any:  # type: ignore[misc]
             return a(a, a), codegen
     else:
 
@@ -224,14 +258,29 @@ def _operation(count: int, build: Callable[..., Any], doc: str) -> Any:
     return intrinsic(typing)
 
 
+def _named(builder: Any, name: str, *args: Any) -> Any:
+    bits = 64 if args[0].type.element == _F64 else 32
+    return call(builder, f"llvm.{name}.v{WIDTH}f{bits}", args[0].type, *args)
+
+
+def _fabs(builder: Any, v: Any) -> Any:
+    return _named(builder, "fabs", v)
+
+
+def _root(builder: Any, v: Any) -> Any:
+    return _named(builder, "sqrt", v)
+
+
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    bits = 64 if a.type.element == _F64 else 32
-    return call(builder, f"llvm.fma.v{WIDTH}f{bits}", a.type, a, b, c)
+    return _named(builder, "fma", a, b, c)
 
 
 add = _operation(2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
 sub = _operation(2, lambda builder, a, b: builder.fsub(a, b), "Return a - b.")
 mul = _operation(2, lambda builder, a, b: builder.fmul(a, b), "Return a · b.")
+div = _operation(2, lambda builder, a, b: builder.fdiv(a, b), "Return a / b.")
+magnitude = _operation(1, _fabs, "Return |a|.")
+root = _operation(1, _root, "Return √a.")
 both = _operation(2, lambda builder, a, b: builder.and_(a, b), "Return a and b, of masks.")
 either = _operation(2, lambda builder, a, b: builder.or_(a, b), "Return a or b, of masks.")
 fma = _operation(3, _fma, "Return a · b + c, rounded once.")

@@ -152,6 +152,12 @@ def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
     return lanes(array, types.int64, mask), _load(array, lanes)
 
 
+def own_lanes(context: Any, builder: Any, kind: Any, vector: Any, index: Any) -> Any:
+    """Load vector[index : index + 16] of a vector of floats as it is."""
+    at = _address(context, builder, kind, vector, index)
+    return builder.load(at, align=_bytes(_element(kind)[1]))
+
+
 @intrinsic
 def load_own(typingctx: Any, vector: Any, index: Any) -> Any:
     """vector[index : index + 16] of a vector of floats, as lanes of its own kind."""

@@ -17,7 +17,7 @@ from numba import extending
 from numba.core import types
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import intrinsic, lanes, singles
+from numba_bn._kernels.cpu.lanes import intrinsic, lanes, singles, suited
 from numba_bn._kernels.cpu.memory import bits_of
 
 _LARGE = 2.0**100  # far enough from float32's end at 2^128, and its inverse from the other
@@ -37,6 +37,43 @@ def arithmetic(typingctx: Any, x: Any, y: Any) -> Any:
         return context.get_constant_null(kind)
 
     return kind(x, y), codegen
+
+
+@intrinsic
+def additive(typingctx: Any, dy: Any, x: Any) -> Any:
+    """Return zeros of the kind in which sums of a few values of dy and x may begin.
+
+    Of values of so few digits that their squares are float32, sums of a short row are right to
+    float32's last digits, or exact; they take half the time.
+    """
+    kind = singles if max(bits_of(dy), bits_of(x)) <= 12 else lanes
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant_null(kind)
+
+    return kind(dy, x), codegen
+
+
+@intrinsic
+def go_on(typingctx: Any, zero: Any, before: Any) -> Any:
+    """Return what sums of `additive`'s kind go on from: before's, or zero if they are float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return args[0] if zero is singles else args[1]
+
+    return zero(zero, lanes), codegen
+
+
+@intrinsic
+def put_onto(typingctx: Any, before: Any, v: Any) -> Any:
+    """Return the sums that are kept: those that went on from before, or float32 onto before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if v is lanes:
+            return args[1]
+        return builder.fadd(args[0], suited(builder, args[1], lanes))
+
+    return lanes(lanes, v), codegen
 
 
 @intrinsic
@@ -61,6 +98,27 @@ def vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
 def _vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
     dtype = np.float32 if _kind(x, y) is singles else np.float64
     return lambda x, y, count, width: np.empty((count, width), dtype)
+
+
+def vector_like(like: Any, size: int) -> Any:
+    """Return a vector of the kind of lanes."""
+    raise NotImplementedError("for kernels alone")
+
+
+@extending.overload(vector_like, strict=False)
+def _vector_like(like: Any, size: int) -> Any:
+    dtype = np.float32 if like is singles else np.float64
+    return lambda like, size: np.empty(size, dtype)
+
+
+@intrinsic
+def is_single(typingctx: Any, like: Any) -> Any:
+    """Tell whether lanes are float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, like is singles)
+
+    return types.boolean(like), codegen
 
 
 @intrinsic

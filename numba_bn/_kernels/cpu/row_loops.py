@@ -11,18 +11,19 @@ from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
+    fill_as,
     fma,
     head,
     mul,
+    outside,
     select,
     sub,
-    widened,
+    suit,
 )
 from numba_bn._kernels.cpu.loops import first_part, put_first
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
-    load,
     load_as,
     load_as_if,
     load_if,
@@ -32,6 +33,7 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
+from numba_bn._kernels.cpu.precision import go_on, put_onto
 
 TERMS = 5 * 16
 """What the gradient of a row is computed with: m, b, c, r, z, each in sixteen places."""
@@ -107,24 +109,25 @@ def _applied(
 def row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any) -> Any:
     """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
 
-    No gamma is one of ones.
+    They are in lanes of p's kind. No gamma is one of ones.
     """
     end, shift = i + n, j - i
-    s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    zero = fill_as(p, 0.0)
+    s, q, g, t = zero, zero, zero, zero
     while i + 16 <= end:
         prefetch(x, i + near(x))
         prefetch(dy, i + near(x))
-        u, d = sub(load(x, i), p), load(dy, i)
+        u, d = sub(load_as(x, i, p), p), load_as(dy, i, p)
         if gamma is not None:
-            d = mul(d, load(gamma, i + shift))
+            d = mul(d, load_as(gamma, i + shift, p))
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
         i += 16
     if i < end:
         part = head(end - i)
-        u = select(part, sub(load_if(x, i, part), p), fill(0.0))
-        d = load_if(dy, i, part)
+        u = select(part, sub(load_as_if(x, i, part, p), p), zero)
+        d = load_as_if(dy, i, part, p)
         if gamma is not None:
-            d = mul(d, load_if(gamma, i + shift, part))
+            d = mul(d, load_as_if(gamma, i + shift, part, p))
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
     return s, q, g, t
 
@@ -141,6 +144,7 @@ def rows_input_gradient(
     n: int,
     j: int,
     terms: Any,
+    zero: Any,
     stream: bool,
     carry: Any,
     joined: bool,
@@ -149,24 +153,34 @@ def rows_input_gradient(
     """Rows of n from dy[i], x[i] on → dx = (dy·gamma + (x-m)·b + c)·r; sums take dy and dy·x̂.
 
     The terms m, b, c, r, z of a row are lanes, x̂ = (x-m)·r + z. Rows that begin alike in their
-    lines of memory share one load of what belongs to a column; shared lines are as in `row_apply`.
-    dy·gamma is rounded, as c was: what ought to cancel does.
+    lines of memory share one load of what belongs to a column, and sums over them are of the kind
+    of ``zero``; shared lines are as in `row_apply`. dy·gamma is rounded, as c was: what ought to
+    cancel does.
     """
     lead = before_aligned(dx, i) if stream else 0
-    last, other = (n - lead) % 16, sums.size // 2
-    for k in range(rows if stream else 0):
-        at, own = i + k * n, k * TERMS
-        if lead > 0:
-            back, part = first_part(lead, joined or k > 0)
-            v = _part_gradient(dy, x, gamma, sums, at - back, j - back, part, terms, own)
-            put_first(dx, at - back, v, part, back, carry)
-        if last > 0:
-            part, end = head(last), n - last
-            carry = _part_gradient(dy, x, gamma, sums, at + end, j + end, part, terms, own)
-            if not (more or k + 1 < rows):
-                store_if(dx, at + end, carry, part)
+    last, full = (n - lead) % 16, head(16)
+    if stream:
+        carry = _edges(
+            dy,
+            x,
+            gamma,
+            dx,
+            sums,
+            i,
+            rows,
+            n,
+            j,
+            terms,
+            zero,
+            lead,
+            last,
+            carry,
+            joined,
+            more,
+        )
     for e in range(lead, n - last, 16):
-        g, s, t = load_as(gamma, j + e, carry), load(sums, j + e), load(sums, other + j + e)
+        g = load_as(gamma, j + e, carry)
+        s, t = _sums_before(sums, j + e, full, zero)
         for k in range(rows):
             at, own = i + k * n + e, k * TERMS
             prefetch(x, at + rows * n)  # the next rows': a tenth faster than what is near
@@ -177,23 +191,76 @@ def rows_input_gradient(
             d, u = load_as(dy, at, m), sub(load_as(x, at, m), m)
             v, w = _gradient(d, u, g, terms, own)
             store(dx, at, v, stream)
-            s, t = add(s, widened(d)), add(t, widened(w))
-        store(sums, j + e, s, False)
-        store(sums, other + j + e, t, False)
+            s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
+        _sums_after(sums, j + e, full, s, t)
     if last > 0 and not stream:
         part, e = head(last), n - last
-        g = load_as_if(gamma, j + e, part, carry)
-        s, t = load_if(sums, j + e, part), load_if(sums, other + j + e, part)
+        s, t = _sums_before(sums, j + e, part, zero)
         for k in range(rows):
-            at, own = i + k * n + e, k * TERMS
-            m = load_own(terms, own)
-            d, u = load_as_if(dy, at, part, m), sub(load_as_if(x, at, part, m), m)
-            v, w = _gradient(d, u, g, terms, own)
+            at = i + k * n + e
+            v, d, w = _part_gradient(dy, x, gamma, at, j + e, part, terms, k * TERMS)
             store_if(dx, at, v, part)
-            s, t = add(s, widened(d)), add(t, widened(w))
-        store_if(sums, j + e, s, part)
-        store_if(sums, other + j + e, t, part)
+            s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
+        _sums_after(sums, j + e, part, s, t)
     return carry
+
+
+@block
+def _edges(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    dx: Any,
+    sums: Any,
+    i: int,
+    rows: int,
+    n: int,
+    j: int,
+    terms: Any,
+    zero: Any,
+    lead: int,
+    last: int,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """The same of the ``lead`` values before whole lines and the ``last`` ones after them."""
+    back, end = 16 - lead, n - last
+    before, after = outside(head(back)), head(last)
+    s, t = _sums_before(sums, j - back, before, zero)
+    p, q = _sums_before(sums, j + end, after, zero)
+    for k in range(rows):
+        at, own = i + k * n, k * TERMS
+        if lead > 0:
+            v, d, w = _part_gradient(dy, x, gamma, at - back, j - back, before, terms, own)
+            s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
+            if joined or k > 0:
+                store(dx, at - back, select(before, v, carry), True)
+            else:
+                store_if(dx, at - back, v, before)
+        if last > 0:
+            carry, d, w = _part_gradient(dy, x, gamma, at + end, j + end, after, terms, own)
+            p, q = add(p, suit(d, zero)), add(q, suit(w, zero))
+            if not (more or k + 1 < rows):
+                store_if(dx, at + end, carry, after)
+    _sums_after(sums, j - back, before, s, t)
+    _sums_after(sums, j + end, after, p, q)
+    return carry
+
+
+@inline
+def _sums_before(sums: Any, j: int, part: Any, zero: Any) -> Any:
+    """Return what sums over dy and dy·x̂ of some columns begin with."""
+    s, t = load_if(sums, j, part), load_if(sums, sums.size // 2 + j, part)
+    return go_on(zero, s), go_on(zero, t)
+
+
+@inline
+def _sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
+    """Keep what they end with."""
+    other = sums.size // 2 + j
+    store_if(sums, j, put_onto(load_if(sums, j, part), s), part)
+    store_if(sums, other, put_onto(load_if(sums, other, part), t), part)
 
 
 @inline
@@ -204,14 +271,12 @@ def _gradient(d: Any, u: Any, g: Any, terms: Any, own: int) -> Any:
     return mul(add(mul(d, g), share), r), mul(d, fma(u, r, load_own(terms, own + 64)))
 
 
-@block
+@inline
 def _part_gradient(
-    dy: Any, x: Any, gamma: Any, sums: Any, i: int, j: int, part: Any, terms: Any, own: int
+    dy: Any, x: Any, gamma: Any, i: int, j: int, part: Any, terms: Any, own: int
 ) -> Any:
-    """Return dx for those of x[i : i + 16] that the mask selects; sums take their shares."""
-    m, other = load_own(terms, own), sums.size // 2 + j
+    """Return dx, dy and dy·x̂ of those of x[i : i + 16] that the mask selects."""
+    m = load_own(terms, own)
     d, u = load_as_if(dy, i, part, m), sub(load_as_if(x, i, part, m), m)
     v, w = _gradient(d, u, load_as_if(gamma, j, part, m), terms, own)
-    store_if(sums, j, add(load_if(sums, j, part), widened(d)), part)
-    store_if(sums, other, add(load_if(sums, other, part), widened(w)), part)
-    return v
+    return v, d, w

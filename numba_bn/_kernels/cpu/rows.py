@@ -17,8 +17,9 @@ from numba_bn._kernels.cpu.lanes import fill, fill_as, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down, run_sums
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.precision import arithmetic, centre, fits
+from numba_bn._kernels.cpu.precision import additive, arithmetic, centre, fits, vector_like
 from numba_bn._kernels.cpu.row_loops import row_apply, row_apply_wide
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, at_once, forward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
 
 AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
@@ -49,15 +50,23 @@ def row_moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int) -> None
     kept[k, 0], kept[k, 1], kept[k, 2] = p, s, spread(float(n), s, q)
 
 
+@inline
+def _row_terms(x: Any, y: Any, mean: float, low: float, r: float, terms: Any, k: int) -> None:
+    """→ terms[:, k]: m, r, z of y = ((x - m)·r + z)·gamma + beta, whether its arithmetic fits."""
+    m, lost = centre(x, y, mean, low)
+    z = -lost * r
+    terms[k], terms[ROWS + k], terms[2 * ROWS + k] = m, r, z
+    terms[3 * ROWS + k] = 1.0 if fits(x, y, m, r, r, z) else 0.0
+
+
 @inlined
 def _apply(
     x: Any,
     y: Any,
     i: int,
     n: int,
-    mean: float,
-    low: float,
-    r: float,
+    terms: Any,
+    k: int,
     gamma: Any,
     beta: Any,
     j: int,
@@ -66,16 +75,46 @@ def _apply(
     joined: bool,
     more: bool,
 ) -> Any:
-    """Values of a row → y, in the arithmetic that suits; what of a line is left to the next row."""
-    m, lost = centre(x, y, mean, low)
-    z = -lost * r
-    if fits(x, y, m, r, r, z):
+    """Values of a row → y by terms[:, k]; what of a line is left to the next row."""
+    m, r, z = terms[k], terms[ROWS + k], terms[2 * ROWS + k]
+    if terms[3 * ROWS + k] > 0.0:
         mv, rv, zv = fill_as(carry, m), fill_as(carry, r), fill_as(carry, z)
         return row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream, carry, joined, more)
     if stream and joined:
         put_down(y, i, carry)
     row_apply_wide(x, y, i, n, m, r, z, gamma, beta, j)
     return pick_up(y, i + n, carry)
+
+
+@block
+def _each_terms(
+    x: Any,
+    y: Any,
+    eps: float,
+    centred: bool,
+    result: Any,
+    first: int,
+    count: int,
+    length: int,
+    plain: int,
+    states: Any,
+    kept: Any,
+    terms: Any,
+) -> None:
+    """Those of ``count`` rows from the ``first`` on that are not plain → result, terms."""
+    for k in range(count):
+        if plain >> k & 1 == 0:
+            row_moments(x, (first + k) * length, length, states, kept, k)
+    for k in range(count):  # apart, as the long way to a root waits for nothing here
+        if plain >> k & 1 == 0:
+            n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
+            if result.size > 0:
+                t = first + k
+                result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
+            mean, low, r = standard(n, mean, low, m2, eps, centred)
+            _row_terms(x, y, mean, low, r, terms, k)
+        else:
+            terms[3 * ROWS + k] = 1.0
 
 
 @block
@@ -94,25 +133,22 @@ def _forward_rows(
     length: int,
     states: Any,
     kept: Any,
+    lines: Any,
+    terms: Any,
 ) -> None:
     """Rows [start, last), as many at a time as ``kept`` holds → y, result."""
-    carry, asked, some = arithmetic(x, y), result.size > 0, kept.shape[0]
+    carry, zero, some = arithmetic(x, y), additive(x, x), kept.shape[0]
     for first in range(start, last, some):
-        stop = min(first + some, last)
-        for t in range(first, stop):
-            row_moments(x, t * length, length, states, kept, t - first)
-        for k in range(stop - first):  # apart, as the long way to a root waits for nothing here
-            n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
-            kept[k, 0], kept[k, 1], kept[k, 2] = standard(n, mean, low, m2, eps, centred)
-            if asked:
-                t = first + k
-                result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
-        for t in range(first, stop):
-            mean, low, r = kept[t - first, 0], kept[t - first, 1], kept[t - first, 2]
-            at, j, joined, more = t * length, t % groups * length, t > start, t + 1 < last
-            carry = _apply(
-                x, y, at, length, mean, low, r, gamma, beta, j, stream, carry, joined, more
+        count, plain = min(some, last - first), 0
+        if at_once(length, zero):
+            plain = forward_terms(
+                x, carry, zero, eps, centred, result, first, count, length, lines, terms
             )
+        _each_terms(x, y, eps, centred, result, first, count, length, plain, states, kept, terms)
+        for k in range(count):
+            t = first + k
+            at, j, joined, more = t * length, t % groups * length, t > start, t + 1 < last
+            carry = _apply(x, y, at, length, terms, k, gamma, beta, j, stream, carry, joined, more)
 
 
 @unit
@@ -131,10 +167,27 @@ def _forward_unit(
     length: int,
     together: int,
 ) -> None:
-    states, kept = np.empty((1, STATE)), np.empty((max(AT_ONCE // length, 1), 3))
+    some = min(max(AT_ONCE // length, 1), ROWS)
+    states, kept, terms = np.empty((1, STATE)), np.empty((some, 3)), np.empty(4 * ROWS)
+    lines = vector_like(additive(x, x), 2 * LANES)
     start, last = u * together, min((u + 1) * together, rows)
     _forward_rows(
-        x, y, gamma, beta, eps, centred, stream, result, start, last, groups, length, states, kept
+        x,
+        y,
+        gamma,
+        beta,
+        eps,
+        centred,
+        stream,
+        result,
+        start,
+        last,
+        groups,
+        length,
+        states,
+        kept,
+        lines,
+        terms,
     )
 
 
@@ -160,7 +213,7 @@ def forward(
         )
 
 
-@block
+@unit
 def _normalize_unit(
     u: int,
     x: Any,
@@ -179,14 +232,15 @@ def _normalize_unit(
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, length - e0) if pieces > 1 else length
-    last, carry = min(first + together, rows), arithmetic(x, y)
+    last, carry, terms = min(first + together, rows), arithmetic(x, y), np.empty(4 * ROWS)
     for t in range(first, last):
         mean, low, r = standard(
             result[0, t], result[1, t], result[2, t], result[3, t], eps, centred
         )
         i, j = t * length + e0, t % groups * length + e0
         joined, more = t > first, t + 1 < last
-        carry = _apply(x, y, i, n, mean, low, r, gamma, beta, j, stream, carry, joined, more)
+        _row_terms(x, y, mean, low, r, terms, 0)
+        carry = _apply(x, y, i, n, terms, 0, gamma, beta, j, stream, carry, joined, more)
 
 
 @Kernel

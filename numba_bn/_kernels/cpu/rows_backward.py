@@ -13,9 +13,18 @@ from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
 from numba_bn._kernels.cpu.moments import BLOCK
-from numba_bn._kernels.cpu.precision import arithmetic, centre, fits, vectors_as
+from numba_bn._kernels.cpu.precision import (
+    additive,
+    arithmetic,
+    centre,
+    fits,
+    is_single,
+    vector_like,
+    vectors_as,
+)
 from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, gradient_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
 
 _AT_ONCE = 2048  # values of rows that share what belongs to a column: all of it stays in the L1
@@ -46,8 +55,10 @@ def _row_sums(
 
 
 @inline
-def _row_terms(x: Any, dx: Any, n: int, eps: float, centred: bool, kept: Any, k: int) -> bool:
-    """Sums kept[k] of a row → the terms of its dx; tell whether the arithmetic holds them."""
+def _row_terms(
+    x: Any, dx: Any, n: int, eps: float, centred: bool, kept: Any, k: int, terms: Any
+) -> bool:
+    """Sums kept[k] of a row → terms[:, k] of its dx; tell whether the arithmetic holds them."""
     pivot, g, t = kept[k, 0], kept[k, 3], kept[k, 4]
     count, mean, low, m2 = finish(float(n), pivot, kept[k, 1], kept[k, 2])
     mean, low, r = standard(count, mean, low, m2, eps, centred)
@@ -55,16 +66,45 @@ def _row_terms(x: Any, dx: Any, n: int, eps: float, centred: bool, kept: Any, k:
     b, c = -(r * t) * r / n, (-g / n if centred else 0.0)
     m, lost = centre(x, dx, mean, low)
     c, z = c - lost * b, -lost * r
-    kept[k, 0], kept[k, 1], kept[k, 2], kept[k, 3], kept[k, 4] = m, b, c, r, z
+    terms[k], terms[ROWS + k], terms[2 * ROWS + k] = m, b, c
+    terms[3 * ROWS + k], terms[4 * ROWS + k] = r, z
     return bool(fits(x, dx, m, r, b, c) & fits(x, dx, z, r, b, c))
 
 
 @inline
-def _spread(kept: Any, rows: int, terms: Any) -> None:
-    """Terms kept (rows, 5) → each in sixteen places."""
+def _spread(terms: Any, rows: int, vectors: Any) -> None:
+    """Terms (5, 16) of some rows → each in sixteen places."""
     for k in range(rows):
         for i in range(5):
-            store(terms, k * TERMS + i * 16, fill(kept[k, i]), False)
+            store(vectors, k * TERMS + i * 16, fill(terms[i * ROWS + k]), False)
+
+
+@block
+def _each_terms(
+    dy: Any,
+    x: Any,
+    dx: Any,
+    gamma: Any,
+    eps: float,
+    centred: bool,
+    at: int,
+    rows: int,
+    length: int,
+    j: int,
+    plain: int,
+    states: Any,
+    kept: Any,
+    terms: Any,
+) -> bool:
+    """Those of the rows from x[at] on that are not plain → terms; tell whether all fit."""
+    fit = True
+    for k in range(rows):
+        if plain >> k & 1 == 0:
+            _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
+    for k in range(rows):
+        if plain >> k & 1 == 0:
+            fit &= _row_terms(x, dx, length, eps, centred, kept, k, terms)
+    return fit
 
 
 @block
@@ -84,31 +124,50 @@ def _gradient_rows(
     length: int,
     states: Any,
     kept: Any,
+    lines: Any,
     terms: Any,
+    vectors: Any,
     wide: Any,
 ) -> None:
     """Rows [start, last), ``some`` at a time → dx, sums."""
-    carry = arithmetic(x, dx)
+    carry, zero = arithmetic(x, dx), additive(dy, x)
     for first in range(start, last, some):
-        stop, fit = min(first + some, last), True
+        stop, plain = min(first + some, last), 0
         at, j, rows = first * length, first % groups * length, stop - first
-        for k in range(rows):
-            _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
-        for k in range(rows):
-            fit &= _row_terms(x, dx, length, eps, centred, kept, k)
+        if at_once(length, zero) and groups == 1:
+            plain = gradient_terms(
+                dy, x, gamma, carry, zero, eps, centred, at, rows, length, lines, terms
+            )
+        fit = _each_terms(
+            dy, x, dx, gamma, eps, centred, at, rows, length, j, plain, states, kept, terms
+        )
         joined, more = first > start, stop < last
         if fit:
-            _spread(kept, rows, terms)
+            _spread(terms, rows, vectors)
             carry = rows_input_gradient(
-                dy, x, gamma, dx, sums, at, rows, length, j, terms, stream, carry, joined, more
+                dy,
+                x,
+                gamma,
+                dx,
+                sums,
+                at,
+                rows,
+                length,
+                j,
+                vectors,
+                zero,
+                stream,
+                carry,
+                joined,
+                more,
             )
         else:
             if stream and joined:
                 put_down(dx, at, carry)
-            _spread(kept, rows, wide)
+            _spread(terms, rows, wide)
             like = fill(0.0)
             rows_input_gradient(
-                dy, x, gamma, dx, sums, at, rows, length, j, wide, False, like, False, False
+                dy, x, gamma, dx, sums, at, rows, length, j, wide, like, False, like, False, False
             )
             carry = pick_up(dx, stop * length, carry)
 
@@ -130,11 +189,16 @@ def _backward_unit(
     chunks: int,
 ) -> None:
     start, last = batch * chunk // chunks * groups, batch * (chunk + 1) // chunks * groups
-    some = max(_AT_ONCE // length, 2)
-    if groups > 1 or (stream and length % 16 > 0):
-        some = 1  # neighbours have other columns, or begin otherwise in their lines
-    states, kept = np.empty((1, STATE)), np.empty((some, 5))
-    terms, wide = vectors_as(x, dx, some, TERMS), np.empty((some, TERMS))
+    zero = additive(dy, x)
+    some = min(max(_AT_ONCE // length, 2), ROWS)
+    # neighbours have other columns, or begin otherwise in their lines; where it decides what is
+    # summed with what, it is for the shape alone to say
+    apart = stream or (is_single(zero) and length > SHORT)
+    if groups > 1 or (apart and length % 16 > 0):
+        some = 1
+    states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(5 * ROWS)
+    lines = vector_like(zero, 4 * LANES)
+    vectors, wide = vectors_as(x, dx, some, TERMS), np.empty((some, TERMS))
     _gradient_rows(
         dy,
         x,
@@ -151,7 +215,9 @@ def _backward_unit(
         length,
         states,
         kept,
+        lines,
         terms,
+        vectors,
         wide,
     )
 

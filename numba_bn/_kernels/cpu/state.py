@@ -16,13 +16,13 @@ from numba_bn._kernels.cpu.lanes import remainder
 from numba_bn._kernels.cpu.precision import centre, gradient_terms
 
 STATE = 4
-_DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
+DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
 
 
 @inline
 def is_off(n: float, s: float, m2: float) -> bool:
     """Σ(x-p), Σ(x-mean)² → whether p was too far from the mean for a good Σ(x-mean)²."""
-    return s * s > _DIGITS * n * m2
+    return s * s > DIGITS * n * m2
 
 
 @inline

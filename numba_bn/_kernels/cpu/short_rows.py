@@ -1,0 +1,223 @@
+"""Short rows, sixteen at a time: what a row needs roots and divisions for, all of them share.
+
+Only what is plain is done here: a mean near enough to the pivot and factors well inside the range
+of float32. A row that is not is left to be done by itself, whatever its neighbours are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    at_most,
+    both,
+    div,
+    fill,
+    fill_as,
+    fma,
+    head,
+    magnitude,
+    mul,
+    root,
+    select,
+    set_bits,
+    sub,
+    suit,
+    total,
+    widened,
+)
+from numba_bn._kernels.cpu.memory import (
+    load,
+    load_as,
+    load_as_if,
+    near,
+    prefetch,
+    scalar,
+    store,
+    store_if,
+)
+from numba_bn._kernels.cpu.moments import BLOCK
+from numba_bn._kernels.cpu.precision import is_single
+from numba_bn._kernels.cpu.row_loops import row_sums
+from numba_bn._kernels.cpu.state import DIGITS
+from numba_bn._kernels.cpu.totals import totals
+
+SHORT = 256  # values up to which sixteen rows stay in the L1 from one step to the next
+ROWS = 16
+LANES = ROWS * 16  # lanes of as many rows
+_SMALL, _LARGE = 2.0**-80, 2.0**80
+_SINGLE_DIGITS = 8.0  # (mean - pivot)²/variance above which float32 sums are too few digits
+
+
+@block
+def _sums(x: Any, i: int, n: int, p: Any) -> Any:
+    """x[i : i + n], pivot p → Σ(x-p), Σ(x-p)², in lanes of p's kind."""
+    end, s, q = i + n, fill_as(p, 0.0), fill_as(p, 0.0)
+    while i + 16 <= end:
+        prefetch(x, i + near(x))
+        d = sub(load_as(x, i, p), p)
+        s, q = add(s, d), fma(d, d, q)
+        i += 16
+    if i < end:
+        part = head(end - i)
+        d = select(part, sub(load_as_if(x, i, part, p), p), fill_as(p, 0.0))
+        s, q = add(s, d), fma(d, d, q)
+    return s, q
+
+
+@block
+def _long_sums(x: Any, i: int, n: int, p: Any) -> Any:
+    """The same of more values, float64: float32 sums are of as many values as a short row has."""
+    s, q = fill(0.0), fill(0.0)
+    for e in range(0, n, SHORT):
+        some = _sums(x, i + e, min(SHORT, n - e), p)
+        s, q = add(s, widened(some[0])), add(q, widened(some[1]))
+    return s, q
+
+
+@block
+def _long_row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any) -> Any:
+    """The same of `row_sums`."""
+    s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    for e in range(0, n, SHORT):
+        some = row_sums(dy, x, gamma, i + e, min(SHORT, n - e), e, p)
+        s, q = add(s, widened(some[0])), add(q, widened(some[1]))
+        g, t = add(g, widened(some[2])), add(t, widened(some[3]))
+    return s, q, g, t
+
+
+@inline
+def at_once(n: int, zero: Any) -> bool:
+    """Tell whether rows of n are for this file."""
+    return bool((n <= SHORT) | (is_single(zero) & (n <= BLOCK)))
+
+
+@inline
+def _settle(n: int, lines: Any, count: int, terms: Any) -> None:
+    """Lanes of ``count`` sums of short rows → terms[1 :]; of long ones they are there already."""
+    for i in range(count if n <= SHORT else 0):
+        store(terms, (i + 1) * ROWS, totals(lines, i * LANES), False)
+
+
+@inline
+def _standard(n: int, zero: Any, terms: Any, eps: float, centred: bool) -> Any:
+    """Pivots, Σ(x-p), Σ(x-p)² → mean, low, m2, 1/std, which are plain; as `finish`, `standard`."""
+    p, s, q = load(terms, 0), load(terms, ROWS), load(terms, 2 * ROWS)
+    share = fill(1.0 / n)
+    step = mul(s, share)
+    m2 = sub(q, mul(s, step))
+    high = add(p, step)
+    back, rest = sub(high, p), mul(fma(step, fill(-float(n)), s), share)
+    low = add(add(sub(p, sub(high, back)), sub(step, back)), rest)
+    mean = add(high, low)
+    low = add(sub(high, mean), low)
+    var = add(mul(m2, share), fill(eps))
+    if not centred:
+        var = fma(mean, mean, var)
+    digits = _SINGLE_DIGITS if is_single(zero) else DIGITS
+    plain = both(at_most(mul(s, s), mul(fill(digits * n), m2)), at_most(fill(_SMALL), var))
+    plain = both(plain, both(at_most(var, fill(_LARGE)), at_most(magnitude(mean), fill(_LARGE))))
+    return mean, low, m2, div(fill(1.0), root(var)), plain
+
+
+@block
+def forward_terms(
+    x: Any,
+    like: Any,
+    zero: Any,
+    eps: float,
+    centred: bool,
+    result: Any,
+    first: int,
+    count: int,
+    n: int,
+    lines: Any,
+    terms: Any,
+) -> int:
+    """Rows of n from the ``first`` on, sixteen at most → terms (4, 16): m, r, z; bits: which.
+
+    y = ((x - m)·r + z)·gamma + beta in the arithmetic of ``like``; lines has room for lanes.
+    """
+    for k in range(count):
+        at = (first + k) * n
+        terms[k] = scalar(x, at + n // 2)
+        p = fill_as(zero, terms[k])
+        if is_single(zero) and n > SHORT:
+            sv, qv = _long_sums(x, at, n, p)
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+        else:
+            s, q = _sums(x, at, n, p)
+            store(lines, k * 16, s, False)
+            store(lines, LANES + k * 16, q, False)
+    _settle(n, lines, 2, terms)
+    mean, low, m2, r, plain = _standard(n, zero, terms, eps, centred)
+    if result.size > 0:
+        part = head(count)
+        store_if(result[0], first, fill(float(n)), part)
+        store_if(result[1], first, mean, part)
+        store_if(result[2], first, low, part)
+        store_if(result[3], first, m2, part)
+    if not centred:
+        mean, low = fill(0.0), fill(0.0)
+    m = widened(suit(mean, like))
+    store(terms, 0, m, False)
+    store(terms, 16, r, False)
+    store(terms, 32, mul(sub(fill(0.0), add(sub(mean, m), low)), r), False)
+    return int(set_bits(plain))
+
+
+@block
+def gradient_terms(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    like: Any,
+    zero: Any,
+    eps: float,
+    centred: bool,
+    at: int,
+    count: int,
+    n: int,
+    lines: Any,
+    terms: Any,
+) -> int:
+    """Rows of n from x[at] on, sixteen at most → terms (5, 16): m, b, c, r, z; bits: which.
+
+    dx = (dy·gamma + (x - m)·b + c)·r, x̂ = (x - m)·r + z; lines has room for twice the lanes.
+    """
+    for k in range(count):
+        i = at + k * n
+        terms[k] = scalar(x, i + n // 2)
+        p = fill_as(zero, terms[k])
+        if is_single(zero) and n > SHORT:
+            sv, qv, gv, tv = _long_row_sums(dy, x, gamma, i, n, p)
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+            terms[3 * ROWS + k], terms[4 * ROWS + k] = total(gv), total(tv)
+        else:
+            s, q, g, t = row_sums(dy, x, gamma, i, n, 0, p)
+            store(lines, k * 16, s, False)
+            store(lines, LANES + k * 16, q, False)
+            store(lines, 2 * LANES + k * 16, g, False)
+            store(lines, 3 * LANES + k * 16, t, False)
+    _settle(n, lines, 4, terms)
+    mean, low, _, r, plain = _standard(n, zero, terms, eps, centred)
+    p, g, t = load(terms, 0), load(terms, 3 * ROWS), load(terms, 4 * ROWS)
+    if not centred:
+        mean, low = fill(0.0), fill(0.0)
+    share, t = fill(-1.0 / n), sub(t, mul(add(sub(mean, p), low), g))
+    b, c = mul(mul(mul(r, t), r), share), (mul(g, share) if centred else fill(0.0))
+    m = widened(suit(mean, like))
+    lost = add(sub(mean, m), low)
+    c, z = sub(c, mul(lost, b)), mul(sub(fill(0.0), lost), r)
+    size = magnitude(b)
+    held = select(at_most(size, fill(0.0)), fill(1.0), size)
+    plain = both(plain, both(at_most(fill(_SMALL), held), at_most(held, fill(_LARGE))))
+    plain = both(plain, at_most(magnitude(c), fill(_LARGE)))
+    store(terms, 0, m, False)
+    store(terms, 16, b, False)
+    store(terms, 32, c, False)
+    store(terms, 48, r, False)
+    store(terms, 64, z, False)
+    return int(set_bits(plain))
