@@ -58,7 +58,7 @@ class Program(NamedTuple):
 def _made(step: Make, first: DeviceArray, arrays: list[DeviceArray]) -> Any:
     library = first.library
     if step.source is None:
-        return library.empty(step.shape, step.dtype, first.ordinal)
+        return library.empty(step.shape, step.dtype, first)
     return library.cast(_viewed(step.source, library, arrays), step.dtype)
 
 

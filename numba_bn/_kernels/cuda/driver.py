@@ -105,6 +105,14 @@ class Driver:
         wanted = self._raw.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
         return int(self._do(self._raw.cuPointerGetAttribute(wanted, pointer)))
 
+    def synchronize(self, stream: int) -> None:
+        """Wait until all that is on a stream is done."""
+        self._do(self._raw.cuStreamSynchronize(self.stream(stream)))
+
+    def captures(self, stream: int) -> bool:
+        """Tell whether what comes on a stream goes into a CUDA graph."""
+        return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
+
     def wait(self, stream: int, other: int) -> None:
         """Let what comes on a stream wait, on the device, for what is on another now."""
         self._stream(stream).wait(self._stream(other))
