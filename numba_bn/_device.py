@@ -38,6 +38,9 @@ class Library(Protocol):
     def seen(self, call: str, name: str, value: Owner) -> DeviceArray:
         """Return an array as the calls see it."""
 
+    def address(self, owner: Owner) -> int:
+        """Return where an array begins."""
+
     def stream(self, like: DeviceArray) -> int:
         """Return the handle of the stream that the caller's work is on."""
 

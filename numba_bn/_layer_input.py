@@ -47,10 +47,11 @@ def axis_of_channels(
 def more_than_one_value(call: str, x: Array, mask: Array | None, axis: int) -> None:
     """Raise if a channel has but one value, of which there is no variance to train on."""
     if mask is None or kind(mask) == "cuda":  # which is not waited for
-        values: Any = x.size // x.shape[axis]
+        too_few = x.size == x.shape[axis]
     else:
         values = np.count_nonzero(mask, axis=tuple(a for a in range(x.ndim) if a != axis))
-    if np.any(np.equal(values, 1)):
+        too_few = bool(np.equal(values, 1).any())
+    if too_few:
         masked = "" if mask is None else " with this where"
         raise ValueError(
             f"{call}: expected more than 1 value per channel in training, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,11 +80,18 @@ def is_on_device(value: Any) -> bool:
 
 def _library_of(value: Any) -> Any:
     """Return the module for an array's library, or None on the CPU."""
-    if not (isinstance(value, DeviceArray) or is_array(value)):
+    finder = _finder(type(value))  # type: ignore[arg-type]
+    return None if finder is None else finder(value)
+
+
+@cache
+def _finder(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what finds the library of an array, None for a class that none on a device is of."""
+    if kind is not DeviceArray and not hasattr(kind, "__cuda_array_interface__"):
         return None
     from numba_bn._adapters.cuda import library_of
 
-    return library_of(value)
+    return library_of
 
 
 def seen(value: Any) -> DeviceArray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array
+from numba_bn._device import DeviceArray
 from numba_bn._dispatch import backend
 from numba_bn.stats import _turns
 from numba_bn.stats._moments import variance
@@ -135,10 +136,10 @@ class RunningStats:
                 f"{call}: stats must have channels of shape {tuple(self.running_mean.shape)}, "
                 f"got {view.channels}"
             )
-        if values is not None:
-            self._require_more_than_correction(call, np.array([values]))
+        if values is not None and 0 < values <= self.correction:
+            raise self._too_few(call, values)
         with _turns.lock:
-            self.to(rows.owner)
+            self.to(rows)
             state = [seen(vector) for vector in (self.running_mean, self.running_var)]
             streams = self._streams or Streams(state[0])
             streams.join(rows)
@@ -163,12 +164,15 @@ class RunningStats:
     def _require_more_than_correction(self, call: str, count: Array) -> None:
         few = (count > 0) & (count <= self.correction)
         if few.any():
-            raise ValueError(
-                f"{call}: expected more than {self.correction:g} value per channel in training, "
-                f"got {count[few][0]:g}"
-            )
+            raise self._too_few(call, count[few][0])
 
-    def to(self, like: ArrayLike) -> RunningStats:
+    def _too_few(self, call: str, count: float) -> ValueError:
+        return ValueError(
+            f"{call}: expected more than {self.correction:g} value per channel in training, "
+            f"got {count:g}"
+        )
+
+    def to(self, like: ArrayLike | DeviceArray) -> RunningStats:
         """Move the running statistics to where the array `like` is; returns self.
 
         To the CPU as NumPy arrays, to a device as arrays of the library of `like`; only moving

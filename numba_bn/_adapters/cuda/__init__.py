@@ -19,6 +19,8 @@ from numba_bn.stats.device import DeviceChannelStats
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
+_OPTIONS = frozenset((type(None), str, bool))
+"""Classes of what is no array: a number may stand for one."""
 _ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
 
 
@@ -26,8 +28,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
     """Run a public function on arrays of one device; return arrays of the same library."""
     given = named(function, args, options)
     lead, what = leading(given), title(function, given)
-    with telling(function, args, options):
-        library = library_of(lead)
+    library = library_of(lead)
+    try:
         if library is None:
             _refuse_lead(what, given, lead)
         else:
@@ -36,6 +38,9 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
             inside = _inside(library, what, given, first, lead)
             if library.FOREIGN:
                 _wait(library, first, inside)
+    except Exception:
+        with telling(function, args, options):
+            raise
     if library is None:
         return function(*args, **options)  # which says what to do
     result = _result(function, first, inside, given.get("out"))
@@ -103,6 +108,9 @@ def _inside(
             if seen.ordinal == first.ordinal:
                 inside[name] = seen
                 continue
+        elif type(value) in _OPTIONS:
+            inside[name] = value
+            continue
         inside[name] = _other(library, call, name, value, first, lead)
     return inside
 

@@ -31,6 +31,12 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     )
 
 
+def address(owner: Any) -> int:
+    """Return where an array begins."""
+    at: int = owner.data.ptr
+    return at
+
+
 def stream(like: DeviceArray) -> int:
     """Return the handle of CuPy's current stream on the device of an array."""
     handle: int = keeper(like).ptr

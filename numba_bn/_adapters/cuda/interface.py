@@ -49,6 +49,12 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     )
 
 
+def address(owner: Any) -> int:
+    """Return where an array begins."""
+    at: int = owner.__cuda_array_interface__["data"][0]
+    return at
+
+
 def stream(like: DeviceArray) -> int:
     """Return the stream that an array says it is made on, or the default one."""
     return made_on(like) or _LEGACY_DEFAULT

@@ -68,6 +68,12 @@ def _facts(
     return tuple(shape), tuple([ours.itemsize * n for n in steps]), ours
 
 
+def address(owner: Any) -> int:
+    """Return where a tensor begins."""
+    at: int = owner.data_ptr()
+    return at
+
+
 def stream(like: DeviceArray) -> int:
     """Return the handle of PyTorch's current stream on the device of a tensor."""
     # as the code does that torch.compile makes; torch.cuda.current_stream takes microseconds

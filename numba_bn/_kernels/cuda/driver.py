@@ -89,7 +89,9 @@ class Driver:
 
     def launch(self, how: Any, stream: Any, parameters: int) -> None:
         """Launch a step on a stream; ``parameters`` is the address of its arguments' addresses."""
-        self._do(self._raw.cuLaunchKernel(*how, stream, parameters, 0))
+        returned = self._raw.cuLaunchKernel(*how, stream, parameters, 0)
+        if returned[0]:
+            self._do(returned)
 
     def zeros(self, ordinal: int, nbytes: int, stream: int) -> tuple[int, Any]:
         """Return the address of zeroed memory, in the order of a stream, and its owner."""
