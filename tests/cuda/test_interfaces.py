@@ -1,53 +1,12 @@
 """Arrays known by their interface alone: streams that they say they are made on, and results."""
 
-from contextlib import nullcontext
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from fake_numba import Interface
 
 import numba_bn as nbn
-from numba_bn._adapters.cuda import interface
 
 ONES = np.ones((2, 4), np.float32)
-
-
-class Interface:
-    """An array that is known by its interface alone."""
-
-    def __init__(self, array, stream):
-        self.array, self.dtype, self.shape = array, array.dtype, array.shape
-        self.size = array.view.size
-        strides = None if array.view.flags.c_contiguous else array.strides
-        self.interface = {
-            "shape": array.shape,
-            "strides": strides,
-            "typestr": array.dtype.str,
-            "data": (array.data.ptr, False),
-            "version": 3,
-            "stream": stream,
-        }
-
-    def __getitem__(self, index):
-        return Interface(self.array[index], self.interface["stream"])
-
-    @property
-    def __cuda_array_interface__(self):
-        return self.interface
-
-
-@pytest.fixture
-def numba(bench, monkeypatch):
-    """A stand-in for Numba's CUDA target, whose arrays are known by their interface."""
-    stand_in = SimpleNamespace(
-        gpus=[nullcontext(), nullcontext()],
-        external_stream=lambda handle: handle,
-        device_array=lambda shape, dtype, stream: Interface(bench.cupy.empty(shape, dtype), stream),
-        to_device=lambda array, stream: Interface(bench.cupy.array(array), stream),
-        as_cuda_array=lambda a: SimpleNamespace(copy_to_host=lambda: a.array.view.copy()),
-    )
-    monkeypatch.setattr(interface, "_numba", lambda: stand_in)
-    return stand_in
 
 
 def made(bench, array, stream):
@@ -105,7 +64,7 @@ def test_statistics_in_arrays_of_another_library_are_refused_by_name(bench, numb
     ours, stats = bench.cupy.array(ONES), nbn.batch_norm_train(theirs)[1]
     layer, before = nbn.BatchNorm(4), len(bench.driver.launched)
     text = r"^batch_norm_backward: {} must be of the kind of x, {}, got {} on cuda:0{}$"
-    kinds = r"cupy\.ndarray", r"test_interfaces\.Interface"
+    kinds = r"cupy\.ndarray", r"fake_numba\.Interface"
     with pytest.raises(TypeError, match=text.format("stats", *kinds, r"; pass stats\.get\(\)")):
         nbn.batch_norm_backward(ours, ours, stats=stats)
     assert len(bench.driver.launched) == before

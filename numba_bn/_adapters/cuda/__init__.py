@@ -21,7 +21,9 @@ _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
 _OPTIONS = frozenset((type(None), str, bool))
 """Classes of what is no array: a number may stand for one."""
-_ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
+_ARRAYS = frozenset(
+    ("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual", "bias"),
+)
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
