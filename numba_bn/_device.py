@@ -38,14 +38,20 @@ class Library(Protocol):
     def seen(self, call: str, name: str, value: Owner) -> DeviceArray:
         """Return an array as the calls see it."""
 
+    def address(self, owner: Owner) -> int:
+        """Return where an array begins."""
+
     def stream(self, like: DeviceArray) -> int:
         """Return the handle of the stream that the caller's work is on."""
 
-    def empty(self, shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Owner:
-        """Return a new C-ordered array."""
+    def keeper(self, like: DeviceArray) -> Any:
+        """Return what keeps that stream from being destroyed, if the library has such a thing."""
 
-    def upload(self, array: np.ndarray[Any, Any], ordinal: int) -> Owner:
-        """Return a copy of a NumPy array on the device."""
+    def empty(self, shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Owner:
+        """Return a new C-ordered array where another is, for work on its stream."""
+
+    def upload(self, array: np.ndarray[Any, Any], like: DeviceArray) -> Owner:
+        """Return a copy of a NumPy array where another is, for work on its stream."""
 
     def download(self, owner: Owner) -> np.ndarray[Any, Any]:
         """Return a copy as a NumPy array; waits for the device."""
@@ -169,7 +175,7 @@ class DeviceArray:
         """Return a new array of this shape in the memory order of the view."""
         library = self.library
         shape = self.shape if view.plain else tuple(self.shape[a] for a in view.axes)
-        owner = library.empty(shape, dtype, self.ordinal)
+        owner = library.empty(shape, dtype, self)
         if not view.plain:
             inverse = tuple(sorted(range(self.ndim), key=view.axes.__getitem__))
             owner = library.transpose(owner, inverse)
@@ -177,13 +183,13 @@ class DeviceArray:
 
     def empty(self, shape: Axes, dtype: np.dtype[Any]) -> DeviceArray:
         """Return a new C-ordered array beside this one."""
-        return self.library.seen("", "", self.library.empty(shape, dtype, self.ordinal))
+        return self.library.seen("", "", self.library.empty(shape, dtype, self))
 
     def beside(self, value: Any) -> Any:
         """Return a NumPy array as one on this device; anything else as it is."""
         if not isinstance(value, np.ndarray):
             return value
-        return self.library.seen("", "", self.library.upload(value, self.ordinal))
+        return self.library.seen("", "", self.library.upload(value, self))
 
     def vector(self, axes: Axes) -> DeviceArray:
         """Return the values in the order of these axes, as one dense axis."""

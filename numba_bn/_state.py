@@ -21,6 +21,7 @@ def state_of(
     """Return copies of parameters and running statistics as NumPy arrays, by PyTorch's names."""
     state: dict[str, Any] = {"weight": gamma, "bias": beta}
     if running is not None:
+        running._ready()
         state["running_mean"] = running.running_mean
         state["running_var"] = running.running_var
         state["num_batches_tracked"] = running.num_batches_tracked

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, as_array, result_dtype
-from numba_bn._view import batch_view
+from numba_bn._arrays import Array, as_array, order_of, result_dtype
+from numba_bn._device import DeviceArray
+from numba_bn._dispatch import backend
+from numba_bn._view import View, batch_view
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -79,7 +81,7 @@ def fold_batch_norm(
         call, "output_axis", check.integer(call, "output_axis", output_axis), w.shape, "weight"
     )
     eps = check.epsilon(call, eps)
-    view = batch_view(w.shape, tuple(range(w.ndim)), axes)
+    view = batch_view(w.shape, order_of(w), axes)
     given = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "var": var}
     defaults = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
     for name in ("mean", "var"):
@@ -89,9 +91,40 @@ def fold_batch_norm(
         check.parameter(call, name, value, view, w.shape, defaults.get(name, 0.0), "output_axis")
         for name, value in given.items()
     )
+    if isinstance(w, DeviceArray):
+        return _folded_on_device(w, dtype, view, b, g, shift, m, v, eps)
     root = np.sqrt(v + eps)
     # as at test time: a channel without spread is mapped to beta
     scale = np.divide(g, root, out=np.zeros_like(root), where=root != 0.0)
     along = scale.reshape([-1 if a in axes else 1 for a in range(w.ndim)])
     folded = (w.astype(np.float64) * along).astype(dtype)
     return folded, ((b - m) * scale + shift).astype(dtype)
+
+
+def _folded_on_device(
+    w: DeviceArray,
+    dtype: np.dtype[Any],
+    view: View,
+    bias: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    var: Any,
+    eps: float,
+) -> Any:
+    """Return the same by batch norm itself: of the weight without means, and of the bias."""
+    channels = view.channels[0]
+    normalize = backend("cuda").normalize
+    folded = w.empty_like_view(dtype, view)
+    no_mean = w.beside(np.zeros(channels, var.dtype))
+    if w.size:
+        w5, y5 = w.five_axes(view), folded.five_axes(view)
+        normalize(w5, no_mean, var, gamma, None, eps, y5)
+    bias = w.beside(bias)
+    if w.library.CONVERTS:
+        bias = bias.astype(np.dtype(np.float64), copy=False)
+    moved = w.empty((channels,), bias.dtype)
+    of_bias = (1, 1, channels, 1, 1)
+    b5, y5 = bias.reshape(of_bias), moved.reshape(of_bias)
+    normalize(b5, mean, var, gamma, beta, eps, y5)
+    return folded, moved.astype(dtype, copy=False)

@@ -18,7 +18,7 @@ from numba_bn._state import checked, state_of, whole_state
 from numba_bn.functional import _steps as steps
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
-from numba_bn.stats.device import beside, is_on_device
+from numba_bn.stats.device import beside, is_on_device, require_place
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -72,7 +72,7 @@ class BatchNorm:
     dgamma, dbeta : ndarray or None
         Gradients of the last `backward`.
     running_mean, running_var : ndarray of float64, or None
-        0 and 1 at first.
+        0 and 1 at first; each update makes new ones, as `RunningStats.update` says.
     num_batches_tracked : int
         Number of training batches seen.
     training : bool
@@ -195,6 +195,7 @@ class BatchNorm:
         running = self.running
         options: dict[str, Any] = {"channel_axis": self.channel_axis, "eps": self.eps}
         if not self.training and running is not None:
+            running._ready()
             known: dict[str, Any] = {"mean": running.running_mean, "var": running.running_var}
             y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **known, **options)
             self._step = _Step(kept, where, known)
@@ -239,9 +240,10 @@ class BatchNorm:
         To the CPU as NumPy arrays, to a device as arrays of the library of `like`. A call moves
         them to its x; what is where it belongs stays, and only moving waits for a device.
         """
-        call, names = f"{type(self).__name__}.to", ("gamma", "beta", "dgamma", "dbeta")
+        require_place(f"{type(self).__name__}.to", like)
+        names = "gamma", "beta", "dgamma", "dbeta"
         held = {name: value for name in names if (value := getattr(self, name)) is not None}
-        new = {name: beside(call, value, like) for name, value in held.items()}
+        new = {name: beside(value, like) for name, value in held.items()}
         vars(self).update(new, _on_device=is_on_device(like))
         if self.running is not None:
             self.running.to(like)

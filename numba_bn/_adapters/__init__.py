@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from numba_bn._device import DeviceArray
 from numba_bn._mpi import Ranks
 
 _P = ParamSpec("_P")
@@ -77,6 +78,8 @@ def home_of(values: tuple[Any, ...]) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _home_of(*kinds: Any) -> str | None:
+    if DeviceArray in kinds:  # a layer's, of whatever library
+        return _HOMES["cupy"]
     packages = frozenset().union(*map(_packages, kinds))
     for package, home in _HOMES.items():
         if package in packages:

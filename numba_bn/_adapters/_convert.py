@@ -43,8 +43,8 @@ def named(
     function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the arguments of a call by name; one that Python would refuse is refused by it."""
-    names = _names(function)
-    given = {**dict(zip(names, args, strict=False)), **options}
+    given: dict[str, Any] = dict(zip(_names(function), args, strict=False))
+    given.update(options)
     if len(given) < len(args) + len(options):
         function(*args, **options)
     return given
@@ -75,10 +75,16 @@ def kind_of(value: Any) -> str:
 
 def is_array(value: Any) -> bool:
     """Tell whether ``value`` is an array of any library but NumPy's."""
-    if isinstance(value, np.ndarray | np.generic):
+    return _exports(type(value))  # type: ignore[arg-type]
+
+
+@cache
+def _exports(kind: Any) -> bool:
+    """Tell whether a class is one of arrays, and not NumPy's."""
+    if issubclass(kind, np.ndarray | np.generic):
         return False
     exports = ("__dlpack__", "__cuda_array_interface__", "__array__")
-    return any(hasattr(type(value), name) for name in exports)
+    return any(hasattr(kind, name) for name in exports)
 
 
 def refuse_mixed(call: str, name: str, value: Any, lead: Any) -> None:

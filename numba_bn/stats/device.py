@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,30 +80,56 @@ def is_on_device(value: Any) -> bool:
 
 def _library_of(value: Any) -> Any:
     """Return the module for an array's library, or None on the CPU."""
-    if not (isinstance(value, DeviceArray) or is_array(value)):
+    finder = _finder(type(value))  # type: ignore[arg-type]
+    return None if finder is None else finder(value)
+
+
+@cache
+def _finder(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what finds the library of an array, None for a class that none on a device is of."""
+    if kind is not DeviceArray and not hasattr(kind, "__cuda_array_interface__"):
         return None
     from numba_bn._adapters.cuda import library_of
 
-    return library_of(value)
+    return library_of
 
 
-def _ordinal(library: Any, value: Any) -> int:
-    array = value if isinstance(value, DeviceArray) else library.seen("", "", value)
-    ordinal: int = array.ordinal
-    return ordinal
-
-
-def beside(call: str, value: Any, like: Any) -> Any:
-    """Return an array where ``like`` is, of its library; itself if it is there."""
-    here, there = _library_of(value), _library_of(like)
-    if there is None:
-        if not (isinstance(like, np.ndarray) or is_array(like)):
-            raise TypeError(f"{call}: like must be an array, got {like!r}")
-        return on_host(value)
-    ordinal = _ordinal(there, like)
-    if here is there and _ordinal(here, value) == ordinal:
+def seen(value: Any) -> DeviceArray:
+    """Return an array on a device as the calls see it."""
+    if isinstance(value, DeviceArray):
         return value
-    return there.upload(on_host(value), ordinal)
+    array: DeviceArray = _library_of(value).seen("", "", value)
+    return array
+
+
+def require_place(call: str, like: Any) -> None:
+    """Raise unless ``like`` is an array: where it is, and of which library, is where to move."""
+    if not isinstance(like, np.ndarray | DeviceArray) and not is_array(like):
+        raise TypeError(
+            f"{call}: like must be an array, got {like!r}: the name of a device does not say of "
+            "which library arrays there are to be. A layer, or its statistics, moves to its input "
+            "by itself, or before that to where an array is, as in .to(x)"
+        )
+
+
+def is_beside(value: Any, like: Any) -> bool:
+    """Tell whether an array is where ``like`` is, and of its library."""
+    here, there = _library_of(value), _library_of(like)
+    return here is there and (there is None or seen(value).ordinal == seen(like).ordinal)
+
+
+def beside(value: Any, like: Any) -> Any:
+    """Return an array where ``like`` is, of its library; itself if it is there."""
+    if is_beside(value, like):
+        return value
+    there = _library_of(like)
+    if there is None:
+        return on_host(value)
+    new = there.upload(on_host(value), seen(like))
+    from numba_bn._kernels.cuda.driver import driver
+
+    driver().synchronize(there.stream(seen(new)))  # any stream may use it now
+    return new
 
 
 def on_host(value: Any) -> Any:

@@ -9,11 +9,20 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array
+from numba_bn._device import DeviceArray
 from numba_bn._dispatch import backend
 from numba_bn.stats import _turns
 from numba_bn.stats._moments import variance
+from numba_bn.stats._streams import Streams, captures
 from numba_bn.stats.channel import ChannelStats
-from numba_bn.stats.device import DeviceChannelStats, beside, is_on_device
+from numba_bn.stats.device import (
+    DeviceChannelStats,
+    beside,
+    is_beside,
+    is_on_device,
+    require_place,
+    seen,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -65,6 +74,7 @@ class RunningStats:
         self, num_channels: int, *, momentum: float | None = 0.1, correction: float = 1
     ) -> None:
         channels = check.positive_int("RunningStats", "num_channels", num_channels)
+        self._streams: Streams | None = None  # the first to be copied: it waits for the arrays
         self.momentum = check.momentum("RunningStats", momentum)
         self.correction = check.number("RunningStats", "correction", correction)
         self.running_mean = np.zeros(channels)
@@ -75,6 +85,10 @@ class RunningStats:
 
     def update(self, stats: ChannelStats | DeviceChannelStats) -> None:
         """Take in the statistics of a batch; on an error nothing is changed.
+
+        The running statistics are new arrays then, on the CPU and on a device: what was read
+        before stays as it was. Only an update that is captured in a CUDA graph writes to the
+        arrays of its time, as each replay has to go on from the last one.
 
         Statistics on a device are taken in there, where this state then is, without waiting for
         it; with ``momentum=None`` they are waited for.
@@ -99,7 +113,8 @@ class RunningStats:
         if not enough:
             self._require_more_than_correction(call, count)
         with _turns.lock:
-            self.to(stats.mean)
+            if not isinstance(self.running_mean, np.ndarray):
+                self.to(stats.mean)
             seen = self._require_count(call)
             if self.momentum is None:
                 seen = seen.merge(stats)
@@ -134,35 +149,54 @@ class RunningStats:
                 f"{call}: stats must have channels of shape {tuple(self.running_mean.shape)}, "
                 f"got {view.channels}"
             )
-        if values is not None:
-            self._require_more_than_correction(call, np.array([values]))
+        if values is not None and 0 < values <= self.correction:
+            raise self._too_few(call, values)
         with _turns.lock:
-            self.to(rows.owner)
-            state = self.running_mean, self.running_var
-            mean, var = (rows.library.seen(call, "", vector) for vector in state)
-            backend("cuda").update_running(rows, mean, var, self.momentum, self.correction)
-            self.num_batches_tracked += 1
+            self.to(rows)
+            state = [seen(vector) for vector in (self.running_mean, self.running_var)]
+            streams = self._streams or Streams(state[0])
+            streams.join(rows)
+            captured = captures(rows)
+            new = state if captured else [rows.empty(v.shape, v.dtype) for v in state]
+            backend("cuda").update_running(rows, state, new, self.momentum, self.correction)
+            if not captured:
+                streams.leave()
+                streams = Streams(rows)
+            vars(self).update(
+                _streams=streams,
+                running_mean=new[0].owner,
+                running_var=new[1].owner,
+                num_batches_tracked=self.num_batches_tracked + 1,
+            )
+
+    def _ready(self) -> None:
+        """Let the stream that now reads the running statistics wait until they are there."""
+        if self._streams is not None:
+            self._streams.join(seen(self.running_mean))
 
     def _require_more_than_correction(self, call: str, count: Array) -> None:
         few = (count > 0) & (count <= self.correction)
         if few.any():
-            raise ValueError(
-                f"{call}: expected more than {self.correction:g} value per channel in training, "
-                f"got {count[few][0]:g}"
-            )
+            raise self._too_few(call, count[few][0])
 
-    def to(self, like: ArrayLike) -> RunningStats:
+    def _too_few(self, call: str, count: float) -> ValueError:
+        return ValueError(
+            f"{call}: expected more than {self.correction:g} value per channel in training, "
+            f"got {count:g}"
+        )
+
+    def to(self, like: ArrayLike | DeviceArray) -> RunningStats:
         """Move the running statistics to where the array `like` is; returns self.
 
         To the CPU as NumPy arrays, to a device as arrays of the library of `like`; only moving
         waits for a device.
         """
-        if is_on_device(like) or not isinstance(self.running_mean, np.ndarray):
-            call = "RunningStats.to"
-            vars(self).update(
-                running_mean=beside(call, self.running_mean, like),
-                running_var=beside(call, self.running_var, like),
-            )
+        require_place("RunningStats.to", like)
+        if not is_beside(self.running_mean, like):
+            self._ready()
+            mean, var = (beside(vector, like) for vector in (self.running_mean, self.running_var))
+            streams = Streams(seen(mean)) if is_on_device(mean) else None
+            vars(self).update(_streams=streams, running_mean=mean, running_var=var)
         return self
 
     def _require_count(self, call: str) -> ChannelStats:

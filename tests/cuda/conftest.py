@@ -3,11 +3,12 @@
 from typing import Any, NamedTuple
 
 import fake_cupy
+import fake_numba
 import pytest
 from ptx_memory import GlobalMemory
 from stand_in import StandIn
 
-from numba_bn._adapters.cuda import replay
+from numba_bn._adapters.cuda import interface, replay
 from numba_bn._kernels.cuda import backend, driver, launch
 
 
@@ -30,3 +31,11 @@ def bench(request, monkeypatch):
     backend.prepared.cache_clear()
     yield Bench(fake_cupy.install(monkeypatch, memory), standing, memory)
     backend.prepared.cache_clear()
+
+
+@pytest.fixture
+def numba(bench, monkeypatch):
+    """A stand-in for Numba's CUDA target beside the others."""
+    stand_in = fake_numba.target(bench.cupy)
+    monkeypatch.setattr(interface, "_numba", lambda: stand_in)
+    return stand_in

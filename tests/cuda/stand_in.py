@@ -32,6 +32,7 @@ class StandIn:
     def __init__(self, memory: GlobalMemory, runs: bool) -> None:
         self.memory, self.runs = memory, runs
         self.launched: list[Launched] = []
+        self.capturing: set[int] = set()
         self.notes: list[tuple[Any, ...]] = []
         """Everything else: (what, arguments)."""
 
@@ -58,6 +59,12 @@ class StandIn:
 
     def ordinal_of(self, pointer: int) -> int:
         return 0
+
+    def synchronize(self, stream: int) -> None:
+        self.notes.append(("synchronize", stream))
+
+    def captures(self, stream: int) -> bool:
+        return stream in self.capturing
 
     def wait(self, stream: int, other: int) -> None:
         self.notes.append(("wait", stream, other))

@@ -60,7 +60,8 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, uintptr_t kernel, i
 int cuEventCreate(uintptr_t *event, unsigned flags) { return give(event); }
 int cuEventRecord(uintptr_t event, uintptr_t stream) { note("record", event, stream); return 0; }
 int cuStreamWaitEvent(uintptr_t stream, uintptr_t event, unsigned flags) { note("wait", event, stream); return 0; }
-int cuStreamIsCapturing(uintptr_t stream, int *status) { *status = 0; return 0; }
+int cuStreamIsCapturing(uintptr_t stream, int *status) { *status = stream == 0xCA90; return 0; }
+int cuStreamSynchronize(uintptr_t stream) { note("synchronize", stream, 0); return 0; }
 int cuStreamGetCtx(uintptr_t stream, uintptr_t *context) { *context = current; return 0; }
 int cuPointerGetAttribute(void *value, int attribute, uintptr_t address) { *(int *)value = 1; return 0; }
 typedef struct { unsigned grid[3], block[3], shared; uintptr_t stream; void *attributes; unsigned count; } Launch;

@@ -193,8 +193,14 @@ def test_a_layer_follows_its_input_and_returns(bench):
     del state["num_batches_tracked"]
     layer.load_state_dict(state)
     assert layer(bench.cupy.array(x)).dtype == layer.gamma.dtype == x.dtype
-    with pytest.raises(TypeError, match=r"BatchNorm\.to: like must be an array, got 'cuda'"):
-        layer.to("cuda")
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}])
+def test_the_name_of_a_device_says_too_little_to_move_there(options):
+    for what in (nbn.BatchNorm(6, **options), nbn.RunningStats(6)):
+        text = rf"^{type(what).__name__}\.to: like must be an array, got 'cuda': .* moves to its"
+        with pytest.raises(TypeError, match=text):
+            what.to("cuda")
 
 
 def test_one_value_per_channel_is_refused_without_a_look_at_the_device(bench):
@@ -270,75 +276,3 @@ def test_ranks_hear_of_what_is_refused_of_one_array_on_a_device(bench):
         return nbn.batch_norm_train(mine, out=x.copy(), comm=comm)
 
     assert [type(error) for error in together(step, size=2)] == [RuntimeError, TypeError]
-
-
-class Interface:
-    """An array that is known by its interface alone."""
-
-    def __init__(self, array, stream):
-        self.array, self.dtype = array, array.dtype
-        strides = None if array.view.flags.c_contiguous else array.strides
-        self.interface = {
-            "shape": array.shape,
-            "strides": strides,
-            "typestr": array.dtype.str,
-            "data": (array.data.ptr, False),
-            "version": 3,
-            "stream": stream,
-        }
-
-    def __getitem__(self, index):
-        return Interface(self.array[index], self.interface["stream"])
-
-    @property
-    def __cuda_array_interface__(self):
-        return self.interface
-
-
-def test_streams_of_other_arrays_are_waited_for_by_the_device(bench):
-    make = bench.cupy.array
-    x, out = (Interface(make(np.ones((2, 4), np.float32)), stream) for stream in (5, 5))
-    gamma, beta = (Interface(make(np.ones(4, np.float32)), stream) for stream in (7, None))
-    for _ in range(2):
-        assert nbn.layer_norm(x, gamma, beta, out=out) is out
-    assert [note for note in bench.driver.notes if note[0] == "wait"] == [("wait", 5, 7)] * 2
-    assert {launched.stream for launched in bench.driver.launched} == {5}
-
-
-def test_an_array_without_a_stream_is_used_on_the_default_one(bench):
-    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
-    nbn.layer_norm(x, out=x)
-    assert {launched.stream for launched in bench.driver.launched} == {1}
-
-
-def test_gradients_of_parameters_stay_in_float64_where_nothing_can_convert(bench, monkeypatch):
-    made = bench.cupy.array(np.ones((2, 4), np.float32))
-    x, dy, out = (Interface(bench.cupy.array(made.view), None) for _ in range(3))
-    monkeypatch.setattr(
-        "numba_bn._adapters.cuda.interface.empty",
-        lambda shape, dtype, _: Interface(bench.cupy.empty(shape, dtype), None),
-    )
-    gradients = nbn.layer_norm_backward(dy, x, out=out)
-    assert gradients.dx is out
-    assert gradients.dgamma.dtype == gradients.dbeta.dtype == np.float64
-
-
-def test_an_interface_may_give_its_shape_in_numpys_integers(bench):
-    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
-    x.interface["shape"] = tuple(np.array(x.interface["shape"]))
-    assert nbn.layer_norm(x, out=x) is x
-    assert len(bench.driver.launched) == 1
-
-
-def test_an_interface_that_says_it_has_a_mask_is_refused(bench):
-    x = Interface(bench.cupy.array(np.ones((2, 4), np.float32)), None)
-    x.interface["mask"] = x
-    with pytest.raises(TypeError, match="layer_norm: x must have no mask"):
-        nbn.layer_norm(x, out=x)
-
-
-def test_what_only_a_library_can_do_is_not_done_for_an_interface(bench):
-    x = bench.cupy.array(np.ones((2, 8), np.float32))
-    strided = Interface(bench.cupy.ndarray(x.view[:, ::2]), None)
-    with pytest.raises(TypeError, match=r"has to be packed first must be CuPy's or PyTorch's"):
-        nbn.layer_norm(strided, out=Interface(bench.cupy.array(np.ones((2, 4), "f")), None))

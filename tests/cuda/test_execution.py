@@ -223,12 +223,13 @@ def test_update_running(channels, dtype):
     count[::3], count[1::5] = 0.0, 1.0  # nothing seen; too few for a variance
     running = {"running_mean": mean.astype(dtype), "running_var": var.astype(dtype)}
     given = {"count": count, "mean": batch, "m2": m2}
-    results = dict.fromkeys(running, ((channels,), dtype))
+    results = dict.fromkeys(("new_mean", "new_var"), ((channels,), dtype))
     plan = plans.update_running(channels, dtype, momentum, correction)
-    got = execute(plan, running | given, results).results
+    got = execute(plan, running | given, results).results.values()
     variance = m2 / np.maximum(count - correction, 1.0)
-    for (name, before), now, least in zip(running.items(), (batch, variance), (0, 1), strict=True):
+    both = zip(got, running.values(), (batch, variance), (0, 1), strict=True)
+    for new, before, now, least in both:
         moved = before.astype(F64) * (1.0 - momentum) + momentum * now
         want = np.where(count > least, moved, before)
-        assert np.array_equal(got[name][count <= least], before[count <= least])
-        assert_near(got[name], want, np.dtype(dtype))
+        assert np.array_equal(new[count <= least], before[count <= least])
+        assert_near(new, want, np.dtype(dtype))

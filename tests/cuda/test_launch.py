@@ -223,6 +223,13 @@ def test_a_stream_waits_for_another_by_an_event(library, tmp_path):
     assert (recorded, waiting) == (str(0xDEF0), str(0xABC0))
 
 
+def test_a_stream_is_waited_for_by_the_host_and_says_whether_it_is_captured(library, tmp_path):
+    code = "d = driver(); d.synchronize(0xABC0); print(d.captures(0xABC0), d.captures(0xCA90))"
+    printed, notes = job(library, tmp_path, code)
+    assert printed == ["False", "True"]
+    assert notes == [["synchronize", str(0xABC0), "0"]]
+
+
 def test_a_device_is_known_by_its_attributes_and_an_address_by_its_device(library, tmp_path):
     code = "t = driver().traits(0); print(*t.device, *t.capability, driver().ordinal_of(4096))"
     assert job(library, tmp_path, code)[0] == ["132", "2048", str(50 << 20), "9", "0", "1"]

@@ -197,6 +197,7 @@ OPTIONS = {
     "an axis of int64": ("batch_norm", {"channel_axis": np.int64(1)}),
     "a channel axis": ("batch_norm", {"channel_axis": (1,)}),
     "axes": ("layer_norm", {"axis": (-2, -1)}),
+    "a list of axes": ("layer_norm", {"axis": [-2, -1]}),
     "axes of int64": ("layer_norm", {"axis": (np.int64(1), np.int64(2))}),
 }
 
@@ -213,12 +214,28 @@ def test_ordinary_options_are_replayed(bench, in_full, traced, function, options
 def test_axes_of_another_class_are_refused_as_at_first(bench):
     x = bench.cupy.array(X)
     nbn.batch_norm(x, channel_axis=(1,))
-    with pytest.raises(TypeError, match="channel_axis must be an integer, got True"):
-        nbn.batch_norm(x, channel_axis=(True,))
+    for axes in ((True,), [True]):
+        with pytest.raises(TypeError, match="channel_axis must be an integer, got True"):
+            nbn.batch_norm(x, channel_axis=axes)
 
 
-def test_what_is_kept_is_bounded(bench, monkeypatch):
+def test_a_list_that_is_changed_is_another(bench, in_full):
+    x, axes = bench.cupy.array(np.ones((4, 5, 6), np.float32)), [2]
+    nbn.layer_norm(x, axis=axes)
+    axes.insert(0, 1)
+    wanted, _ = in_full(bench, "layer_norm", {"x": x, "axis": (1, 2)})
+    assert launched(bench, "layer_norm", {"x": x, "axis": axes})[0] == wanted
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_goes_first(bench, traced, monkeypatch):
     monkeypatch.setattr(replay, "_MOST", 3)
-    for n in range(1, 9):
-        nbn.batch_norm(bench.cupy.array(X[:, :, :n]))
-        assert len(replay._programs) <= 3
+    make = lambda n: nbn.batch_norm(bench.cupy.array(X[:, :, :n]))  # noqa: E731
+    for n in range(1, 6):
+        make(n)
+        assert len(replay._programs) == min(n, 3)
+    traced.clear()
+    for n in (3, 4, 5):
+        make(n)
+    assert traced == []
+    make(1)
+    assert len(traced) == 1

@@ -19,32 +19,50 @@ from numba_bn.stats.device import DeviceChannelStats
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
-_ARRAYS = frozenset(("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual"))
+_OPTIONS = frozenset((type(None), str, bool))
+"""Classes of what is no array: a number may stand for one."""
+_ARRAYS = frozenset(
+    ("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual", "bias"),
+)
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Run a public function on arrays of one device; return arrays of the same library."""
     given = named(function, args, options)
     lead, what = leading(given), title(function, given)
-    with telling(function, args, options):
-        library = library_of(lead)
+    library = library_of(lead)
+    try:
         if library is None:
             _refuse_lead(what, given, lead)
         else:
             driver.driver()  # or what to install
             first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
             inside = _inside(library, what, given, first, lead)
-            _wait(library, first, inside)
+            if library.FOREIGN:
+                _wait(library, first, inside)
+    except Exception:
+        with telling(function, args, options):
+            raise
     if library is None:
         return function(*args, **options)  # which says what to do
+    result = _result(function, first, inside, given.get("out"))
+    if library.FOREIGN:
+        _be_waited_for(library, first, inside.get("out"))
+    return result
+
+
+def _result(
+    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any], out: Any
+) -> Any:
+    """Do what is asked, and return arrays as their library's, ``out`` as the caller's."""
     program, arrays = replay.program(function, first, inside)
     if program is not None:
-        return program.run(first, arrays, given.get("out"))
-    out = inside.get("out")
+        return program.run(first, arrays, out)
+    written = inside.get("out")
 
     def theirs(item: Any) -> Any:
-        if out is not None and item is out:
-            return given["out"]
+        if written is not None and item is written:
+            return out
         return item.owner if isinstance(item, DeviceArray) else item
 
     return each(function(**inside), theirs)
@@ -92,6 +110,9 @@ def _inside(
             if seen.ordinal == first.ordinal:
                 inside[name] = seen
                 continue
+        elif type(value) in _OPTIONS:
+            inside[name] = value
+            continue
         inside[name] = _other(library, call, name, value, first, lead)
     return inside
 
@@ -101,15 +122,27 @@ def _other(library: Any, call: str, name: str, value: Any, first: DeviceArray, l
     if library_of(value) is library:
         seen = value if isinstance(value, DeviceArray) else library.seen(call, name, value)
         return _beside(call, name, seen, first)
-    if isinstance(value, DeviceChannelStats):
-        return _beside(call, name, value, first)
+    if isinstance(value, DeviceChannelStats | DeviceArray):
+        return _of_library(library, call, name, value, first)
     refuse_mixed(call, name, value, lead)
     if name not in _ARRAYS or value is None:
         return value
     host = as_array(call, name, value)
     if host.dtype.kind == "O":  # is refused as NumPy's is
         return host
-    return library.seen(call, name, library.upload(np.ascontiguousarray(host), first.ordinal))
+    return library.seen(call, name, library.upload(np.ascontiguousarray(host), first))
+
+
+def _of_library(library: Any, call: str, name: str, value: Any, first: DeviceArray) -> Any:
+    """Return what a layer or statistics hold, which must be of the library of ``first``."""
+    array = value if isinstance(value, DeviceArray) else value._moments.rows
+    if array.library is library:
+        return _beside(call, name, value, first)
+    hint = "" if array is value else f"; pass {name}.get()"
+    raise TypeError(
+        f"{call}: {name} must be of the kind of x, {kind_of(first.owner)}, got "
+        f"{kind_of(array.owner)} on cuda:{array.ordinal}{hint}"
+    )
 
 
 def _beside(call: str, name: str, value: Any, first: DeviceArray) -> Any:
@@ -124,9 +157,20 @@ def _beside(call: str, name: str, value: Any, first: DeviceArray) -> Any:
 
 def _wait(library: Any, first: DeviceArray, inside: Mapping[str, Any]) -> None:
     """Let the stream of the call wait for those that other arrays say they are made on."""
-    if not library.FOREIGN:
-        return
-    ours = library.stream(first)
-    others = {library.made_on(value) for value in inside.values() if isinstance(value, DeviceArray)}
+    ours, others = library.stream(first), set()
+    for value in inside.values():
+        if isinstance(value, DeviceChannelStats):
+            others.add(library.made_on(value._moments.rows))
+        elif isinstance(value, DeviceArray):
+            others.add(library.made_on(value))
     for other in others - {None, ours}:
         driver.driver().wait(ours, other)
+
+
+def _be_waited_for(library: Any, first: DeviceArray, out: DeviceArray | None) -> None:
+    """Let the stream that an output says it is made on wait for the call's, where it was written.
+
+    Who reads it looks at that stream alone.
+    """
+    if out is not None and (theirs := library.stream(out)) != (ours := library.stream(first)):
+        driver.driver().wait(theirs, ours)

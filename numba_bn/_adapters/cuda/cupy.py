@@ -31,19 +31,29 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     )
 
 
+def address(owner: Any) -> int:
+    """Return where an array begins."""
+    at: int = owner.data.ptr
+    return at
+
+
 def stream(like: DeviceArray) -> int:
     """Return the handle of CuPy's current stream on the device of an array."""
-    cupy = sys.modules["cupy"]
-    handle: int = cupy.cuda.get_current_stream(like.ordinal).ptr
+    handle: int = keeper(like).ptr
     return handle
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
-    """Return a new C-ordered array."""
+def keeper(like: DeviceArray) -> Any:
+    """Return that stream, which is destroyed when nobody refers to it."""
+    return sys.modules["cupy"].cuda.get_current_stream(like.ordinal)
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
+    """Return a new C-ordered array where another is."""
     cupy = sys.modules["cupy"]
-    if cupy.cuda.runtime.getDevice() == ordinal:
+    if cupy.cuda.runtime.getDevice() == like.ordinal:
         return cupy.empty(shape, dtype)
-    with cupy.cuda.Device(ordinal):
+    with cupy.cuda.Device(like.ordinal):
         return cupy.empty(shape, dtype)
 
 
@@ -53,10 +63,10 @@ def _beside(owner: Any) -> Any:
     return nullcontext() if cuda.runtime.getDevice() == ordinal else cuda.Device(ordinal)
 
 
-def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
-    """Return a copy of a NumPy array on the device."""
+def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
+    """Return a copy of a NumPy array where another is."""
     cupy = sys.modules["cupy"]
-    with cupy.cuda.Device(ordinal):
+    with cupy.cuda.Device(like.ordinal):
         return cupy.array(array)
 
 

@@ -1,6 +1,7 @@
 """Numba's device arrays, and all others that have a ``__cuda_array_interface__``.
 
-The interface gives no operations: such arrays must be dense, and results are Numba's.
+The interface gives no operations: such arrays must be dense, and results are Numba's. They say by
+their interface on which stream they are made.
 """
 
 from __future__ import annotations
@@ -48,9 +49,19 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     )
 
 
+def address(owner: Any) -> int:
+    """Return where an array begins."""
+    at: int = owner.__cuda_array_interface__["data"][0]
+    return at
+
+
 def stream(like: DeviceArray) -> int:
-    """Return the stream that an array says its data is ready on, or the default one."""
+    """Return the stream that an array says it is made on, or the default one."""
     return made_on(like) or _LEGACY_DEFAULT
+
+
+def keeper(like: DeviceArray) -> None:
+    """Return nothing: of a stream the interface has the handle alone."""
 
 
 def made_on(array: DeviceArray) -> int | None:
@@ -65,18 +76,18 @@ def _numba() -> Any:
     return cuda
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
-    """Return a new C-ordered array of Numba's."""
+def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
+    """Return a new C-ordered array of Numba's where another is, for work on its stream."""
     cuda = _numba()
-    with cuda.gpus[ordinal]:
-        return cuda.device_array(shape, dtype)
+    with cuda.gpus[like.ordinal]:
+        return cuda.device_array(shape, dtype, stream=cuda.external_stream(stream(like)))
 
 
-def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
-    """Return a copy of a NumPy array on the device."""
+def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
+    """Return a copy of a NumPy array where another is, for work on its stream."""
     cuda = _numba()
-    with cuda.gpus[ordinal]:
-        return cuda.to_device(array)
+    with cuda.gpus[like.ordinal]:
+        return cuda.to_device(array, stream=cuda.external_stream(stream(like)))
 
 
 def download(owner: Any) -> np.ndarray[Any, Any]:
@@ -118,8 +129,8 @@ def cast(owner: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def assign(owner: Any, value: Any) -> None:
-    """Copy ``value`` into an array of the same layout."""
-    _numba().as_cuda_array(owner, sync=False).copy_to_device(value)
+    """Refuse: what is computed beside an output lies in another order, or has no gaps."""
+    _refuse("written in another memory order")
 
 
 def not_nan(owner: Any) -> Any:

@@ -7,6 +7,7 @@ library and launched on its current stream. An error is raised by the trace, whi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,35 +36,37 @@ class Program(NamedTuple):
     def run(self, first: DeviceArray, arrays: list[DeviceArray], out: Any) -> Any:
         """Do it where ``first`` is, on ``arrays``; return arrays as their library's."""
         library, given = first.library, len(arrays)
-        stream, addresses = library.stream(first), [a.pointer for a in arrays]
+        owners, addresses = [a.owner for a in arrays], [a.pointer for a in arrays]
+        stream = library.stream(first)
         for step in self.steps:
             if isinstance(step, Prepared):
                 launch.run(step, addresses, stream)
                 continue
-            new = library.seen("", "", _made(step, first, arrays))
-            arrays.append(new)
-            addresses.append(new.pointer)
+            new = _made(step, first, owners)
+            owners.append(new)
+            addresses.append(library.address(new))
 
         def theirs(item: Any) -> Any:
             if isinstance(item, DeviceArray):
                 # of the arguments only out is ever returned
-                return out if item.owner.slot < given else _viewed(item.owner, library, arrays)
+                return out if item.owner.slot < given else _viewed(item.owner, library, owners)
             if isinstance(item, DeviceChannelStats):
-                return _with_rows(item, arrays[item._moments.rows.owner.slot])
+                rows = owners[item._moments.rows.owner.slot]
+                return _with_rows(item, library.seen("", "", rows))
             return item
 
         return each(self.result, theirs)
 
 
-def _made(step: Make, first: DeviceArray, arrays: list[DeviceArray]) -> Any:
+def _made(step: Make, first: DeviceArray, owners: list[Any]) -> Any:
     library = first.library
     if step.source is None:
-        return library.empty(step.shape, step.dtype, first.ordinal)
-    return library.cast(_viewed(step.source, library, arrays), step.dtype)
+        return library.empty(step.shape, step.dtype, first)
+    return library.cast(_viewed(step.source, library, owners), step.dtype)
 
 
-def _viewed(node: Node, library: Library, arrays: list[DeviceArray]) -> Any:
-    owner = arrays[node.slot].owner
+def _viewed(node: Node, library: Library, owners: list[Any]) -> Any:
+    owner = owners[node.slot]
     for what, how in node.views:
         owner = owner[how] if what == "row" else getattr(library, what)(owner, how)
     return owner
@@ -74,7 +77,9 @@ def _with_rows(stats: DeviceChannelStats, rows: DeviceArray) -> DeviceChannelSta
 
 
 _programs: dict[Hashable, Program | None] = {}
-"""None: what cannot be said before it is done."""
+"""None: what cannot be said before it is done. The oldest comes first."""
+_keeping = threading.Lock()
+_UNKNOWN: Any = object()
 
 
 def program(
@@ -84,12 +89,13 @@ def program(
     key, arrays = _key(function, first, inside)
     if key is None:
         return None, arrays
-    if key in _programs:
-        return _programs.get(key), arrays
-    found = _traced(function, first.library, inside)
-    if len(_programs) >= _MOST:  # shapes that change with every call come to no end
-        _programs.clear()
-    _programs[key] = found
+    found = _programs.get(key, _UNKNOWN)
+    if found is _UNKNOWN:
+        found = _traced(function, first.library, inside)
+        with _keeping:
+            if len(_programs) >= _MOST:  # shapes that change with every call come to no end
+                _programs.pop(next(iter(_programs)))
+            _programs[key] = found
     return found, arrays
 
 
@@ -107,8 +113,8 @@ def _key(
             about.append((name, value.shape, value.strides, value.dtype, at))
         elif kind in _PLAIN:
             about.append((name, kind, value))
-        elif kind is tuple and _PLAIN.issuperset(map(type, value)):
-            about.append((name, tuple(map(type, value)), value))
+        elif kind in (tuple, list) and _PLAIN.issuperset(map(type, value)):
+            about.append((name, kind, tuple(map(type, value)), tuple(value)))
         elif kind is DeviceChannelStats:
             (rows, values), view = value._moments, value._view
             arrays.append(rows)

@@ -68,6 +68,12 @@ def _facts(
     return tuple(shape), tuple([ours.itemsize * n for n in steps]), ours
 
 
+def address(owner: Any) -> int:
+    """Return where a tensor begins."""
+    at: int = owner.data_ptr()
+    return at
+
+
 def stream(like: DeviceArray) -> int:
     """Return the handle of PyTorch's current stream on the device of a tensor."""
     # as the code does that torch.compile makes; torch.cuda.current_stream takes microseconds
@@ -75,21 +81,25 @@ def stream(like: DeviceArray) -> int:
     return handle
 
 
+def keeper(like: DeviceArray) -> None:
+    """Return nothing: PyTorch's streams are never destroyed."""
+
+
 @cache
 def _device(ordinal: int) -> Any:
     return sys.modules["torch"].device("cuda", ordinal)
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Any:
-    """Return a new C-ordered tensor."""
+def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
+    """Return a new C-ordered tensor where another is."""
     empty = sys.modules["torch"].empty
-    return empty(shape, dtype=_dtypes()[1][dtype], device=_device(ordinal))
+    return empty(shape, dtype=_dtypes()[1][dtype], device=_device(like.ordinal))
 
 
-def upload(array: np.ndarray[Any, Any], ordinal: int) -> Any:
-    """Return a copy of a NumPy array on the device."""
+def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
+    """Return a copy of a NumPy array where another is."""
     torch = sys.modules["torch"]
-    return torch.from_numpy(array.copy()).to(_device(ordinal))
+    return torch.from_numpy(array.copy()).to(_device(like.ordinal))
 
 
 def download(owner: Any) -> np.ndarray[Any, Any]:

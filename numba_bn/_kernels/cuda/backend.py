@@ -6,6 +6,7 @@ and are left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -81,8 +82,11 @@ def _rows(x5: DeviceArray) -> tuple[DeviceArray, dict[str, int]]:
     """Return a new matrix for moments, and the addresses of its rows."""
     items = x5.shape[0] * x5.shape[2]
     rows = x5.empty((len(_ROWS), items), _FLOAT64)
-    step = items * _FLOAT64.itemsize
-    return rows, {name: rows.pointer + step * i for name, i in _ROWS.items()}
+    return rows, _addresses(rows)
+
+
+def _addresses(rows: DeviceArray) -> dict[str, int]:
+    return {name: rows.pointer + rows.strides[0] * i for name, i in _ROWS.items()}
 
 
 def _kept(x5: DeviceArray, rows: DeviceArray, where5: DeviceArray | None) -> DeviceMoments:
@@ -252,15 +256,20 @@ def _channels(x5: DeviceArray) -> DeviceArray:
 def relu_gradient(dy5: DeviceArray, y5: DeviceArray, out5: DeviceArray) -> None:
     """dy, y → dy where the ReLU let y through, else 0."""
     call = _call(y5, dy5, out5, y=name_of(y5.dtype))
-    _run("relu_gradient", {"x": y5, "dy": dy5, "y": y5, "dx": out5}, call)
+    # on the stream of what it makes: y may be said to be made on another
+    _run("relu_gradient", {"x": out5, "dy": dy5, "y": y5, "dx": out5}, call)
 
 
 def update_running(
-    rows: DeviceArray, mean: DeviceArray, var: DeviceArray, momentum: float, correction: float
+    rows: DeviceArray,
+    running: Sequence[DeviceArray],
+    new: Sequence[DeviceArray],
+    momentum: float,
+    correction: float,
 ) -> None:
-    """count, mean, m2 (rows of moments) → running mean and variance, in place."""
+    """count, mean, m2 (rows of moments), running mean and variance → new ones."""
+    mean, var = running
     # both are attributes that a caller may set; an int would reach the kernel as one
     about = mean.size, name_of(mean.dtype), float(momentum), float(correction)
-    buffers = {"count": rows.row(COUNT), "mean": rows.row(MEAN), "m2": rows.row(M2)}
-    buffers.update(x=rows, running_mean=mean, running_var=var)
-    _run("update_running", buffers, *about)
+    buffers = {"x": rows, "running_mean": mean, "running_var": var, **_addresses(rows)}
+    _run("update_running", {**buffers, "new_mean": new[0], "new_var": new[1]}, *about)

@@ -89,7 +89,9 @@ class Driver:
 
     def launch(self, how: Any, stream: Any, parameters: int) -> None:
         """Launch a step on a stream; ``parameters`` is the address of its arguments' addresses."""
-        self._do(self._raw.cuLaunchKernel(*how, stream, parameters, 0))
+        returned = self._raw.cuLaunchKernel(*how, stream, parameters, 0)
+        if returned[0]:
+            self._do(returned)
 
     def zeros(self, ordinal: int, nbytes: int, stream: int) -> tuple[int, Any]:
         """Return the address of zeroed memory, in the order of a stream, and its owner."""
@@ -104,6 +106,14 @@ class Driver:
         """Return the device whose memory an address is in."""
         wanted = self._raw.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
         return int(self._do(self._raw.cuPointerGetAttribute(wanted, pointer)))
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until all that is on a stream is done."""
+        self._do(self._raw.cuStreamSynchronize(self.stream(stream)))
+
+    def captures(self, stream: int) -> bool:
+        """Tell whether what comes on a stream goes into a CUDA graph."""
+        return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
 
     def wait(self, stream: int, other: int) -> None:
         """Let what comes on a stream wait, on the device, for what is on another now."""

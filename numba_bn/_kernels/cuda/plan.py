@@ -284,9 +284,10 @@ def relu_gradient(call: Call, device: Device) -> Plan:
 
 @lru_cache(maxsize=1024)
 def update_running(channels: int, dtype: str, momentum: float, correction: float) -> Plan:
-    """count, mean, m2, running_mean, running_var → the last two, moved on."""
+    """count, mean, m2, running_mean, running_var → new_mean, new_var."""
     arguments = (
-        "running_mean", "running_var", "count", "mean", "m2", momentum, correction, channels,
+        "running_mean", "running_var", "new_mean", "new_var", "count", "mean", "m2", momentum,
+        correction, channels,
     )  # fmt: skip
     return Plan((_flat(UPDATE_RUNNING, (dtype,), channels, arguments),), 0)
 

@@ -47,19 +47,25 @@ def update_running(dtype: str) -> tuple[Any, Any]:
     """
     get, put = getter(dtype), putter(dtype)
 
-    def kernel(running: Any, stats: Any, momentum: float, correction: float, channels: int) -> None:
+    def kernel(
+        running: Any, new: Any, stats: Any, momentum: float, correction: float, channels: int
+    ) -> None:
         c = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-        if c < channels and get64(stats[0], c) > 0.0:
+        if c < channels:
             mean = types.float64(get(running[0], c))
-            put(running[0], c, (1.0 - momentum) * mean + momentum * get64(stats[1], c))
-            count = get64(stats[0], c) - correction
+            var = types.float64(get(running[1], c))
+            count = get64(stats[0], c)
             if count > 0.0:
-                var = types.float64(get(running[1], c))
-                batch = get64(stats[2], c) / count
-                put(running[1], c, (1.0 - momentum) * var + momentum * batch)
+                mean = (1.0 - momentum) * mean + momentum * get64(stats[1], c)
+                if count > correction:
+                    batch = get64(stats[2], c) / (count - correction)
+                    var = (1.0 - momentum) * var + momentum * batch
+            put(new[0], c, mean)
+            put(new[1], c, var)
 
+    pair = types.UniTuple(types.int64, 2)
     signature = types.void(
-        types.UniTuple(types.int64, 2),
+        *(pair, pair),
         types.UniTuple(types.int64, 3),
         types.float64,
         types.float64,

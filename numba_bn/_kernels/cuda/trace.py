@@ -103,9 +103,9 @@ class Trace:
         place = value.pointer, value.ordinal
         return DeviceArray(value, self, *place, value.shape, value.strides, value.dtype)
 
-    def empty(self, shape: Axes, dtype: np.dtype[Any], ordinal: int) -> Node:
+    def empty(self, shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Node:
         """Return a new C-ordered array, which begins where all that are allocated may."""
-        return self._make(Make(shape, dtype), ordinal)
+        return self._make(Make(shape, dtype), like.ordinal)
 
     def cast(self, owner: Node, dtype: np.dtype[Any]) -> Node:
         """Return a copy of another dtype; how others than C-ordered ones lie is the library's."""
