@@ -29,7 +29,7 @@ class Loop(NamedTuple):
     """An innermost loop that loads from global memory."""
 
     wide: int
-    """Bytes it loads sixteen at a time."""
+    """Bytes it loads so many at a time as count."""
     in_flight: int
     """Of these, bytes asked for before any of them is used."""
 
@@ -45,10 +45,13 @@ class Machine(NamedTuple):
     loops: list[Loop]
 
 
-def assembled(modules: Iterable[str], architecture: str, folder: Path) -> dict[str, Machine]:
+def assembled(
+    modules: Iterable[str], architecture: str, folder: Path, least: int = 16
+) -> dict[str, Machine]:
     """Assemble PTX for an architecture ("sm_90") and take it apart, all at once; by entry.
 
-    The disassembler needs longer to start than for one kernel.
+    Loads of ``least`` bytes count as wide. The disassembler needs longer to start than for one
+    kernel.
     """
     source, cubin = folder / "kernels.ptx", folder / "kernels.cubin"
     source.write_text(_joined(modules, architecture))
@@ -57,7 +60,7 @@ def assembled(modules: Iterable[str], architecture: str, folder: Path) -> dict[s
     notes = _parts(r"Compiling entry function '([\w$]+)'", log)
     bodies = _parts(r"^\.text\.([\w$]+):$", text)
     assert notes.keys() == bodies.keys()
-    return {entry: _machine(notes[entry], bodies[entry]) for entry in notes}
+    return {entry: _machine(notes[entry], bodies[entry], least) for entry in notes}
 
 
 def _joined(modules: Iterable[str], architecture: str) -> str:
@@ -76,7 +79,7 @@ def _parts(heading: str, text: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def _machine(note: str, body: str) -> Machine:
+def _machine(note: str, body: str, least: int) -> Machine:
     """What the assembler says of a kernel, and its instructions."""
     lines, labels = _instructions(body)
     return Machine(
@@ -84,7 +87,7 @@ def _machine(note: str, body: str) -> Machine:
         stack=_number(r"(\d+) bytes stack frame", note),
         spilled=_number(r"(\d+) bytes spill stores", note),
         accesses=[line for line in lines if re.search(r"\b(LDG|STG|LDL|STL)\b", line)],
-        loops=_loops(lines, labels),
+        loops=_loops(lines, labels, least),
     )
 
 
@@ -120,7 +123,7 @@ def access_bytes(line: str) -> int:
     return int(narrow.group(1)[1:]) // 8 if narrow else 4
 
 
-def _loops(lines: list[str], labels: dict[str, int]) -> list[Loop]:
+def _loops(lines: list[str], labels: dict[str, int], least: int) -> list[Loop]:
     """Innermost loops: from a label to the branch back to it, with no other inside."""
     spans = []
     for end, line in enumerate(lines):
@@ -129,21 +132,22 @@ def _loops(lines: list[str], labels: dict[str, int]) -> list[Loop]:
             spans.append((labels[branch.group(1)], end))
     inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
     bodies = [lines[start : end + 1] for start, end in inner]
-    return [_loop(body) for body in bodies if any(" LDG" in f" {line}" for line in body)]
+    return [_loop(body, least) for body in bodies if any(" LDG" in f" {line}" for line in body)]
 
 
-def _loop(body: list[str]) -> Loop:
+def _loop(body: list[str], least: int) -> Loop:
     loads = [line for line in body if re.search(r"\bLDG\b", line)]
-    return Loop(sum(n for n in map(access_bytes, loads) if n == 16), _in_flight(body))
+    wide = sum(n for n in map(access_bytes, loads) if n >= least)
+    return Loop(wide, _in_flight(body, least))
 
 
-def _in_flight(body: list[str]) -> int:
-    """Bytes loaded sixteen at a time before an instruction reads any register they come in."""
+def _in_flight(body: list[str], least: int) -> int:
+    """Bytes of wide loads before an instruction reads any register they come in."""
     waiting: set[int] = set()
     flight = 0
     for line in body:
         operands = re.sub(r"^@!?U?P\w+\s+", "", line).partition(" ")[2]
-        if re.search(r"\bLDG\b", line) and access_bytes(line) < 16:
+        if re.search(r"\bLDG\b", line) and access_bytes(line) < least:
             continue  # of a mask
         if re.search(r"\bLDG\b", line):
             target = re.search(r"\bR(\d+)\b", operands)

@@ -66,6 +66,8 @@ def over_floats(shapes):
 
 over_batches = pytest.mark.parametrize("shape", BATCH.values(), ids=BATCH)
 PLANES, ROWS = BATCH["planes"], BATCH["rows"]
+HALF_VECTORS = (1, 3, 4, 1, 648)
+"""Planes whose bytes are no whole vectors of 16."""
 pytestmark = pytest.mark.slow
 
 
@@ -95,8 +97,11 @@ def test_moments(shape, dtype):
 
 @pytest.mark.parametrize(
     ("dtype", "shape"),
-    [(dtype, (PLANES, ROWS)[k % 2]) for k, dtype in enumerate(_PAIRS)] + [("float16", ROWS)],
-)
+    [
+        *((dtype, (PLANES, ROWS)[k % 2]) for k, dtype in enumerate(_PAIRS)),
+        ("float16", ROWS), ("uint8", ROWS), ("uint8", HALF_VECTORS),
+    ],
+)  # fmt: skip
 def test_every_dtype(shape, dtype):
     p = Problem(call_of(shape, dtype))
     run = p.run(plans.forward(p.call, EPS, DEVICE), "y", "count", "mean", "low", "m2")
@@ -181,12 +186,28 @@ def test_backward(shape, dtype, training):
     assert_backward(Problem(call_of(shape, dtype)), training)
 
 
+@pytest.mark.parametrize("shape", [PLANES, HALF_VECTORS, ROWS])
+def test_backward_of_bytes(shape):
+    assert_backward(Problem(call_of(shape, "uint8")), True)
+
+
 @pytest.mark.parametrize("shape", [s for s in BATCH.values() if s[1] > 1 or s[4] > 1])
 @pytest.mark.parametrize("training", [False, True])
 def test_backward_of_what_a_mask_leaves(shape, training):
     p = Problem(call_of(shape, "float32", masked=True, stats=True))
     assert p.arrays["count"].all()
     assert_backward(p, training)
+
+
+def test_layer_norm_of_bytes():
+    p = Problem(call_of(OWN["layer"], "uint8"))
+    y = p.run(plans.forward(p.call, EPS, DEVICE, keep=False), "y").results["y"]
+    run = p.run(plans.backward_own(p.call, EPS, DEVICE), "dx", "dgamma", "dbeta")
+    want, dx, a = np.empty(p.call.shape), np.empty(p.call.shape), p.arrays
+    reference.forward(a["x"], p.parameter("gamma"), p.parameter("beta"), EPS, want)
+    sums = reference.backward(a["dy"], a["x"], p.parameter("gamma"), EPS, dx)
+    assert_near(y, want, dtype_of("float32"), 2.0)
+    assert_gradients(p, run, dx, *sums)
 
 
 @over_floats(OWN)

@@ -39,3 +39,17 @@ def test_parameters_that_are_not_aligned_are_loaded_one_by_one():
     for plan in (plans.forward(call, 1e-5, DEVICE), plans.backward_own(call, 1e-5, DEVICE)):
         assert "spread" in plan.steps[0].variant
         assert "along" not in plan.steps[0].variant
+
+
+@pytest.mark.parametrize(
+    ("shape", "vectors"),
+    [
+        ((1, 32, 64, 1, 3136), (16, 4)),
+        ((1, 32, 64, 1, 1048), (8, 8)),  # no whole vectors of 16
+        ((1, 32, 64, 1, 1049), (1, 8)),
+        ((1, 65536, 64, 1, 1), (8, 8)),  # columns, of which 16 are too many for a thread
+    ],
+)
+def test_64_bytes_are_loaded_at_once(shape, vectors):
+    (step,) = plans.moments(Call(shape, "uint8"), DEVICE).steps
+    assert step.variant[1:3] == vectors

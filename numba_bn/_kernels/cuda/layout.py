@@ -25,7 +25,7 @@ _LONG_ITEM = 1 << 20  # values that a team should not take alone
 _RESIDENT = 2  # blocks a multiprocessor needs for enough loads in flight
 _MOST_SPLITS = 256
 _SMALL = 1 << 16  # bytes that one multiprocessor reads in no time
-_VALUES = 8  # that a thread takes at once, at most: more, and registers run out
+_SUMMED = 8  # columns that a thread sums up, at most: with more, registers run out
 
 
 class Layout(NamedTuple):
@@ -42,9 +42,14 @@ class Layout(NamedTuple):
     """Bytes of work space for what blocks have summed up, counters included."""
 
 
-def width_of(itemsize: int) -> int:
-    """Return how many values a vector of 16 bytes has."""
-    return min(16 // itemsize, _VALUES)
+def width_of(itemsize: int, aligned: bool = True) -> int:
+    """Return how many values to load at once: 16 bytes, where addresses allow it."""
+    return 16 // itemsize if aligned else 1
+
+
+def _width_of_run(width: int, length: int) -> int:
+    """Return the widest vector that divides runs; of bytes, that may be half of 16 of them."""
+    return next(w for w in (width, min(width, _SUMMED), 1) if length % w == 0)
 
 
 def _splits(units: int, steps: int, device: Device) -> int:
@@ -140,22 +145,21 @@ def of_groups(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Lay
     length = size * inner
     if groups == 1:
         outer, length = 1, outer * length
-    width = width_of(itemsize) if aligned else 1
+    width = width_of(itemsize, aligned)
     if outer > 1 and length < _LONG_RUN:
-        for w in dict.fromkeys((width, 1)):
+        for w in dict.fromkeys((min(width, _SUMMED), 1)):
             found = columns(batch, outer, groups, length, w, itemsize, device)
             if found:
                 return found
-    return runs(batch, outer, groups, length, width if length % width == 0 else 1, device)
+    return runs(batch, outer, groups, length, _width_of_run(width, length), device)
 
 
 def of_rows_channels(shape: Shape, itemsize: int, aligned: bool, device: Device) -> Layout:
     """Lay threads over rows that are samples each, so that each channel is put together."""
     batch, _, groups, size, inner = shape
-    width = width_of(itemsize)
-    if groups > 1:  # statistics of every column: registers for four of them
-        width = min(width, 4)
-    if not aligned or groups * size * inner % width:
+    # with statistics of every column there are registers for four of them
+    width = min(width_of(itemsize, aligned), _SUMMED if groups == 1 else 4)
+    if groups * size * inner % width:
         width = 1
     at = columns(1, batch, groups * size, inner, width, itemsize, device)
     assert at is not None  # channels are short
@@ -176,15 +180,17 @@ def of_values(shape: Shape, itemsize: int, aligned: bool, device: Device) -> tup
     channels = groups * size
     if channels == 1:
         outer, inner = 1, outer * inner
-    width = width_of(itemsize) if aligned else 1
-    odd = inner % width and not fold_of(channels * inner, outer, width)
-    if inner >= _LONG_CHANNEL and (inner % width == 0 or odd or outer < _FEW_ROWS):
-        at = runs(batch, outer, channels, inner, 1 if inner % width else width, device)
+    width = width_of(itemsize, aligned)
+    narrow = min(width, _SUMMED)
+    odd = inner % narrow and not fold_of(channels * inner, outer, narrow)
+    if inner >= _LONG_CHANNEL and (inner % narrow == 0 or odd or outer < _FEW_ROWS):
+        at = runs(batch, outer, channels, inner, _width_of_run(width, inner), device)
     elif outer > 1 or batch == 1 or size * inner > _DIVIDED:
-        found = columns(batch, outer, channels, inner, width, itemsize, device, False)
-        found = found or columns(batch, outer, channels, inner, 1, itemsize, device, False)
-        assert found is not None  # one column at a time always can be
-        at = found
+        tried = (
+            columns(batch, outer, channels, inner, w, itemsize, device, False)
+            for w in (width, narrow, 1)
+        )
+        at = next(found for found in tried if found)  # one column at a time always can be
     else:
         return of_rows(shape, width, device)
     return at._replace(geometry=(*at.geometry[:-1], size)), "each"
@@ -195,7 +201,7 @@ def of_rows(shape: Shape, width: int, device: Device,
     """Lay teams over rows that are items each, along which parameters change; and how they do."""
     batch, _, groups, size, inner = shape
     length = size * inner
-    at = runs(batch, 1, groups, length, width if length % width == 0 else 1, device, whole)
+    at = runs(batch, 1, groups, length, _width_of_run(width, length), device, whole)
     along = (*at.geometry[:12], size, *division(inner), 0, 1)
     return at._replace(geometry=along), "along" if inner == 1 else "spread"
 
@@ -209,13 +215,13 @@ def of_own(shape: Shape, nbytes: int, itemsize: int, aligned: bool,
     batch, outer, groups, size, inner = shape
     if groups * size == 1:
         outer, inner = 1, outer * inner
-    width = width_of(itemsize) if aligned else 1
+    width = width_of(itemsize, aligned)
     length = outer * size * inner
     if outer == 1 and size > 1 and inner < _LONG_CHANNEL and length <= _LONG_ITEM:
         return of_rows(shape, width, device, whole=True)
     if size > 1 or (outer > 1 and inner < _LONG_CHANNEL):
         return None
-    at = runs(batch, outer, groups, inner, width if inner % width == 0 else 1, device, whole=True)
+    at = runs(batch, outer, groups, inner, _width_of_run(width, inner), device, whole=True)
     blocks = min(at.grid[0], device.multiprocessors * device.threads // THREADS)
     cached = blocks * at.block[1] * length * nbytes <= device.l2_bytes // 2
     enough = at.grid[0] >= device.multiprocessors or batch * groups * length * nbytes <= _SMALL

@@ -59,9 +59,16 @@ def itemsize(dtype: str) -> int:
     return _SIZES.get(dtype) or int(dtype.lstrip("abcdefghijklmnopqrstuvwxyz")) // 8
 
 
-def _unroll(width: int, arrays: int = 1) -> int:
-    """Return how many vectors a thread loads before it uses them: 64 bytes."""
-    return 8 if width == 1 else max(4 // arrays, 1)
+def _unroll(dtype: str, width: int, arrays: int = 1) -> int:
+    """Return how many vectors a thread loads before it uses them: at least 64 bytes of all arrays.
+
+    Beside bytes there are values of float32, which are wider.
+    """
+    if width == 1:
+        return 8
+    if arrays == 1:
+        return 64 // (width * itemsize(dtype))
+    return max(min(4, 32 // width) // arrays, 1)
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +80,7 @@ def moments(call: Call, device: Device) -> Plan:
 
 def _moments(call: Call, device: Device, results: Names, room: Room) -> Step:
     at = layout.of_groups(call.shape, itemsize(call.x), call.aligned, device)
-    variant = (call.x, at.width, _unroll(at.width), int(call.masked), int(at.columns))
+    variant = (call.x, at.width, _unroll(call.x, at.width), int(call.masked), int(at.columns))
     arrays = ("x", "where" if call.masked else 0)
     return _step(MOMENTS, variant, at, (*arrays, *results, room.parts(at)))
 
@@ -93,8 +100,8 @@ def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bo
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
-        _unroll(at.width, 1 + call.residual), int(at.columns), _by(call, mode), int(call.residual),
-        int(call.relu), int(_streams(call, device)),
+        _unroll(call.x, at.width, 1 + call.residual), int(at.columns), _by(call, mode),
+        int(call.residual), int(call.relu), int(_streams(call, device)),
     )  # fmt: skip
     return _step(NORMALIZE, variant, at, (*_arrays(call), *given, eps, int(centred)))
 
@@ -126,7 +133,7 @@ def forward(
         at, mode = own
         results: Names = ("count", "mean", "low", "m2") if keep else (0, 0, 0, 0)
         variant = (
-            call.x, call.y, call.parameter, at.width, _unroll(at.width, 1 + call.residual),
+            call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width, 1 + call.residual),
             _by(call, mode), int(call.masked), int(call.residual), int(call.relu),
             int(_streams(call, device)),
         )  # fmt: skip
@@ -162,8 +169,8 @@ def _sums(
 ) -> Step:
     at = layout.of_channels(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
-        call.x, call.y, "float64" if call.stats else call.given, at.width, _unroll(at.width, 2),
-        int(at.columns), int(call.masked),
+        call.x, call.y, "float64" if call.stats else call.given, at.width,
+        _unroll(call.x, at.width, 2), int(at.columns), int(call.masked),
     )  # fmt: skip
     arrays = ("x", "dy", "where" if call.masked else 0)
     arguments = (*arrays, *given, eps, int(centred), *results, room.parts(at))
@@ -193,7 +200,7 @@ def _input_gradient(
     masked = call.masked and sums[0] != 0
     variant = (
         call.x, call.y, call.parameter, "float64" if call.stats else call.given, at.width,
-        _unroll(at.width, 2), int(at.columns), _by(call, mode), int(masked),
+        _unroll(call.x, at.width, 2), int(at.columns), _by(call, mode), int(masked),
         int(_streams(call, device)),
     )  # fmt: skip
     arrays = _gradient_arrays(call, masked)
@@ -242,7 +249,7 @@ def _backward_own(
     room = Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
-        call.x, call.y, call.parameter, at.width, _unroll(at.width, 2), _by(call, mode),
+        call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width, 2), _by(call, mode),
         int(_streams(call, device)),
     )  # fmt: skip
     x, dy, dx, *rest = _gradient_arrays(call, False)
@@ -252,7 +259,7 @@ def _backward_own(
         return room.plan(first, _fold(call, (one, two), (0, 0)))
     rows = layout.of_rows_channels(call.shape, itemsize(call.x), call.aligned, device)
     given = (mean, low, rstd, groups, eps, int(centred), "dbeta", "dgamma", room.parts(rows))
-    by_row = (call.x, call.y, rows.width, _unroll(rows.width, 2), int(groups == 1))
+    by_row = (call.x, call.y, rows.width, _unroll(call.x, rows.width, 2), int(groups == 1))
     sums = _step(SUMS_BY_ROW, by_row, rows, ("x", "dy", 0, *given))
     if not call.in_place:
         return room.plan(first, sums)
@@ -277,8 +284,8 @@ def _flat(kernel: Kernel, variant: Names, threads: int, arguments: Arguments) ->
 def relu_gradient(call: Call, device: Device) -> Plan:
     """dy, y → dx: dy where the ReLU let y through, else 0."""
     flat = (1, 1, 1, 1, prod(call.shape))
-    at, _ = layout.of_rows(flat, layout.width_of(itemsize(call.y)) if call.aligned else 1, device)
-    variant = (call.y, at.width, _unroll(at.width, 2), int(_streams(call, device)))
+    at, _ = layout.of_rows(flat, layout.width_of(itemsize(call.y), call.aligned), device)
+    variant = (call.y, at.width, _unroll(call.y, at.width, 2), int(_streams(call, device)))
     return Plan((_step(RELU_GRADIENT, variant, at, ("dy", "y", "dx")),), 0)
 
 
