@@ -16,8 +16,8 @@ from numba_bn._kernels.cpu.moments import BLOCK, cut
 from numba_bn._kernels.cpu.plan import l2_bytes
 from numba_bn._words import BITS, ExactSums, Words
 
-_UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
-_LEAST_TILE, _TILE = 64, 256  # columns
+_UNITS, _UNIT_BYTES = 32, 1 << 19  # enough for all threads, and enough to do for each
+_LEAST_TILE, _TILE, _DEEP_TILE = 64, 256, 128  # columns; wider ones are read slower
 _UNIT_ROWS = 1024  # worth beginning and ending a column for
 _LONG_RUN = 32  # values from which a run is better summed by itself than as columns
 _MOST = 1 << 26  # values of a lane that a part may have, so that words do not overflow
@@ -107,6 +107,7 @@ def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ..
     rows, stride = outer // fold, width * fold
     # small arrays: narrow tiles of many rows; from memory, wide tiles are read faster
     tile = rows * stride // (_wanted(nbytes) * _UNIT_ROWS) // 16 * 16
-    tile = min(max(tile, _LEAST_TILE), _TILE, stride)
+    deep = nbytes >= 8 * outer * width
+    tile = min(max(tile, _LEAST_TILE), _DEEP_TILE if deep else _TILE, stride)
     parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
     return parts, rows, outer % fold * width, stride, width, length, tile, each
