@@ -25,23 +25,25 @@ def span(power: int, base: int, grid: int, least: int, largest: int) -> Any:
 
 
 @block
-def _farthest(parts: Any, k: int) -> int:
-    """The largest number in a row of parts."""
+def _take_farthest(parts: Any, k: int) -> int:
+    """The largest number in a row of parts, which becomes 0."""
     most = 0
     for c in range(parts.shape[1]):
         for g in range(parts.shape[2]):
             most = max(most, parts[k, c, g])
+            parts[k, c, g] = 0
     return most
 
 
 @block
-def _add_parts(parts: Any, k: int, totals: Any, to: int) -> None:
-    """Row k of all parts → totals[to]."""
+def _take_parts(parts: Any, k: int, totals: Any, to: int) -> None:
+    """Row k of all parts, which becomes 0, → totals[to]."""
     for g in range(totals.shape[1]):
-        totals[to, g] = parts[k, 0, g]
-    for c in range(1, parts.shape[1]):
+        totals[to, g] = 0
+    for c in range(parts.shape[1]):
         for g in range(totals.shape[1]):
             totals[to, g] += parts[k, c, g]
+            parts[k, c, g] = 0
 
 
 @block
@@ -75,14 +77,12 @@ def _trim(totals: Any, first: int, last: int) -> Any:
 
 @block
 def _conclude(
-    power: int, base: int, grid: int, at: int, to: int, parts: Any, totals: Any, ends: Any
+    power: int, base: int, words: Any, at: int, to: int, parts: Any, totals: Any, ends: Any
 ) -> None:
     """The words of a sum, from row ``at`` of parts on, → totals, from row ``to`` on."""
-    rows = parts.shape[0]
-    down, up = REACH - _farthest(parts, rows - 1), _farthest(parts, rows - 2) - REACH
-    start, stop = span(power, base, grid, down, up)
+    start, stop = words
     for i in range(start, stop):
-        _add_parts(parts, at + i, totals, to + i)
+        _take_parts(parts, at + i, totals, to + i)
         if i > start:
             for g in range(totals.shape[1]):
                 totals[to + i, g] += totals[to + i - 1, g] >> 32
@@ -98,12 +98,15 @@ def _conclude(
 
 @Kernel
 def conclude_words(parts: Any, form: Any, grid: int, totals: Any, ends: Any) -> None:
-    """parts (words, chunks, groups) → totals (words + 2, groups), and where each sum is in them.
+    """parts (words, chunks, groups), which become 0, → totals (words + 2, groups).
 
     ends (2, 3): of a sum, its first row, the row after its last, and its place. The last rows of
     totals are how many values there were, and how many not finite.
     """
+    rows = parts.shape[0]
+    down, up = REACH - _take_farthest(parts, rows - 1), _take_farthest(parts, rows - 2) - REACH
     for p in prange(2):
-        at = form[6] * p
-        _conclude(p + 1, form[4 + p], grid, at, at + p, parts, totals, ends)
-        _add_parts(parts, parts.shape[0] - 4 + p, totals, totals.shape[0] - 2 + p)
+        at, base = form[6] * p, form[4 + p]
+        words = span(p + 1, base, grid, down, up)
+        _conclude(p + 1, base, words, at, at + p, parts, totals, ends)
+        _take_parts(parts, rows - 4 + p, totals, totals.shape[0] - 2 + p)
