@@ -82,3 +82,20 @@ def test_a_lane_whose_window_often_moves_lets_no_other_overflow(columns, monkeyp
     stats = [nbn.channel_stats(p, **how) for p in parts]
     assert found == sum(stats[1:], stats[0])
     np.testing.assert_allclose(found.mean, x.mean(how["channel_axis"] - 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_call_leaves_nothing_to_the_next(dtype, axis):
+    x = np.column_stack([seam(kind, 9001, np.float64) for kind in ("in turn", "one larger")])
+    x = x.astype(dtype) if dtype is not np.int64 else (x % 2**62).astype(dtype)
+    if dtype is not np.int64:
+        x[5, 1] = np.nan
+    x = np.ascontiguousarray(x.T) if axis == 0 else x
+    how = {"channel_axis": axis, "where": x != 1, "reproducible": True}
+    first = nbn.channel_stats(x, **how)
+    (room,) = sums._spare
+    assert not room.any()
+    assert nbn.channel_stats(x, **how)._arrays()["sum_words"].tolist() == (
+        first._arrays()["sum_words"].tolist()
+    )

@@ -59,12 +59,14 @@ def run(job: Job, options: Options) -> Merged:
         checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
     with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
         try:
-            for block, (part, late) in zip(left, parts, strict=True):
+            for block in left:
+                part, late = next(parts)
                 with _room_for_the_reader(late and job.source.decodes):
                     # in one assignment: an interrupt finds the old state or the new one
                     state = State(state.done + 1, _step(job, state.merged, block, part))
                 job.source.release(block)
                 advance(part.nbytes)
+                del part  # while the next is waited for, its memory is free for what decodes that
                 if checkpoint and checkpoint.due():
                     _keep(job, checkpoint, state)
             if left:

@@ -8,19 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numba_bn._kernels.cpu import exact
+from numba_bn._kernels.cpu import exact, exact_words
 from numba_bn._kernels.cpu.arrays import Array, optional
-from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, KEPT, REACH, SHORT_GRID
+from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, KEPT, SHORT_GRID
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK, cut
 from numba_bn._kernels.cpu.plan import l2_bytes
-from numba_bn._words import BITS, ExactSums, carried
+from numba_bn._words import BITS, ExactSums, Words
 
-_UNITS, _UNIT_BYTES = 32, 1 << 18  # enough for all threads, and enough to do for each
-_LEAST_TILE, _TILE = 64, 256  # columns
+_UNITS, _UNIT_BYTES = 32, 1 << 19  # enough for all threads, and enough to do for each
+_LEAST_TILE, _TILE, _DEEP_TILE = 64, 256, 128  # columns; wider ones are read slower
 _UNIT_ROWS = 1024  # worth beginning and ending a column for
 _LONG_RUN = 32  # values from which a run is better summed by itself than as columns
 _MOST = 1 << 26  # values of a lane that a part may have, so that words do not overflow
+_SPARE_BYTES = 1 << 22
+_spare: list[Array] = []
+"""What a call left as it was, all 0: to clear as much takes as long as to sum some MB."""
 _FLOATS = {
     "float16": (10, 15, 0x7C00, -13, 16),
     "bfloat16": (7, 127, 0x7F80, -125, 128),
@@ -40,13 +43,6 @@ class _Form(NamedTuple):
     words: int
     """Of both sums."""
 
-    def span(self, power: int, least: int, largest: int) -> tuple[int, int]:
-        """Return which words of a power's sum windows from least to largest may use."""
-        base = self.numbers[3 + power]
-        # a whole number of 64 bits may be laid down over three words
-        stop = (power * largest + 64 - base) // BITS + 3
-        return min((power * (least - self.grid) - base) // BITS, stop), stop
-
 
 @cache
 def _form_of(dtype: np.dtype[Any]) -> _Form:
@@ -59,7 +55,10 @@ def _form_of(dtype: np.dtype[Any]) -> _Form:
     form = _Form(
         True if floats else None, True if deep else None, grid, (*numbers, least, *bases, 0), 0
     )
-    first, second = (form.span(power, least, largest)[1] for power in (1, 2))
+    first, second = (
+        exact_words.span.py_func(power, base, grid, least, largest)[1]
+        for power, base in zip((1, 2), bases, strict=True)
+    )
     return form._replace(numbers=(*form.numbers[:-1], first), words=first + second)
 
 
@@ -72,18 +71,26 @@ def exact_sums(x5: Array, where5: Array | None = None) -> ExactSums:
     kernel = exact.column_words if columns else exact.run_words
     chunks, *shape = (_columns if columns else _runs)(x5.nbytes, outer, groups, length)
     # words apart: most are 0 for all channels, and their memory is never touched
-    parts = np.zeros((form.words + KEPT, chunks, groups), np.int64)
+    room = _zeros((form.words + KEPT) * chunks * groups)
+    parts = room.reshape(form.words + KEPT, chunks, groups)
     kernel(x5.nbytes, *given, parts.reshape(-1, chunks * groups), chunks, *shape)
-    count, odd = parts[-4].sum(0), parts[-3].sum(0)
-    up, down = (int(parts[k].max(initial=0)) for k in (-2, -1))
-    sums = []
-    for power, at in ((1, 0), (2, form.numbers[6])):
-        start, stop = form.span(power, REACH - down, up - REACH)
-        place = form.numbers[3 + power] // BITS + start
-        sums.append(carried(place, parts[at + start : at + stop].sum(1)))
-    if where5 is None:
-        count = np.full(groups, x5.size // groups)
-    return ExactSums(count, odd, *sums)
+    # a row of each sum's own for what is carried out of its last word
+    totals, ends = np.empty((form.words + 4, groups), np.int64), np.empty((2, 3), np.int64)
+    exact_words.conclude_words(0, parts, form.numbers, form.grid, totals, ends)
+    if room.nbytes <= _SPARE_BYTES:
+        _spare[:] = [room]
+    sums = [Words(place, totals[first:last].copy()) for first, last, place in ends.tolist()]
+    count = totals[-2] if where5 is not None else np.full(groups, x5.size // groups)
+    return ExactSums(count.copy(), totals[-1].copy(), *sums)
+
+
+def _zeros(size: int) -> Array:
+    """Return zeros: those of the last call, if they are as many and no other call has them."""
+    try:
+        room = _spare.pop()
+    except IndexError:
+        return np.zeros(size, np.int64)
+    return room if room.size == size else np.zeros(size, np.int64)
 
 
 def _wanted(nbytes: int) -> int:
@@ -115,6 +122,7 @@ def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ..
     rows, stride = outer // fold, width * fold
     # small arrays: narrow tiles of many rows; from memory, wide tiles are read faster
     tile = rows * stride // (_wanted(nbytes) * _UNIT_ROWS) // 16 * 16
-    tile = min(max(tile, _LEAST_TILE), _TILE, stride)
+    deep = nbytes >= 8 * outer * width
+    tile = min(max(tile, _LEAST_TILE), _DEEP_TILE if deep else _TILE, stride)
     parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
     return parts, rows, outer % fold * width, stride, width, length, tile, each
