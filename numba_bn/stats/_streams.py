@@ -22,31 +22,32 @@ class Streams:
 
     def __init__(self, like: DeviceArray) -> None:
         """Take note of arrays made now, on the stream of ``like``."""
-        self._home, self._kept = _key(like), [like.library.keeper(like)]
+        self._ordinal, self._home = like.ordinal, _key(like)
+        self._kept = [like.library.keeper(like)]
         self._readers: list[Key] = []
 
     def join(self, like: DeviceArray) -> None:
         """Let the stream of ``like`` wait until the arrays are made, the first time it reads."""
         reader = _key(like)
         if reader != self._home and reader not in self._readers:
-            _driver().wait(reader[0], _address(self._home))
+            _driver().wait(self._ordinal, reader[0], _address(self._home))
             self._readers.append(reader)
             self._kept.append(like.library.keeper(like))
 
     def leave(self) -> None:
         """Let the arrays' own stream, which has their memory next, wait for all that read them."""
         for reader in self._readers:
-            _driver().wait(_address(self._home), _address(reader))
+            _driver().wait(self._ordinal, _address(self._home), _address(reader))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be None in a copy, whose arrays are made now: wait until those to be copied are there."""
-        _driver().synchronize(_address(self._home))
+        _driver().synchronize(self._ordinal, _address(self._home))
         return type(None), ()
 
 
 def captures(like: DeviceArray) -> bool:
     """Tell whether what comes on the stream of ``like`` goes into a CUDA graph."""
-    captured: bool = _driver().captures(like.library.stream(like))
+    captured: bool = _driver().captures(like.ordinal, like.library.stream(like))
     return captured
 
 

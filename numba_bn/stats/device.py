@@ -128,7 +128,7 @@ def beside(value: Any, like: Any) -> Any:
     new = there.upload(on_host(value), seen(like))
     from numba_bn._kernels.cuda.driver import driver
 
-    driver().synchronize(there.stream(seen(new)))  # any stream may use it now
+    driver().synchronize(seen(new).ordinal, there.stream(seen(new)))  # any stream may use it now
     return new
 
 

@@ -1,5 +1,6 @@
 """What the tests of CUDA share: arrays and a driver that need no device."""
 
+import threading
 from typing import Any, NamedTuple
 
 import fake_cupy
@@ -27,6 +28,8 @@ def bench(request, monkeypatch):
     standing = StandIn(memory, getattr(request, "param", False))
     monkeypatch.setattr(driver, "driver", lambda: standing)
     monkeypatch.setattr(launch, "_queues", {})
+    monkeypatch.setattr(launch, "_thread", threading.local())
+    launch._left.clear()
     monkeypatch.setattr(replay, "_programs", {})
     backend.prepared.cache_clear()
     yield Bench(fake_cupy.install(monkeypatch, memory), standing, memory)

@@ -60,13 +60,13 @@ class StandIn:
     def ordinal_of(self, pointer: int) -> int:
         return 0
 
-    def synchronize(self, stream: int) -> None:
+    def synchronize(self, ordinal: int, stream: int) -> None:
         self.notes.append(("synchronize", stream))
 
-    def captures(self, stream: int) -> bool:
+    def captures(self, ordinal: int, stream: int) -> bool:
         return stream in self.capturing
 
-    def wait(self, stream: int, other: int) -> None:
+    def wait(self, ordinal: int, stream: int, other: int) -> None:
         self.notes.append(("wait", stream, other))
 
     def launch(self, step: Step, stream: int, parameters: int) -> None:

@@ -164,7 +164,7 @@ def _wait(library: Any, first: DeviceArray, inside: Mapping[str, Any]) -> None:
         elif isinstance(value, DeviceArray):
             others.add(library.made_on(value))
     for other in others - {None, ours}:
-        driver.driver().wait(ours, other)
+        driver.driver().wait(first.ordinal, ours, other)
 
 
 def _be_waited_for(library: Any, first: DeviceArray, out: DeviceArray | None) -> None:
@@ -173,4 +173,4 @@ def _be_waited_for(library: Any, first: DeviceArray, out: DeviceArray | None) ->
     Who reads it looks at that stream alone.
     """
     if out is not None and (theirs := library.stream(out)) != (ours := library.stream(first)):
-        driver.driver().wait(theirs, ours)
+        driver.driver().wait(first.ordinal, theirs, ours)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -107,17 +109,36 @@ class Driver:
         wanted = self._raw.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
         return int(self._do(self._raw.cuPointerGetAttribute(wanted, pointer)))
 
-    def synchronize(self, stream: int) -> None:
+    @contextmanager
+    def _at(self, ordinal: int) -> Iterator[None]:
+        """Have a device current, which handles of default streams and new events are of."""
+        entered = self.enter(ordinal)
+        try:
+            yield
+        finally:
+            if entered:
+                self.leave()
+
+    def synchronize(self, ordinal: int, stream: int) -> None:
         """Wait until all that is on a stream is done."""
-        self._do(self._raw.cuStreamSynchronize(self.stream(stream)))
+        with self._at(ordinal):
+            self._do(self._raw.cuStreamSynchronize(self.stream(stream)))
 
-    def captures(self, stream: int) -> bool:
+    def captures(self, ordinal: int, stream: int) -> bool:
         """Tell whether what comes on a stream goes into a CUDA graph."""
-        return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
+        with self._at(ordinal):
+            return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
 
-    def wait(self, stream: int, other: int) -> None:
+    def wait(self, ordinal: int, stream: int, other: int) -> None:
         """Let what comes on a stream wait, on the device, for what is on another now."""
-        self._stream(stream).wait(self._stream(other))
+        raw, do = self._raw, self._do
+        with self._at(ordinal):
+            event = do(raw.cuEventCreate(raw.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+            try:
+                do(raw.cuEventRecord(event, self.stream(other)))
+                do(raw.cuStreamWaitEvent(self.stream(stream), event, 0))
+            finally:
+                do(raw.cuEventDestroy(event))  # the driver keeps it until it is over
 
 
 @cache

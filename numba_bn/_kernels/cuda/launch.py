@@ -78,10 +78,47 @@ class _Queue:
         self._owners.append(owner)
 
 
-_queues: dict[tuple[int, int, int], _Queue] = {}
-"""By device, stream and thread. A stream keeps its own, some 100 KB, until the process ends."""
-_PER_THREAD = 2
-"""The handle that means a default stream which each thread has of its own."""
+_queues: dict[tuple[int, int], _Queue] = {}
+"""By device and stream. A stream keeps its own, some 100 KB, until the process ends.
+
+CUDA gives a destroyed stream's handle to another one, which has its queue then.
+"""
+_LEGACY_DEFAULT, _PER_THREAD = 1, 2
+"""Handles: of a default stream for all threads, and of one that each thread has of its own."""
+_left: dict[int, list[_Queue]] = {}
+"""By device, the queues of threads that ended: there are no more than threads at one time."""
+
+
+class _Own:
+    """By device, the queues of a thread's own default streams; others have them when it ends."""
+
+    def __init__(self) -> None:
+        self.queues: dict[int, _Queue] = {}
+
+    def __del__(self, left: dict[int, list[_Queue]] = _left) -> None:
+        for ordinal, queue in self.queues.items():
+            left.setdefault(ordinal, []).append(queue)
+
+
+_thread = threading.local()
+
+
+def _own_queue(ordinal: int) -> _Queue:
+    """Return the queue of this thread's own default stream."""
+    try:
+        own = _thread.own
+    except AttributeError:
+        own = _thread.own = _Own()
+    queue: _Queue | None = own.queues.get(ordinal)
+    if queue is None:
+        try:
+            queue = _left[ordinal].pop()
+        except LookupError:
+            queue = _Queue(_PER_THREAD)
+        else:  # the legacy stream keeps order with those of all threads, ended ones too
+            driver.driver().wait(ordinal, _PER_THREAD, _LEGACY_DEFAULT)
+        own.queues[ordinal] = queue
+    return queue
 
 
 def prepare(plan: Plan, ordinal: int) -> Prepared:
@@ -117,10 +154,12 @@ def run(prepared: Prepared, addresses: Mapping[str, int] | Sequence[int], stream
     """Launch a plan on a stream; ``addresses`` are those of its buffers, by name or number."""
     d, buffers = driver.driver(), cast("Mapping[Any, int]", addresses)
     ordinal, launches, nbytes = prepared
-    key = ordinal, stream, threading.get_ident() if stream == _PER_THREAD else 0
-    queue = _queues.get(key)
-    if queue is None:
-        queue = _queues.setdefault(key, _Queue(stream))
+    if stream == _PER_THREAD:
+        queue = _own_queue(ordinal)
+    else:
+        queue = _queues.get((ordinal, stream)) or _queues.setdefault(
+            (ordinal, stream), _Queue(stream)
+        )
     entered = d.enter(ordinal)
     try:
         with queue.lock:
