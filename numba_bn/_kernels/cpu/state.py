@@ -28,7 +28,7 @@ def is_off(n: float, s: float, m2: float) -> bool:
 @inline
 def is_far(n: float, s: float, q: float) -> bool:
     """Σ(x-p), Σ(x-p)² → the same."""
-    return is_off(n, s, q - s * (s / n))
+    return bool(is_off(n, s, q - s * (s / n)))
 
 
 @block
