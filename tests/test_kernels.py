@@ -32,6 +32,8 @@ SHAPES = [
     (3, 1, 2, 4, 9),
     (2, 1, 3, 2, 5003),
     (3, 49, 2, 4, 1),
+    (300, 10, 3, 1, 1),
+    (4, 601, 2, 300, 1),
     (2, 5003, 2, 3, 1),
     (2, 7, 3, 2, 5),
     (900, 1, 1, 7, 1),
@@ -124,6 +126,45 @@ def assert_moments(got, want):
 def test_moments(compare, shape, dtype, masked):
     p = Problem(shape, dtype, masked)
     assert_moments(*compare(lambda module: module.moments(p.x, p.where)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "middle"),
+    [
+        ((5, 400, 3, 2, 1), (200, 0, 0)),
+        ((5, 1, 3, 2, 200), (0, 1, 0)),
+        ((5, 1, 6, 1, 400), (0, 0, 200)),
+    ],
+    ids=str,
+)
+def test_groups_whose_middle_is_far_from_their_mean(compare, shape, middle):
+    """Their sums are taken once more, those of their neighbours are not."""
+    p = Problem(shape, np.float64)
+    o, k, i = middle
+    p.x[::2, o, ::2, k, i] = 1e7
+
+    def call(module):
+        y, dx = p.empty(module), p.empty(module)
+        moments = module.forward(p.x, p.gamma, p.beta, EPS, y)
+        return y, moments, (dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx))
+
+    (y, moments, gradients), (expected, known, right) = compare(call)
+    p.near(y, expected)
+    assert_moments(moments, known)
+    assert_gradients(p, (gradients, right), p.x.size / p.gamma.size)
+
+
+def test_one_channel_is_the_same_first_or_last(module):
+    first, last = (9, 1, 1, 1, 1023), (9, 1023, 1, 1, 1)
+    p = Problem(first, np.float32)
+
+    def call(shape):
+        x, dy, y, dx = (a.reshape(shape) for a in (p.x, p.dy, p.empty(module), p.empty(module)))
+        moments = module.forward(x, p.gamma, p.beta, EPS, y)
+        return y, *moments, dx, *module.backward(dy, x, p.gamma, EPS, dx)
+
+    for one, other in zip(call(first), call(last), strict=True):
+        assert np.array_equal(one.ravel(), other.ravel())
 
 
 @over_shapes

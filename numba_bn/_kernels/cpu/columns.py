@@ -68,48 +68,6 @@ def apply_by(
 
 
 @unit
-def _apply(
-    x: Any,
-    y: Any,
-    residual: Any,
-    factors: Any,
-    channel: int,
-    first: int,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    inner: int,
-    ahead: int,
-    relu: bool,
-    stream: bool,
-) -> None:
-    """The same with vectors of its own."""
-    apply_by(
-        x,
-        y,
-        residual,
-        factors,
-        channel,
-        first,
-        at,
-        stride,
-        rows,
-        tail,
-        width,
-        own,
-        inner,
-        ahead,
-        relu,
-        stream,
-        vectors_as(x, y, 3, padded(width)),
-        np.empty((3, padded(width))),
-    )
-
-
-@unit
 def _normalize_unit(
     u: int,
     x: Any,
@@ -134,7 +92,7 @@ def _normalize_unit(
     last = tail if part == slices - 1 else 0
     ahead = ahead_of(x, stride, width)
     channel = b * (period // inner)
-    _apply(
+    apply_by(
         x,
         y,
         residual,
@@ -151,6 +109,8 @@ def _normalize_unit(
         ahead,
         relu,
         stream,
+        vectors_as(x, y, 3, padded(width)),
+        np.empty((3, padded(width))),
     )
 
 
@@ -257,7 +217,7 @@ def _forward_unit(
     if result.size == 0:
         result, t = np.empty((STATE, own // length)), 0
     _factors(x, y, states, result, t, gamma, beta, first // inner, eps, factors)
-    _apply(
+    apply_by(
         x,
         y,
         residual,
@@ -274,6 +234,8 @@ def _forward_unit(
         width if onward else 0,
         relu,
         stream,
+        vectors_as(x, y, 3, padded(width)),
+        np.empty((3, padded(width))),
     )
 
 

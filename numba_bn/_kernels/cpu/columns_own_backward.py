@@ -13,12 +13,13 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_backward import gradient_by
+from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_moments import gather, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import vectors_as
 from numba_bn._kernels.cpu.state import spread
+from numba_bn._kernels.cpu.tiles import ahead_of
 from numba_bn._kernels.cpu.tiles_own import tile_own_sums
 
 
@@ -74,6 +75,7 @@ def _backward_samples(
     eps: float,
     sums: Any,
     into: int,
+    stream: bool,
     b0: int,
     b1: int,
     some: int,
@@ -124,8 +126,8 @@ def _backward_samples(
                 width,
                 own,
                 inner,
-                0,
-                False,
+                ahead_of(x, stride, width),
+                stream,
                 v,
                 w,
             )
@@ -140,6 +142,7 @@ def _backward_unit(
     gamma: Any,
     eps: float,
     sums: Any,
+    stream: bool,
     batch: int,
     rows: int,
     tail: int,
@@ -165,6 +168,7 @@ def _backward_unit(
         eps,
         sums,
         chunk * (period // inner),
+        stream,
         b0,
         b1,
         some,
@@ -194,6 +198,7 @@ def backward(
     gamma: Any,
     eps: float,
     sums: Any,
+    stream: bool,
     batch: int,
     rows: int,
     tail: int,
@@ -214,6 +219,7 @@ def backward(
             gamma,
             eps,
             sums,
+            stream,
             batch,
             rows,
             tail,

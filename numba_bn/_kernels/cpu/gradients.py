@@ -6,6 +6,7 @@ import numpy as np
 
 from numba_bn._kernels.cpu import (
     columns_backward,
+    columns_input_gradient,
     columns_own_backward,
     elementwise,
     rows_backward,
@@ -32,10 +33,10 @@ from numba_bn._kernels.cpu.plan import (
     apply_tile,
     batch_chunks,
     chunks,
-    one_block,
     one_go,
     onward,
     plan_of,
+    samples_apart,
     slab,
     sum_tile,
     wide_slab,
@@ -109,7 +110,7 @@ def _input_gradient(
     stream = plan_streams(plan, dx5, x5, dy5)
     if plan.kind == "columns":
         sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
-        columns_backward.input_gradient(3 * x5.nbytes, *arrays, *given, stream, *sizes)
+        columns_input_gradient.input_gradient(3 * x5.nbytes, *arrays, *given, stream, *sizes)
     else:
         runs_backward.input_gradient(
             3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
@@ -183,7 +184,7 @@ def _backward_own(
 ) -> tuple[Array, Array]:
     """Gradients of a norm by x's own statistics: those are taken anew, in the same go."""
     plan = plan_of(x5.shape)
-    if plan.kind == "columns" and not one_block(plan):
+    if plan.kind == "columns" and not samples_apart(plan):
         return _backward_columns(dy5, x5, gamma, eps, dx5)
     parts = batch_chunks(plan)
     arrays = kernel_array(dy5), kernel_array(x5), kernel_array(dx5)
@@ -210,7 +211,8 @@ def _backward_own(
     acc = np.zeros((2, parts * plan.groups * plan.size))
     if plan.kind == "columns":
         shape = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
-        columns_own_backward.backward(nbytes, *arrays, gamma, eps, acc, *shape)
+        stream = plan_streams(plan, dx5, x5, dy5)
+        columns_own_backward.backward(nbytes, *arrays, gamma, eps, acc, stream, *shape)
     else:
         stream = run_streams(plan.inner, dx5, x5, dy5)
         values = *arrays, gamma, eps, acc, stream, plan.batch
@@ -226,7 +228,7 @@ def _backward_own(
 def _backward_columns(
     dy5: Array, x5: Array, gamma: Array, eps: float, dx5: Array
 ) -> tuple[Array, Array]:
-    """The same of samples of many rows, in three sweeps, each by all threads."""
+    """The same of few samples of many rows, in three sweeps, each by all threads."""
     batch, _, groups, size, _ = x5.shape
     count, mean, _, m2 = moments(x5)
     sums = _raw_sums(dy5, x5, mean.reshape(-1), None).reshape(2, batch, groups, size)

@@ -156,7 +156,7 @@ def onward(unit_bytes: int, streams: bool, rows: int = 1) -> int:
 
 def one_block(plan: Plan) -> bool:
     """Tell whether a sample's columns are summed about one pivot a group."""
-    return int(columns_moments.cut_rows.py_func(plan.outer)[2]) >= plan.outer
+    return plan.outer <= columns_moments.MIN_ROWS
 
 
 def samples_slab(plan: Plan) -> int:
@@ -185,3 +185,9 @@ def batch_chunks(plan: Plan) -> int:
     """Return how many partial sums of parameter gradients are kept: bounded, and by shape alone."""
     channels = plan.groups * plan.length if plan.kind == "rows" else plan.groups * plan.size
     return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels)), 1)
+
+
+def samples_apart(plan: Plan) -> bool:
+    """Tell whether each sample's gradients are one thread's work: short enough, or many enough."""
+    enough = batch_chunks(plan) * tiles(plan) >= _LEAST_UNITS
+    return one_block(plan) or (enough and plan.outer <= columns_moments.MAX_ROWS)

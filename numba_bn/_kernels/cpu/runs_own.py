@@ -25,29 +25,27 @@ from numba_bn._kernels.cpu.state import STATE, is_off, spread
 
 
 @block
-def _sum_about(x: Any, at: int, n: int, p: float, kept: Any, k: int) -> None:
-    """x[at : at + n] about p → kept[:, k]: p, Σ(x-p), Σ(x-p)²."""
-    s, q = run_sums(x, None, at, n, near(x), fill(p), fill(0.0), fill(0.0))
-    kept[0, k], kept[1, k], kept[2, k] = p, total(s), total(q)
-
-
-@block
 def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -> None:
-    """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; groups beyond a block come singly."""
+    """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; those beyond a block come singly."""
     if length > BLOCK:
         slab_moments(x, None, at, length, 1, length, 1, states)
         kept[0, 0], kept[1, 0], kept[2, 0] = states[0, 1], states[0, 2], states[0, 3]
         return
     n = float(length)
-    for k in range(count):
-        start = at + k * length
-        _sum_about(x, start, length, scalar(x, start + length // 2), kept, k)
-    if spreads(kept, count, n):
+    for attempt in range(2):
         for k in range(count):
-            if is_off(n, kept[1, k], kept[2, k]):
-                better = nearest(x, kept[0, k] + kept[1, k] / n)
-                _sum_about(x, at + k * length, length, better, kept, k)
+            start = at + k * length
+            p = scalar(x, start + length // 2)
+            if attempt == 1:
+                if not is_off(n, kept[1, k], kept[2, k]):
+                    continue
+                p = nearest(x, kept[0, k] + kept[1, k] / n)
+            s, q = run_sums(x, None, start, length, near(x), fill(p), fill(0.0), fill(0.0))
+            kept[0, k], kept[1, k], kept[2, k] = p, total(s), total(q)
+            if attempt == 1:
                 kept[2, k] = spread(n, kept[1, k], kept[2, k])
+        if attempt == 1 or not spreads(kept, count, n):
+            break
 
 
 @block

@@ -1,0 +1,142 @@
+"""dx over columns, by sums that are known; the layout is that of ``columns_moments``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.columns import slices_of
+from numba_bn._kernels.cpu.columns_moments import channels_of, padded, spread_each, tile_of
+from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.state import centred
+from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradient_wide, tile_input_gradient
+
+
+@block
+def gradient_by(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    channel: int,
+    first: int,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    own: int,
+    inner: int,
+    ahead: int,
+    stream: bool,
+    v: Any,
+    w: Any,
+) -> None:
+    """Rows of a tile → dx, by factors (4, …) of the channels from ``channel`` on.
+
+    They are m, a, b, c of dx = dy·a + (x-m)·b + c; v are four vectors of columns in the arithmetic
+    of x and dx, w four in float64.
+    """
+    channels = channel + first // inner, channels_of(first, own, inner)
+    if all_fit(x, dx, factors, channels[0], channels[1]):
+        spread_each(factors, channel, first, width, own, inner, v)
+        m, a, b, c = v[0], v[1], v[2], v[3]
+        tile_input_gradient(
+            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
+        )
+    else:
+        spread_each(factors, channel, first, width, own, inner, w)
+        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
+        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
+
+
+@unit
+def _input_gradient_unit(
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    factors: Any,
+    stream: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    tiles = (stride + tile - 1) // tile
+    slices, per_slice = slices_of(rows, tiles)
+    b, part = u // (tiles * slices), u // tiles % slices
+    first, width, own = tile_of(u % tiles, tile, stride, period)
+    r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
+    last = tail if part == slices - 1 else 0
+    at = b * (rows * stride + tail) + first + r0 * stride
+    ahead = ahead_of(x, stride, width)
+    gradient_by(
+        dy,
+        x,
+        where,
+        dx,
+        factors,
+        b * (period // inner),
+        first,
+        at,
+        stride,
+        r1 - r0,
+        last,
+        width,
+        own,
+        inner,
+        ahead,
+        stream,
+        vectors_as(x, dx, 4, padded(width)),
+        np.empty((4, padded(width))),
+    )
+
+
+@Kernel
+def input_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    stream: bool,
+    batch: int,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
+    tiles = (stride + tile - 1) // tile
+    factors = centred(x, dx, mean, a, b, c)
+    units = batch * tiles * slices_of(rows, tiles)[0]
+    for u in prange(units):
+        _input_gradient_unit(
+            units - 1 - u,
+            dy,
+            x,
+            where,
+            dx,
+            factors,
+            stream,
+            rows,
+            tail,
+            stride,
+            period,
+            inner,
+            tile,
+        )
