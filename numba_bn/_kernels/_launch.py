@@ -18,7 +18,7 @@ from numba_bn._kernels import _cache
 from numba_bn._kernels._compile import whole
 from numba_bn._kernels._policy import policy
 
-_PARALLEL_BYTES = 1 << 18  # below, waking threads costs more than they save
+_PARALLEL_BYTES = 1 << 19  # below, waking threads costs about what they save, or far more
 
 kernels: list[Kernel] = []
 """All there are."""

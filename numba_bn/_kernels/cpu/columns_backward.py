@@ -12,28 +12,32 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.lanes import add, fill, head
-from numba_bn._kernels.cpu.memory import load_if, store_if
+from numba_bn._kernels.cpu.memory import load_if, scalar, store_if
 from numba_bn._kernels.cpu.precision import vectors_as
 from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
 from numba_bn._kernels.cpu.tiles import tile_gradients
 
 
 @block
-def _fold(vector: Any, width: int, period: int, inner: int, sums: Any) -> None:
-    """One value per column → its sum per channel, in the order of the columns."""
+def _fold(s: Any, t: Any, width: int, period: int, inner: int, out: Any) -> None:
+    """Two values per column → their sums per channel (2, channels), in the order of the columns."""
+    channels = out.shape[1]
     if inner == 1:
-        for c in range(0, sums.size, 16):
-            v = fill(0.0)
+        for c in range(0, channels, 16):
+            sv, tv, own = fill(0.0), fill(0.0), head(channels - c)
             for start in range(c, width, period):
-                v = add(v, load_if(vector, start, head(width - start)))
-            store_if(sums, c, v, head(sums.size - c))
+                part = head(width - start)
+                sv, tv = add(sv, load_if(s, start, part)), add(tv, load_if(t, start, part))
+            store_if(out[0], c, sv, own)
+            store_if(out[1], c, tv, own)
         return
-    for c in range(sums.size):
-        total_of_channel = 0.0
+    for c in range(channels):
+        sum_s, sum_t = 0.0, 0.0  # side by side, as each addition waits for the one before
         for start in range(c * inner, width, period):
             for k in range(start, min(start + inner, width)):
-                total_of_channel += vector[k]
-        sums[c] = total_of_channel
+                sum_s += scalar(s, k)
+                sum_t += scalar(t, k)
+        out[0, c], out[1, c] = sum_s, sum_t
 
 
 @block
@@ -58,8 +62,7 @@ def tile_chunk_sums(
     for j in range(padded(width)):
         s[j], t[j] = 0.0, 0.0
     tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
-    _fold(s, width, period, inner, out[0])
-    _fold(t, width, period, inner, out[1])
+    _fold(s, t, width, period, inner, out)
 
 
 @unit

@@ -143,7 +143,7 @@ def gradient_values(
         part = head(n - k)
         v = _gradient(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
         store_if(dx, i + k, v, part)
-    return pick_up(dx, i + n, carry)
+    return pick_up(dx, i + n, carry) if stream else carry
 
 
 @inlined

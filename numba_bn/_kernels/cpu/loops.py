@@ -187,7 +187,7 @@ def apply_values(
         part = head(n - k)
         v = _applied(x, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
         store_if(y, i + k, v, part)
-    return pick_up(y, i + n, carry)
+    return pick_up(y, i + n, carry) if stream else carry
 
 
 @block

@@ -9,10 +9,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.gradient_loops import gradient_about
+from numba_bn._kernels.cpu.gradient_loops import gradient_values
 from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.runs_backward import slab_sums
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
 
 
 @block
@@ -21,11 +21,7 @@ def _slab_gradient(
     x: Any,
     where: Any,
     dx: Any,
-    mean: Any,
-    rs: Any,
-    gamma: Any,
-    count: Any,
-    sums: Any,
+    factors: Any,
     stream: bool,
     onward: int,
     first: int,
@@ -33,15 +29,13 @@ def _slab_gradient(
     stride: int,
     inner: int,
 ) -> None:
-    """Neighbouring channels from the ``first`` on, their sums known → dx."""
-    wide, carry = sums.shape[0], arithmetic(x, dx)
+    """Neighbouring channels from the ``first`` on, by factors (4, channels) → dx."""
+    wide, carry = factors.shape[1], arithmetic(x, dx)
     for back in range(outer):
         o = outer - 1 - back
         at, ahead = o * stride + first * inner, wide * inner if o < onward else 0
         for j in range(wide):
-            k = first + j
-            a, b, c = coefficients(gamma[k], rs[k], count[k], sums[j, 0], sums[j, 1])
-            carry = gradient_about(
+            carry = gradient_values(
                 dy,
                 x,
                 where,
@@ -49,10 +43,10 @@ def _slab_gradient(
                 at + j * inner,
                 inner,
                 ahead,
-                mean[k],
-                a,
-                b,
-                c,
+                factors[0, j],
+                factors[1, j],
+                factors[2, j],
+                factors[3, j],
                 stream,
                 carry,
                 j > 0,
@@ -84,19 +78,19 @@ def _shared_unit(
     stride = channels * inner
     out = np.empty((wide, 2))
     slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
+    factors = np.empty((4, wide))
     for j in range(wide):
-        result[0, first + j] = out[j, 0]
-        result[1, first + j] = out[j, 1]
+        k, s, t = first + j, out[j, 0], out[j, 1]
+        result[0, k], result[1, k] = s, t
+        # once a channel: the divisions take as long as a run of a hundred values
+        a, b, c = coefficients(gamma[k], rs[k], count[k], s, t)
+        put_factors(x, dx, mean[k], a, b, c, factors, j)
     _slab_gradient(
         dy,
         x,
         where,
         dx,
-        mean,
-        rs,
-        gamma,
-        count,
-        out,
+        factors,
         stream,
         onward,
         first,
