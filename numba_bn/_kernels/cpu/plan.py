@@ -22,7 +22,7 @@ _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors 
 _STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 _SMALL = 1 << 18  # bytes that one thread does as fast as several
-_SUMS = 15 << 16  # bytes of partial sums of parameter gradients
+_SUMS = 14 << 16  # bytes of partial sums of parameter gradients
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
