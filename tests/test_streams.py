@@ -1,8 +1,9 @@
 """Writing past the caches, from any place in a line of memory, changes no bit of a result."""
 
+import ml_dtypes
 import numpy as np
 import pytest
-from table import CASES, backward, data, forward, name
+from table import CASES, backward, data, forward, name, quickly
 
 import numba_bn as nbn
 from numba_bn._kernels.cpu import arrays
@@ -51,14 +52,17 @@ def test_every_norm(case, dtype, place, streams):
 
 @over_places
 @pytest.mark.parametrize("extreme", [False, True])
-@pytest.mark.parametrize("shape", [(9, 16), (9, 31), (5, 32), (40, 100), (3, 2, 33)])
+@pytest.mark.parametrize("dtype", quickly([np.float32], ml_dtypes.bfloat16))
+@pytest.mark.parametrize(
+    "shape", [(9, 16), (9, 31), (5, 32), (40, 100), (3, 2, 33), (20, 272), (20, 300)]
+)
 @pytest.mark.usefixtures("backend")
-def test_rows(shape, extreme, place, streams):
+def test_rows(shape, dtype, extreme, place, streams):
     """Of the extreme ones some have no factors in float32: those are written otherwise."""
-    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(dtype)
     gamma = np.linspace(0.5, 2.0, shape[-1], dtype=np.float32)
     if extreme:
-        x[::3] *= 1e-36
+        x[::3] *= dtype(1e-36)
 
     def calls(out):
         # of eps 0 no row is the less extreme

@@ -58,7 +58,7 @@ def single_to_bfloat16(builder: Any, bits: Any) -> Any:
     """Bits of float32 → bits of bfloat16."""
     odd = builder.and_(shift(builder, "lshr", bits, 16), _word(1))
     rounded = builder.add(bits, builder.add(odd, _word(0x7FFF)))
-    size = builder.and_(bits, _word(0x7FFFFFFF))
-    nan = builder.icmp_unsigned(">", size, _word(0x7F800000))
+    value = builder.bitcast(bits, wide(_F32))
+    nan = builder.fcmp_unordered("uno", value, value)
     quiet = builder.or_(bits, _word(0x400000))
     return shift(builder, "lshr", builder.select(nan, quiet, rounded), 16)

@@ -1,8 +1,8 @@
 """Sixteen numbers at a time, as a value in Numba code: float64 to sum in, float32 to write short y.
 
 Every operation is spelled out, so the order of a sum is that of the source: the same bits in the
-serial and the parallel twin, at any vector width, on any CPU. With ``memory`` and ``halves`` these
-are the files that speak LLVM.
+serial and the parallel twin, at any vector width, on any CPU. With ``memory``, ``totals`` and
+``halves`` these are the files that speak LLVM.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and
 _SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 _SMALL = 1 << 18  # bytes that one thread does as fast as several
-_SUMS = 15 << 16  # bytes of partial sums of parameter gradients
+_SUMS = 14 << 16  # bytes of partial sums of parameter gradients
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 

@@ -1,4 +1,6 @@
-"""In which precision y and dx are computed; statistics and sums are float64 always.
+"""In which precision y and dx are computed; statistics and sums are float64.
+
+Sums of a row whose values have few digits begin in float32 (`additive`), a few hundred at most.
 
 float32 and shorter data is written with float32 arithmetic: (x - m)·a + b about a mean that float32
 holds, what that mean lost being part of b. That is right to two units in the last place at any mean

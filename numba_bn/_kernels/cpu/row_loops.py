@@ -1,6 +1,6 @@
 """The innermost loops over a row whose values have a scale and a shift each, sixteen at a time.
 
-Lanes of m say in which arithmetic a row is written; its sums are float64.
+Lanes of m say in which arithmetic a row is written, those of p or zero in which it is summed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.precision import (
 )
 from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard
-from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, gradient_terms
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, backward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
 
 _AT_ONCE = 2048  # values of rows that share what belongs to a column: all of it stays in the L1
@@ -135,7 +135,7 @@ def _gradient_rows(
         stop, plain = min(first + some, last), 0
         at, j, rows = first * length, first % groups * length, stop - first
         if at_once(length, zero) and groups == 1:
-            plain = gradient_terms(
+            plain = backward_terms(
                 dy, x, gamma, carry, zero, eps, centred, at, rows, length, lines, terms
             )
         fit = _each_terms(

@@ -1,5 +1,7 @@
 """Short rows, sixteen at a time: what a row needs roots and divisions for, all of them share.
 
+Longer rows are for this file where their sums begin in float32, fewer of them at a time.
+
 Only what is plain is done here: a mean near enough to the pivot and factors well inside the range
 of float32. A row that is not is left to be done by itself, whatever its neighbours are.
 """
@@ -169,7 +171,7 @@ def forward_terms(
 
 
 @block
-def gradient_terms(
+def backward_terms(
     dy: Any,
     x: Any,
     gamma: Any,
