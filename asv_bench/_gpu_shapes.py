@@ -76,16 +76,16 @@ def measured(
     What there is so far is kept after each shape, as a run that is cut short leaves no more. What
     an earlier run of the same sources on the same kind of device has is taken from ``before``.
     """
-    copy, rows = max(bandwidth(clock).values()), dict[Shape, dict[str, Any]]()
+    copy = max(bandwidth(clock).values())
     sources = (_store.sources() or b"").hex()
     about = {"device": clock.device_facts()["device"], "sources": sources}
-    found: dict[str, Any] = {**about, "copy bytes/s": copy, "summary": {}}
-    before = before if about.items() <= before.items() else {}
+    rows = _known(clock, before) if about.items() <= before.items() else {}
+    known = {shape.label: row for shape, row in rows.items()}
+    found: dict[str, Any] = {**about, "copy bytes/s": copy, "summary": summary(rows), **known}
     for shape in table(clock):
-        known = before.get(shape.label, {})
-        if known and not known.keys() & {"skipped", "failed"}:
-            found[shape.label] = rows[shape] = known
-        elif reason := lacking(shape.dtype) or clock.late():
+        if shape in rows:
+            continue
+        if reason := lacking(shape.dtype) or clock.late():
             found[shape.label] = {"skipped": reason}
         else:
             found[shape.label] = _tried(clock, shape, copy)
@@ -94,6 +94,12 @@ def measured(
         found["summary"] = summary(rows)
         keep(found)
     return found
+
+
+def _known(clock: Clock, before: dict[str, Any]) -> dict[Shape, dict[str, Any]]:
+    """Return the rows that an earlier run measured."""
+    rows = {shape: before.get(shape.label, {"skipped": "not begun"}) for shape in table(clock)}
+    return {s: row for s, row in rows.items() if not row.keys() & {"skipped", "failed"}}
 
 
 def _tried(clock: Clock, shape: Shape, copy: float) -> dict[str, Any]:
@@ -140,7 +146,7 @@ def _ratios(rows: dict[Shape, dict[str, Any]]) -> dict[str, Any]:
 def _read_once(rows: dict[Shape, dict[str, Any]]) -> dict[str, Any]:
     """Return the most that one launch for a whole forward could gain where channels are first.
 
-    It moves the bytes that inference moves, which takes its time; it was to gain 1.1.
+    As it would move the bytes of inference, it cannot take less time; below 1.1 none is worth it.
     """
     gains = [
         row["forward"]["us"] / row["inference"]["us"]

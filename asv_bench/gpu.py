@@ -119,9 +119,10 @@ def _driver() -> str | None:
         return None
     asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return repr(error)
+    return said.stdout.strip()
 
 
 def _pytest(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:

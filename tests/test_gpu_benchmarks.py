@@ -117,8 +117,10 @@ def test_shapes_that_are_there_are_not_measured_again(gpu, monkeypatch):
     assert len(labels) == 6
     first[labels[0]], first[labels[3]] = {"skipped": "no time left"}, {"failed": "for once"}
     measured.clear()
-    again = gpu.shapes.measured(clock, lambda so_far: None, first)
+    kept = []
+    again = gpu.shapes.measured(clock, lambda so_far: kept.append(set(so_far)), first)
     assert measured == [labels[0], labels[3]]
+    assert kept[0] >= set(labels) - {labels[3]}  # a run that is cut short loses nothing
     assert set(again) == set(first)
     assert again[labels[1]] == {"forward": {"us": 1.0}, "backward": {"us": 1.0}}
     measured.clear()
@@ -205,6 +207,17 @@ def test_every_shape_is_compiled_anew(gpu, monkeypatch):
         ways = gpu.shapes._pytorchs(clock, gpu.shapes.Shape((16, channels), "float32", True))
         assert set(ways) == {"cuDNN", "PyTorch's own", "torch.compile"}
     assert len(resets) == 2
+
+
+def test_the_driver_is_asked_for_by_nvidias_program(gpu, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu._driver() is None
+    program.write_text("#!/bin/sh\necho 580.1\n")
+    program.chmod(0o755)
+    assert gpu._driver() == "580.1"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu._driver().startswith("CalledProcessError(9")
 
 
 def test_a_command_leaves_its_output_and_its_exit_code(gpu, tmp_path):
