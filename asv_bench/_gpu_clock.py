@@ -30,7 +30,7 @@ class Clock:
         self.torch, self.device, self.quick = torch, device, quick
         self.on_gpu = device.startswith("cuda")
         self.repeats = 3 if quick else 20
-        self.recorded = False
+        self.recorded: bool | None = None
         self._end = time.perf_counter() + seconds
         self._stream = torch.cuda.Stream() if self.on_gpu else None
 
@@ -85,14 +85,14 @@ class Clock:
         """Return the median time of one of the calls, which are made in turn.
 
         On a device they are recorded as a graph, so that the host's part does not count; what
-        cannot be recorded is called, and `recorded` is then false.
+        cannot be recorded is called, and `recorded` is then false. Elsewhere it is None.
         """
         for call in calls[:3] * 2:
             call()
         self.synchronize()
         rounds = 1 if self.quick else max(1, 20 // len(calls))
         play = self._graph(calls * rounds) if self.on_gpu else None
-        self.recorded = play is not None
+        self.recorded = play is not None if self.on_gpu else None
 
         def called() -> None:
             for call in calls * rounds:

@@ -5,7 +5,13 @@
 needs Numba, numba-cuda, cuda-core and PyTorch, and takes CuPy, ml_dtypes, pytest, hypothesis and
 compute-sanitizer where they are; the package is found from the source tree. ``--quick`` takes small
 arrays and few repeats, ``--device cpu`` tries the script itself where there is no GPU. What is not
-begun after ``--seconds`` is skipped: ``--parts`` measures it later, into the same folder.
+begun after ``--seconds`` is skipped: ``--parts`` measures it later, into the same folder. Shapes
+that are in the folder are not measured again. Where a command may take ten minutes:
+
+    python asv_bench/gpu.py FOLDER --parts versions correct repeats streams launch bandwidth
+    python asv_bench/gpu.py FOLDER --parts shapes        # again, until none is skipped
+    python asv_bench/gpu.py FOLDER --parts pytest
+    python asv_bench/gpu.py FOLDER --parts sanitizer
 """
 
 from __future__ import annotations
@@ -33,9 +39,12 @@ import _gpu_launch as launch  # noqa: E402
 import _gpu_shapes as shapes  # noqa: E402
 from _gpu_clock import Clock  # noqa: E402
 
+import numba_bn as nbn  # noqa: E402
+
 PACKAGES = (
     *("numpy", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "cuda-toolkit", "llvmlite"),
-    *("torch", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    *("cuda-pathfinder", "nvidia-nvjitlink", "nvidia-nvjitlink-cu12", "ml-dtypes"),
+    *("torch", "cupy", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
 TESTS_NEED = ("pytest", "hypothesis", "ml_dtypes")
 SANITIZED = "import _gpu_checks as c, sys; c.small(sys.argv[1])"
@@ -72,10 +81,17 @@ def _ended(part: str, clock: Clock, chosen: argparse.Namespace) -> dict[str, Any
 def _keep(folder: Path, part: str, result: dict[str, Any], instead: bool = True) -> None:
     """Put a part's result beside those in the folder, instead of an earlier one or if none is."""
     path, new = folder / "gpu.json", folder / "gpu.json.new"
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = _kept(folder)
     result = result if instead else before.get(part, result)
     new.write_text(json.dumps(before | {part: result}, indent=1) + "\n")
     new.replace(path)  # a run that is cut short leaves the file whole
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """Return the parts that are in the folder."""
+    path = folder / "gpu.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def _failed(result: dict[str, Any]) -> bool:
@@ -92,7 +108,21 @@ def _versions(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = None
-    return {"python": platform.python_version(), "packages": found, **clock.device_facts()}
+    facts = {"numba-bn": nbn.__version__, "python": platform.python_version(), "packages": found}
+    return {**facts, "driver": _driver(), **clock.device_facts()}
+
+
+def _driver() -> str | None:
+    """Return the version of NVIDIA's driver, if its program is there to tell."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return repr(error)
+    return said.stdout.strip()
 
 
 def _pytest(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -100,8 +130,11 @@ def _pytest(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in TESTS_NEED if importlib.util.find_spec(name) is None]
     if missing:
         return {"skipped": f"not installed: {', '.join(missing)}"}
-    # without the project's options, which need pytest-xdist
-    options = ["-q", "-o", "addopts=", "-m", "gpu"]
+    # without the project's options, which need pytest-xdist; what other versions warn of is no
+    # failure; each test has its line, so that a run that is cut short leaves those it had
+    options = ["-v", "--tb=short", "-o", "addopts=", "-W", "default", "-m", "gpu"]
+    if importlib.util.find_spec("xdist") is not None:  # most of the time goes into compilation
+        options += ["--numprocesses", str(min(os.cpu_count() or 1, 8))]
     command = [sys.executable, "-m", "pytest", *options, "tests/cuda/test_device.py"]
     return _run(command, chosen.folder / "pytest.txt", clock.left(), HERE.parent)
 
@@ -113,14 +146,13 @@ def _sanitizer(clock: Clock, chosen: argparse.Namespace) -> dict[str, Any]:
     )
     if tool is None:
         return {"skipped": "compute-sanitizer is not installed"}
-    return {
-        check: _run(
-            [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", SANITIZED,
-             chosen.device],
-            chosen.folder / f"{check}.txt", max(clock.left(), 1.0), HERE,
-        )
-        for check in ("memcheck", "racecheck")
-    }  # fmt: skip
+    found = {}
+    for check, share in (("memcheck", 2), ("racecheck", 1)):
+        begin = [tool, "--tool", check, "--error-exitcode", "9"]
+        command = [*begin, sys.executable, "-c", SANITIZED, chosen.device]
+        seconds = max(clock.left() / share, 1.0)
+        found[check] = _run(command, chosen.folder / f"{check}.txt", seconds, HERE)
+    return found
 
 
 def _run(command: list[str], output: Path, seconds: float, folder: Path) -> dict[str, Any]:
@@ -148,7 +180,9 @@ PARTS: dict[str, Part] = {
     "launch": lambda clock, chosen: launch.costs(clock),
     "bandwidth": lambda clock, chosen: shapes.bandwidth(clock),
     "shapes": lambda clock, chosen: shapes.measured(
-        clock, lambda found: _keep(chosen.folder, "shapes", found)
+        clock,
+        lambda found: _keep(chosen.folder, "shapes", found),
+        _kept(chosen.folder).get("shapes", {}),
     ),
     "pytest": _pytest,
     "sanitizer": _sanitizer,

@@ -33,7 +33,9 @@ def test_every_part_leaves_its_result(gpu, tmp_path, monkeypatch):
     assert all(us > 0 for us in found["launch"].values())
     assert found["sanitizer"] == {"skipped": "compute-sanitizer is not installed"}
     ratios = found["shapes"].pop("summary")
-    assert set(ratios) == {f"x best of PyTorch, channels {layout}" for layout in ("first", "last")}
+    names = {f"x best of PyTorch, channels {layout}" for layout in ("first", "last")}
+    assert set(ratios) == {*names, "forward, x inference, channels first: highest"}
+    assert found["shapes"].pop("device") == "cpu"
     rows = [row for row in found["shapes"].values() if isinstance(row, dict)]
     assert len(rows) == 6
     assert all(max(errors.values()) < 0.02 for errors in found["correct"].values())
@@ -93,12 +95,51 @@ def test_each_shape_is_kept_and_one_that_fails_leaves_the_others(gpu, monkeypatc
     monkeypatch.setattr(gpu.shapes, "_compared", compared)
     monkeypatch.setattr(gpu.shapes, "lacking", lambda dtype: None)
     clock = gpu.Clock("cpu", quick=True)
-    found = gpu.shapes.measured(clock, lambda so_far: kept.append(list(so_far)))
-    assert [len(names) - 2 for names in kept] == [1, 2, 3, 4, 5, 6]
+    found = gpu.shapes.measured(clock, lambda so_far: kept.append(list(so_far)), {})
+    assert [len(names) - 4 for names in kept] == [1, 2, 3, 4, 5, 6]
     failed = found["2x8x8x8 float32 channels last"]
     assert failed["failed"] == "RuntimeError('out of memory')"
     assert found["2x8x8x8 float32 channels first"]["backward"] == {"us": 1.0}
     assert gpu._failed(found)
+
+
+def test_shapes_that_are_there_are_not_measured_again(gpu, monkeypatch):
+    measured, clock = [], gpu.Clock("cpu", quick=True)
+
+    def compared(clock, shape, copy):
+        measured.append(shape.label)
+        return {"forward": {"us": 1.0}, "backward": {"us": 1.0}}
+
+    monkeypatch.setattr(gpu.shapes, "_compared", compared)
+    monkeypatch.setattr(gpu.shapes, "lacking", lambda dtype: None)
+    first = gpu.shapes.measured(clock, lambda so_far: None, {})
+    labels = measured.copy()
+    assert len(labels) == 6
+    first[labels[0]], first[labels[3]] = {"skipped": "no time left"}, {"failed": "for once"}
+    measured.clear()
+    kept = []
+    again = gpu.shapes.measured(clock, lambda so_far: kept.append(set(so_far)), first)
+    assert measured == [labels[0], labels[3]]
+    assert kept[0] >= set(labels) - {labels[3]}  # a run that is cut short loses nothing
+    assert set(again) == set(first)
+    assert again[labels[1]] == {"forward": {"us": 1.0}, "backward": {"us": 1.0}}
+    measured.clear()
+    gpu.shapes.measured(clock, lambda so_far: None, again | {"sources": "others"})
+    assert measured == labels
+
+
+def test_what_is_not_recorded_is_named_and_ours_is_a_failure(gpu):
+    shape = gpu.shapes.Shape((8, 8), "float32", True)
+    row = {
+        "forward": {"us": 1.0, "recorded": True, "cuDNN recorded": False},
+        "backward": {"us": 1.0, "recorded": False, "cuDNN recorded": True},
+    }
+    found = gpu.shapes.summary({shape: row})
+    assert found["not recorded: ours"] == {"failed": ["8x8 float32 channels last, backward"]}
+    assert found["not recorded: PyTorch's"] == ["8x8 float32 channels last, forward, cuDNN"]
+    assert gpu._failed(found)
+    row["backward"]["recorded"] = row["forward"]["cuDNN recorded"] = True
+    assert gpu.shapes.summary({shape: row}) == {}
 
 
 def test_a_graph_is_not_compared_with_calls(gpu, monkeypatch):
@@ -119,9 +160,9 @@ def test_a_graph_is_not_compared_with_calls(gpu, monkeypatch):
     assert row["forward"]["us of own"] == 2e6
     assert row["backward"]["cuDNN recorded"] is False
     assert "x best of PyTorch" not in row["backward"]
-    assert gpu.shapes.summary({shape: row}) == {
-        "x best of PyTorch, channels last": {"lowest": 3.0, "geometric mean": pytest.approx(3.0)}
-    }
+    ratio = gpu.shapes.summary({shape: row})["x best of PyTorch, channels last"]
+    wanted = {"lowest": 1.0}
+    assert ratio == {"lowest": 3.0, "geometric mean": pytest.approx(3.0), "wanted": wanted}
 
 
 def test_what_is_recorded_was_made_on_the_stream_that_records(gpu, monkeypatch):
@@ -147,8 +188,9 @@ def test_what_is_recorded_was_made_on_the_stream_that_records(gpu, monkeypatch):
     assert seen == [["side"], ["side"]]
     monkeypatch.setattr(gpu.shapes, "bandwidth", lambda _: {"all": 1.0})
     monkeypatch.setattr(gpu.shapes, "summary", dict)
+    monkeypatch.setattr(clock, "device_facts", lambda: {"device": "none"})
     monkeypatch.setattr(gpu.shapes, "_compared", lambda *_: {"on": list(entered)})
-    found = gpu.shapes.measured(clock, lambda so_far: None)
+    found = gpu.shapes.measured(clock, lambda so_far: None, {})
     assert found["64x32 float32 channels last"] == {"on": ["side"]}
 
 
@@ -165,6 +207,17 @@ def test_every_shape_is_compiled_anew(gpu, monkeypatch):
         ways = gpu.shapes._pytorchs(clock, gpu.shapes.Shape((16, channels), "float32", True))
         assert set(ways) == {"cuDNN", "PyTorch's own", "torch.compile"}
     assert len(resets) == 2
+
+
+def test_the_driver_is_asked_for_by_nvidias_program(gpu, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu._driver() is None
+    program.write_text("#!/bin/sh\necho 580.1\n")
+    program.chmod(0o755)
+    assert gpu._driver() == "580.1"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu._driver().startswith("CalledProcessError(9")
 
 
 def test_a_command_leaves_its_output_and_its_exit_code(gpu, tmp_path):
@@ -199,6 +252,7 @@ def test_a_summary_has_the_worst_of_large_arrays_beside_what_is_wanted(gpu):
     assert found["forward, us of 25.7 MB"] == {"is": 21.0, "wanted": 22.0}
     first = found["x best of PyTorch, channels first"]
     assert first["lowest"] == 2.0
+    assert first["wanted"] == {"lowest": 1.0, "geometric mean": 1.5}
     assert first["geometric mean"] == pytest.approx(3.0)
     assert found["x best of PyTorch, channels last"]["lowest"] == 8.0
 

@@ -38,31 +38,44 @@ def test_dx_alone_is_the_last_launch_of_a_backward(bench, script, order):
     assert launched.arguments[:3] == wanted.arguments[:3]  # x, dy and dx
 
 
-def test_launches_are_timed_beside_those_of_cupy(bench, script, monkeypatch):
-    times = iter((3.0, 2.0, 10.0, 12.0, 1.0))
-    stream = SimpleNamespace(cuda_stream=7)
+class Clock:
+    """Calls once, and gives times that are known."""
 
-    def timed(call):
+    def __init__(self):
+        self.times = iter((3.0, 2.0, 10.0, 12.0, 1.0))
+        stream = SimpleNamespace(cuda_stream=7)
+        self.torch = SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda: stream))
+
+    def host_microseconds(self, call):
         call()
-        return next(times)
+        return next(self.times)
 
-    clock = SimpleNamespace(
-        torch=SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda: stream)),
-        host_microseconds=timed,
-    )
+
+TENSORS = [SimpleNamespace(get_device=lambda: 0, data_ptr=lambda i=i: 4096 * i) for i in range(5)]
+
+
+def test_launches_are_timed_beside_those_of_cupy(bench, script, monkeypatch):
     kernels = []
     monkeypatch.setattr(bench.cupy, "float32", np.dtype("f4"), raising=False)
     monkeypatch.setattr(bench.cupy, "zeros", bench.cupy.empty, raising=False)
     monkeypatch.setattr(
         bench.cupy, "RawKernel", lambda *_: lambda *given: kernels.append(given), raising=False
     )
-    tensors = [
-        SimpleNamespace(get_device=lambda: 0, data_ptr=lambda i=i: 4096 * i) for i in range(5)
-    ]
-    found = script.launch.launches(clock, *tensors)
+    found = script.launch.launches(Clock(), *TENSORS)
     assert found["one launch, x CuPy's RawKernel"] == 1.5
     assert found["batch_norm of CuPy's, allocating"] == 10.0
+    assert set(script.launch.WANTED) - set(found) == {"batch_norm, allocating"}  # of tensors
     first = bench.driver.launched[0]
     assert first.stream == 7
     assert {4096 * i for i in range(5)} <= set(first.arguments)
     assert len(kernels) == 1
+
+
+def test_without_a_cupy_that_works_our_launch_is_timed(bench, script, monkeypatch):
+    found = script.launch.launches(Clock(), *TENSORS)  # it has no RawKernel
+    assert found["one launch"] == 3.0
+    assert "RawKernel" in found["CuPy"]["failed"]
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    found = script.launch.launches(Clock(), *TENSORS)
+    assert found["one launch"] == 3.0
+    assert found["CuPy"].startswith("not there")

@@ -48,7 +48,7 @@ def width_of(itemsize: int, aligned: bool = True) -> int:
 
 
 def _width_of_run(width: int, length: int) -> int:
-    """Return the widest vector that divides runs; of bytes, that may be half of 16 of them."""
+    """Return how many values at once make whole vectors of a run: of bytes 16 or 8; or one."""
     return next(w for w in (width, min(width, _SUMMED), 1) if length % w == 0)
 
 
