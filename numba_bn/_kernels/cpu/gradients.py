@@ -232,17 +232,20 @@ def _backward_columns(
     batch, _, groups, size, _ = x5.shape
     count, mean, _, m2 = moments(x5)
     sums = _raw_sums(dy5, x5, mean.reshape(-1), None).reshape(2, batch, groups, size)
-    factors = _own_coefficients(gamma.reshape(groups, size), count, m2, eps, *sums)
-    given = (np.repeat(mean, size), *(v.reshape(-1) for v in factors[:3]))
+    a, b, c, dgamma = _own_coefficients(gamma.reshape(groups, size), count, m2, eps, *sums)
+    given = np.repeat(mean, size), a.reshape(-1), np.repeat(b, size), np.repeat(c, size)
     _input_gradient(dy5, x5, dx5, given, None)
-    return factors[3].sum(0).reshape(-1), sums[0].sum(0).reshape(-1)
+    return dgamma.sum(0).reshape(-1), sums[0].sum(0).reshape(-1)
 
 
 @np.errstate(all="ignore")  # what overflows or is not a number is so in dx
 def _own_coefficients(
     gamma: Array, count: Array, m2: Array, eps: float, s: Array, t: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Σdy, Σdy·(x - mean) (batch, groups, size) → a, b, c of dx, and Σdy·x̂."""
+    """Σdy, Σdy·(x - mean) (batch, groups, size) → a, b, c of dx, and Σdy·x̂.
+
+    b and c are (batch, groups, 1).
+    """
     r = rstd_of(m2 / count, eps).reshape(*count.shape, 1)
     n, common_s, common_t = (
         count[..., None],
@@ -250,7 +253,7 @@ def _own_coefficients(
         (gamma * t).sum(-1, keepdims=True),
     )
     b, c = -r * (r * common_t) * r / n, -r * common_s / n
-    return gamma * r, np.broadcast_to(b, s.shape), np.broadcast_to(c, s.shape), t * r
+    return gamma * r, b, c, t * r
 
 
 def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:
