@@ -223,6 +223,19 @@ def test_forward(compare, shape, dtype, centred):
     assert_moments(moments, known)
 
 
+@over_centring
+@over_dtypes
+def test_forward_that_keeps_nothing(compare, shape, dtype, centred):
+    p = Problem(shape, dtype)
+
+    def call(module):
+        y = p.empty(module)
+        module.forward(p.x, p.gamma, p.beta, EPS, y, centred=centred, keep=False)
+        return y
+
+    p.near(*compare(call))
+
+
 @pytest.mark.slow
 @over_batches
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

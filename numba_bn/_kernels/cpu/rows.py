@@ -17,7 +17,14 @@ from numba_bn._kernels.cpu.lanes import fill, fill_as, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down, run_sums
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.precision import additive, arithmetic, centre, fits, vector_like
+from numba_bn._kernels.cpu.precision import (
+    additive,
+    arithmetic,
+    centre,
+    fits,
+    is_single,
+    vector_like,
+)
 from numba_bn._kernels.cpu.row_loops import row_apply, row_apply_wide
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, at_once, forward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, rsqrt, spread
@@ -140,7 +147,8 @@ def _forward_rows(
     carry, zero, some = arithmetic(x, y), additive(x, x), kept.shape[0]
     for first in range(start, last, some):
         count, plain = min(some, last - first), 0
-        if at_once(length, zero):
+        if at_once(length, zero) and not (is_single(zero) and result.size > 0):
+            # what is returned has all digits of float64, what only y is made of need not
             plain = forward_terms(
                 x, carry, zero, eps, centred, result, first, count, length, lines, terms
             )
