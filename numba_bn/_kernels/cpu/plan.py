@@ -25,6 +25,7 @@ _SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 _SMALL = 1 << 18  # bytes that one thread does as fast as several
 _SUMS = 14 << 16  # bytes of partial sums of parameter gradients
+_PART = 1 << 14  # values that earn partial sums of their own: rows are taken sixteen at a time
 _MIN_UNITS = 16  # units of work from which there is no need to split inside a group
 
 
@@ -183,13 +184,19 @@ def one_go(plan: Plan, itemsize: int) -> bool:
     return (enough and size <= l2_bytes()) or units * size <= _SMALL
 
 
+def _values(plan: Plan) -> int:
+    return plan.batch * plan.outer * plan.groups * plan.length
+
+
 def batch_chunks(plan: Plan) -> int:
     """Return how many partial sums of parameter gradients are kept: bounded, and by shape alone."""
     channels = plan.groups * plan.length if plan.kind == "rows" else plan.groups * plan.size
-    return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels)), 1)
+    earned = -(-_values(plan) // _PART)
+    return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels), earned), 1)
 
 
 def samples_apart(plan: Plan) -> bool:
     """Tell whether each sample's gradients are one thread's work: short enough, or many enough."""
-    enough = batch_chunks(plan) * tiles(plan) >= _LEAST_UNITS
+    least = min(_LEAST_UNITS, -(-_values(plan) // _PART))
+    enough = batch_chunks(plan) * tiles(plan) >= least
     return one_block(plan) or (enough and plan.outer <= columns_moments.MAX_ROWS)
