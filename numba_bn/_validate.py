@@ -281,6 +281,8 @@ def output(
 
 def repeats_memory(x: Any) -> bool:
     """Tell whether elements of x are in one place, as those of a broadcast array are."""
+    if not isinstance(x, DeviceArray) and x.flags.forc:
+        return False  # as nearly always: the rest costs a microsecond
     return x.size > 0 and any(s == 0 and n > 1 for s, n in zip(x.strides, x.shape, strict=True))
 
 

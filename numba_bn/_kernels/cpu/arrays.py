@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu import elementwise
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import Plan, l2_bytes
 
@@ -57,14 +58,12 @@ def columns_of(plan: Plan) -> tuple[int, ...]:
 
 def per_value(p: Array, plan: Plan, x5: Array, y5: Array) -> Array:
     """(channels,) → (groups · length,), as the arithmetic in which y is made of x holds them."""
-    if y5.itemsize <= 4 and (x5.itemsize <= 2 or x5.dtype == np.float32):
-        p = _single(p)
-    return p if plan.inner == 1 else np.repeat(p, plan.inner)
-
-
-@np.errstate(over="ignore")  # not a with: Ctrl-C at its start would keep it
-def _single(p: Array) -> Array:
-    return p.astype(np.float32)
+    single = y5.itemsize <= 4 and (x5.itemsize <= 2 or x5.dtype == np.float32)
+    if plan.inner == 1 and not single:
+        return p
+    values = np.empty(p.size * plan.inner, np.float32 if single else np.float64)
+    elementwise.repeat(values.nbytes, p, values)  # NumPy would warn of what float32 cannot hold
+    return values
 
 
 def rstd_of(var: Array, eps: float) -> Array:

@@ -1,4 +1,4 @@
-"""What needs no statistics: the gradient through a ReLU."""
+"""What needs no statistics: the gradient through a ReLU, parameters as kernels take them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def relu_gradient(dy: Any, y: Any, out: Any) -> None:
     for u in prange(pieces_of(1, y.size)[0]):
         i = u * BLOCK
         relu_gradient_run(dy, y, out, i, min(BLOCK, y.size - i))
+
+
+@Kernel
+def repeat(p: Any, out: Any) -> None:
+    """p (channels,) → each so many times as out has room for, in out's precision."""
+    each = out.size // p.size
+    for i in prange(p.size):
+        for k in range(each):
+            out[i * each + k] = p[i]

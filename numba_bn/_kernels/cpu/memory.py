@@ -43,7 +43,7 @@ def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return x flat, as the kernels take it: one type per dtype, read-only or not."""
     flat = x.reshape(-1)
     if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
-        flat = flat.view(_HALVES[x.dtype.name])
+        flat = flat.view(_HALVES["float16" if x.dtype.kind == "f" else "bfloat16"])
     # to Numba a read-only array is a type of its own: not worth compiling every kernel twice
     return flat if flat.flags.writeable else np.asarray(_Alias(flat))
 
