@@ -98,6 +98,16 @@ def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
 
 
 @over_calls
+@pytest.mark.parametrize(("samples", "kept"), [(200, 3), (300, 2), (500, 1)])
+def test_few_large_channels(call, samples, kept, ordinarily, taken):
+    """Some train by kept launches that go back by none, larger ones are but normalized by them."""
+    work = Work((samples, 3, 7, 7))
+    want = ordinarily(lambda: work.run(call))
+    assert_same(work.run(call), want)
+    assert taken() == (call in ("normalized", "trained", "gradients")[:kept])
+
+
+@over_calls
 @pytest.mark.parametrize("gamma", [None, [1, 2, 3, 4], np.ones(4), np.ones(4, np.float16)], ids=str)
 def test_any_gamma(call, gamma, ordinarily, taken):
     work = Work()

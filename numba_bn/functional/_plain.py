@@ -117,7 +117,7 @@ def trained(
     eps = check.epsilon(call, eps)
     g, b = _vectors(call, kind, x, (gamma, beta))
     y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
-    if y is None or (launches := kind.launches) is None:
+    if y is None or (launches := kind.launches) is None or not launches.trains:
         return None
     moments = launches.forward(x, g, b, eps, y)
     return y if out is None else out, ChannelStats._of_rows(moments)
@@ -150,7 +150,7 @@ def gradients(
     if not dy.flags.carray:
         return None
     dx = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
-    if dx is None or (launches := kind.launches) is None:
+    if dx is None or (launches := kind.launches) is None or not launches.differentiates:
         return None
     if out is not None:  # of which they may be a part
         count, mean, m2 = count.copy(), mean.copy(), m2.copy()

@@ -20,7 +20,9 @@ from numba_bn._kernels.cpu.plan import Plan, Shape, one_go, plan_of
 class Launches:
     """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
 
-    All arrays are C-contiguous and writable: x, y, dy and dx of one dtype, the others float64.
+    ``trains`` and ``differentiates`` tell whether there is one for it, as there is where sums are
+    taken and used in one go. All arrays are C-contiguous and writable: x, y, dy and dx of one
+    dtype, the others float64.
     """
 
     __slots__ = (
@@ -32,12 +34,15 @@ class Launches:
         "_rest_of_normalize",
         "_sizes_of_forward",
         "_switches_of_forward",
+        "differentiates",
+        "trains",
     )
 
     def __init__(self, plan: Plan, nbytes: int, itemsize: int) -> None:
         kernel, switches, sizes = norms.applying(plan, False)
         self._normalize = Prepared(kernel, nbytes)
         self._rest_of_normalize = False, *switches, *sizes
+        self.trains, self.differentiates = one_go(plan, itemsize), one_go(plan, 2 * itemsize)
         kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
         self._forward = Prepared(kernel, nbytes)
         self._switches_of_forward = False, *switches
@@ -80,6 +85,5 @@ class Launches:
 
 def launches(shape: Shape, itemsize: int) -> Launches | None:
     """Return the launches for plain arrays of a shape without a zero; None if there are none."""
-    plan, nbytes = plan_of(shape), prod(shape) * itemsize
-    fits = one_go(plan, itemsize) and one_go(plan, 2 * itemsize)
-    return Launches(plan, nbytes, itemsize) if fits and not large(nbytes) else None
+    nbytes = prod(shape) * itemsize
+    return None if large(nbytes) else Launches(plan_of(shape), nbytes, itemsize)
