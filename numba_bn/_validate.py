@@ -76,8 +76,8 @@ def integer(call: str, name: str, value: Any) -> int:
 def axis_tuple(call: str, name: str, axis: int | Sequence[int], shape: Axes, of: str = "x") -> Axes:
     """Return ``axis`` as ascending non-negative ints, checked against ``shape``."""
     ndim = len(shape)
-    if type(axis) is int and 0 <= axis < ndim:
-        return (axis,)
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     given = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
     axes = []
     for value in given:

@@ -24,7 +24,7 @@ from numba_bn._validate import Vector
 from numba_bn._view import Axes, View, batch_view
 from numba_bn.stats import ChannelStats
 
-_DOUBLE = np.dtype(np.float64)
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _FLOATS = frozenset((np.dtype(np.float32), _DOUBLE))
 _PARAMETERS = (("gamma", 1.0), ("beta", 0.0), ("mean", nan), ("var", nan))
 """Their names and defaults, in the order in which functions take them."""
@@ -66,7 +66,11 @@ def _vectors(call: str, kind: _Kind, x: Array, given: tuple[Any, ...]) -> list[V
     channels = kind.channels
     vectors = []
     for (name, default), v in zip(_PARAMETERS, given, strict=False):
-        if type(v) is np.ndarray and v.shape == channels and v.dtype in _FLOATS:
+        if (
+            type(v) is np.ndarray
+            and ((d := v.dtype) is _SINGLE or d is _DOUBLE)
+            and v.shape == channels
+        ):
             vectors.append(v.astype(_DOUBLE))
         else:
             vectors.append(check.parameter(call, name, v, kind.view, x.shape, default))

@@ -121,7 +121,8 @@ def apply_tile(plan: Plan, streams: bool) -> int:
     if plan.stride <= _WHOLE_ROW:
         widest = _WHOLE_ROW
     count = -(-plan.stride // widest)
-    if plan.batch * count * plan.outer < _LEAST_UNITS * columns.LEAST_ROWS:
+    few = plan.batch * count * plan.outer < _LEAST_UNITS * columns.LEAST_ROWS
+    if few and _values(plan) > _PART:  # what is smaller is one thread's
         count = _LEAST_UNITS
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return -(-plan.stride // (16 * count)) * 16
