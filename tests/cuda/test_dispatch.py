@@ -276,3 +276,12 @@ def test_ranks_hear_of_what_is_refused_of_one_array_on_a_device(bench):
         return nbn.batch_norm_train(mine, out=x.copy(), comm=comm)
 
     assert [type(error) for error in together(step, size=2)] == [RuntimeError, TypeError]
+
+
+def test_a_mask_may_be_one_value(bench):
+    x = bench.cupy.array(np.ones((2, 3, 4), np.float32))
+    for where in (True, np.True_):
+        nbn.batch_norm_train(x, where=where)
+    for wrong in (True, "ones"):
+        with pytest.raises((TypeError, ValueError), match="^batch_norm_train: gamma must"):
+            nbn.batch_norm_train(x, wrong)
