@@ -13,8 +13,10 @@ from numba_bn._device import DeviceArray
 
 _LEGACY_DEFAULT, _PER_THREAD = 1, 2
 
-Key = tuple[int, int]
-"""A stream's handle, and the thread if it is that thread's own default stream."""
+Key = tuple[int, object]
+"""A stream's handle, and what stands for the thread if it is that thread's own default stream."""
+
+_thread = threading.local()
 
 
 class Streams:
@@ -53,7 +55,16 @@ def captures(like: DeviceArray) -> bool:
 
 def _key(like: DeviceArray) -> Key:
     stream = like.library.stream(like)
-    return stream, threading.get_ident() if stream == _PER_THREAD else 0
+    return stream, _this_thread() if stream == _PER_THREAD else None
+
+
+def _this_thread() -> object:
+    """Return what no other thread has, not even one that comes later: idents are used again."""
+    try:
+        return _thread.token
+    except AttributeError:
+        _thread.token = object()
+        return _thread.token
 
 
 def _address(key: Key) -> int:

@@ -110,6 +110,16 @@ def test_default_streams_of_threads_meet_in_the_legacy_one(bench, on):
     assert told == [("launch", 2), ("wait", 2, 1), ("launch", 2), ("wait", 1, 1)]
 
 
+def test_a_thread_is_not_taken_for_one_of_its_number_that_ended(bench, on):
+    layer, told = nbn.BatchNorm(3), []
+    use = lambda: told.append(on(2, lambda: layer(bench.cupy.array(X))))  # noqa: E731
+    for _ in range(2):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join(30)
+    assert ("wait", 2, 1) in told[1]
+
+
 def test_threads_on_two_streams_lose_no_update(bench, layer):
     class Stream:
         ptr = property(lambda self: 100 + threading.get_ident() % 7)
