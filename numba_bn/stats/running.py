@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -173,6 +173,12 @@ class RunningStats:
         """Let the stream that now reads the running statistics wait until they are there."""
         if self._streams is not None:
             self._streams.join(seen(self.running_mean))
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of what is copied; arrays of a deep copy are made now."""
+        vars(self).update(state)
+        if self._streams is None and not isinstance(self.running_mean, np.ndarray):
+            self._streams = Streams(seen(self.running_mean))
 
     def _require_more_than_correction(self, call: str, count: Array) -> None:
         few = (count > 0) & (count <= self.correction)
