@@ -199,6 +199,8 @@ class RunningStats:
         """
         require_place("RunningStats.to", like)
         if not is_beside(self.running_mean, like):
+            if self._streams is not None:
+                self._streams.leave()
             self._ready()
             mean, var = (beside(vector, like) for vector in (self.running_mean, self.running_var))
             streams = Streams(seen(mean)) if is_on_device(mean) else None

@@ -121,6 +121,12 @@ def test_a_thread_is_not_taken_for_one_of_its_number_that_ended(bench, on):
     assert ("wait", 2, 1) in told[1]
 
 
+def test_memory_that_is_left_by_a_move_waits_for_who_read_it(bench, on, layer):
+    layer.eval()
+    on(7, lambda: layer(bench.cupy.array(X)))
+    assert on(5, lambda: layer.to(X)) == [("wait", 5, 7)]
+
+
 def test_threads_on_two_streams_lose_no_update(bench, layer):
     class Stream:
         ptr = property(lambda self: 100 + threading.get_ident() % 7)
