@@ -244,7 +244,9 @@ class BatchNorm:
         names = "gamma", "beta", "dgamma", "dbeta"
         held = {name: value for name in names if (value := getattr(self, name)) is not None}
         new = {name: beside(value, like) for name, value in held.items()}
-        vars(self).update(new, _on_device=is_on_device(like))
+        # what stays is not set again: another thread may have set it meanwhile
+        moved = {name: value for name, value in new.items() if value is not held[name]}
+        vars(self).update(moved, _on_device=is_on_device(like))
         if self.running is not None:
             self.running.to(like)
         return self

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import numba_bn as nbn
+import numba_bn.layers
 
 ANEW = [("launch", 6), ("wait", 6, 5), ("launch", 6), ("wait", 5, 6)]
 """What an update on stream 6 does after one on stream 5: it is the last to wait."""
@@ -125,6 +126,18 @@ def test_memory_that_is_left_by_a_move_waits_for_who_read_it(bench, on, layer):
     layer.eval()
     on(7, lambda: layer(bench.cupy.array(X)))
     assert on(5, lambda: layer.to(X)) == [("wait", 5, 7)]
+
+
+def test_a_call_sets_no_parameter_that_is_where_it_belongs(bench, layer, monkeypatch):
+    beside, new = numba_bn.layers.beside, bench.cupy.array(np.ones(3, np.float32))
+
+    def meanwhile(value, like):
+        layer.gamma = new  # as another thread may
+        return beside(value, like)
+
+    monkeypatch.setattr(numba_bn.layers, "beside", meanwhile)
+    layer(bench.cupy.array(X))
+    assert layer.gamma is new
 
 
 def test_threads_on_two_streams_lose_no_update(bench, layer):
