@@ -3,16 +3,22 @@
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import numba_bn as nbn
 
+try:
+    import ml_dtypes
+except ImportError:  # the tests of a device do without
+    _BFLOAT16 = []
+else:
+    _BFLOAT16 = [np.dtype(ml_dtypes.bfloat16)]
+
 EPS = 1e-3
 """Not the default: a call that loses it is seen."""
 
-HALVES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
+HALVES = [np.dtype(np.float16), *_BFLOAT16]
 FLOATS = [*HALVES, np.dtype(np.float32), np.dtype(np.float64)]
 SHORT_INTEGERS = [np.dtype(t) for t in (np.uint8, np.int8, np.int16, np.uint16)]
 LONG_INTEGERS = [np.dtype(t) for t in (np.int32, np.int64)]

@@ -2,7 +2,6 @@
 
 import threading
 
-import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -10,7 +9,7 @@ from oracle import assert_near
 from table import (
     CASES,
     DTYPES,
-    LAYOUTS,
+    HALVES,
     MEDIUM,
     SMALL,
     Case,
@@ -38,7 +37,7 @@ class CuPy:
             pytest.skip("CuPy finds no CUDA device")
 
     def make(self, a):
-        """Copy in the same memory order; strided views stay strided."""
+        """Copy in the same memory order, without gaps."""
         base = self.space.asarray(np.ascontiguousarray(a))
         order = np.argsort([-abs(s) for s in a.strides], kind="stable")
         dense = self.space.ascontiguousarray(base.transpose(order))
@@ -62,13 +61,13 @@ class Torch:
 
     def make(self, a):
         a = a.copy("K")
-        half = a.dtype == ml_dtypes.bfloat16
+        half = a.dtype.name == "bfloat16"
         t = self.space.from_numpy(a.view(np.int16) if half else a)
         return (t.view(self.space.bfloat16) if half else t).cuda()
 
     def look(self, t):
         if t.dtype == self.space.bfloat16:
-            return t.view(self.space.int16).cpu().numpy().view(ml_dtypes.bfloat16)
+            return t.view(self.space.int16).cpu().numpy().view(HALVES[-1])
         return t.cpu().numpy()
 
     def streams(self):
@@ -100,6 +99,9 @@ def check(library, case, dtype, layout="C", **options):
     """Assert that forward and backward on the device are the textbook's."""
     d = data(case, dtype, layout)
     theirs = on_device(d, library)
+    if layout == "strided":
+        gaps = (library.make(np.repeat(a, 2, axis=-1))[..., ::2] for a in (d.x, d.dy))
+        theirs = theirs._replace(x=next(gaps), dy=next(gaps))
     given = {n: library.make(v) if isinstance(v, np.ndarray) else v for n, v in options.items()}
     y = library.look(forward(case, theirs, **given))
     assert y.dtype == result_dtype(np.dtype(dtype))
@@ -116,7 +118,7 @@ def test_every_case_in_float32(library, case):
 @pytest.mark.parametrize("case", MEDIUM, ids=name)
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 def test_every_dtype(library, case, dtype):
-    if isinstance(library, CuPy) and dtype == ml_dtypes.bfloat16:
+    if isinstance(library, CuPy) and dtype.name == "bfloat16":
         pytest.skip("few versions of CuPy have bfloat16")
     if isinstance(library, Torch) and dtype == np.uint16:
         pytest.skip("PyTorch computes little in uint16")
@@ -126,7 +128,6 @@ def test_every_dtype(library, case, dtype):
 @pytest.mark.parametrize("case", SMALL, ids=name)
 @pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved", "strided"])
 def test_every_layout(library, case, layout):
-    assert layout in LAYOUTS
     check(library, case, np.float32, layout)
 
 
