@@ -109,6 +109,13 @@ def test_each_shape_is_kept_and_one_that_fails_leaves_the_others(gpu, monkeypatc
     assert gpu._failed(found)
 
 
+def test_a_pytorch_that_cannot_compile_leaves_the_other_ways(gpu, monkeypatch):
+    clock, shape = gpu.Clock("cpu", quick=False), gpu.shapes.Shape((2, 3), "float32", True)
+    monkeypatch.setattr(clock.torch._dynamo, "reset", lambda: {}["an option that it lacks"])
+    monkeypatch.setattr(gpu.shapes, "_pytorch", lambda *_: {})
+    assert list(gpu.shapes._pytorchs(clock, shape)) == ["cuDNN", "PyTorch's own"]
+
+
 def test_shapes_that_are_there_are_not_measured_again(gpu, monkeypatch):
     measured, clock = [], gpu.Clock("cpu", quick=True)
 
