@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import numba_bn as nbn
-import numba_bn.layers
+import numba_bn._layer_input
 
 ANEW = [("launch", 6), ("wait", 6, 5), ("launch", 6), ("wait", 5, 6)]
 """What an update on stream 6 does after one on stream 5: it is the last to wait."""
@@ -129,13 +129,13 @@ def test_memory_that_is_left_by_a_move_waits_for_who_read_it(bench, on, layer):
 
 
 def test_a_call_sets_no_parameter_that_is_where_it_belongs(bench, layer, monkeypatch):
-    beside, new = numba_bn.layers.beside, bench.cupy.array(np.ones(3, np.float32))
+    beside, new = numba_bn._layer_input.beside, bench.cupy.array(np.ones(3, np.float32))
 
     def meanwhile(value, like):
         layer.gamma = new  # as another thread may
         return beside(value, like)
 
-    monkeypatch.setattr(numba_bn.layers, "beside", meanwhile)
+    monkeypatch.setattr(numba_bn._layer_input, "beside", meanwhile)
     layer(bench.cupy.array(X))
     assert layer.gamma is new
 
