@@ -17,13 +17,17 @@ Key = tuple[int, object]
 """A stream's handle, and what stands for the thread if it is that thread's own default stream."""
 
 _thread = threading.local()
+_in_graphs: list[Any] = []
+"""What captured CUDA graphs go on to write to: nobody can tell when the last of them is gone."""
 
 
 class Streams:
     """The stream that arrays were made on, and the others that read them since."""
 
-    def __init__(self, like: DeviceArray) -> None:
+    def __init__(self, like: DeviceArray, stay: bool = False) -> None:
         """Take note of arrays made now, on the stream of ``like``."""
+        self.stay = stay
+        """Whether a CUDA graph writes to the arrays: other updates then have to do so too."""
         self._ordinal, self._home = like.ordinal, _key(like)
         self._kept = [like.library.keeper(like)]
         self._readers: list[Key] = []
@@ -40,6 +44,19 @@ class Streams:
         """Let the arrays' own stream, which has their memory next, wait for all that read them."""
         for reader in self._readers:
             _driver().wait(self._ordinal, _address(self._home), _address(reader))
+
+    def overwrite(self, like: DeviceArray) -> None:
+        """Let the stream of ``like``, which writes to the arrays next, wait for who read them."""
+        writer = _key(like)
+        for reader in self._readers:
+            if reader != writer:
+                _driver().wait(self._ordinal, writer[0], _address(reader))
+
+    def capture(self, arrays: list[DeviceArray]) -> None:
+        """Have the arrays stay, as a CUDA graph is to write to them at each replay."""
+        if not self.stay:
+            self.stay = True
+            _in_graphs.append(arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be None in a copy, whose arrays are made now: wait until those to be copied are there."""

@@ -1,13 +1,16 @@
 """Running statistics on a device: new at each update, and in order on the streams that use them."""
 
 import copy
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 import numba_bn as nbn
 import numba_bn._layer_input
+from numba_bn.stats import _streams
 
 ANEW = [("launch", 6), ("wait", 6, 5), ("launch", 6), ("wait", 5, 6)]
 """What an update on stream 6 does after one on stream 5: it is the last to wait."""
@@ -91,15 +94,48 @@ def test_copies_wait_for_what_they_copy(bench, on, layer):
     assert told == [("wait", 7, 6), ("launch", 7)]  # CuPy copies on its current stream
 
 
-def test_an_update_in_a_captured_graph_is_in_place(bench, on, layer):
-    mean, var = layer.running_mean, layer.running_var
+@pytest.fixture
+def captured(bench, on, layer, monkeypatch):
+    """The layer after an update that went into a CUDA graph."""
+    monkeypatch.setattr(_streams, "_in_graphs", [])
     bench.driver.capturing.add(5)
     assert on(5, lambda: layer(bench.cupy.array(X))) == [("launch", 5)]
-    assert bench.driver.launched[-1].arguments[:4] == (mean.data.ptr, var.data.ptr) * 2
-    assert layer.running_mean is mean
     bench.driver.capturing.clear()
-    told = on(6, lambda: layer(bench.cupy.array(X)))
-    assert told == ANEW
+    return layer
+
+
+def test_an_update_in_a_captured_graph_and_all_after_it_are_in_place(bench, on, captured):
+    x, mean, var = bench.cupy.array(X), captured.running_mean, captured.running_var
+    assert on(6, lambda: captured(x)) == [("launch", 6), ("wait", 6, 5), ("launch", 6)]
+    on(7, lambda: captured.eval()(x))
+    captured.train()
+    told = on(5, lambda: captured(x))
+    assert told == [("launch", 5), ("wait", 5, 6), ("wait", 5, 7), ("launch", 5)]
+    updates = [n for n in bench.driver.launched if n.label.startswith("update_running")][1:]
+    assert [n.arguments[:4] for n in updates] == [(mean.data.ptr, var.data.ptr) * 2] * 3
+    assert (captured.running_mean, captured.running_var) == (mean, var)
+    other = copy.deepcopy(captured)  # is in no graph
+    mean = other.running_mean
+    other(x)
+    assert other.running_mean is not mean
+
+
+@pytest.mark.parametrize("away", ["to", "load_state_dict"])
+def test_what_a_captured_graph_writes_to_is_kept(bench, captured, away):
+    mean = weakref.ref(captured.running_mean)
+    if away == "to":
+        captured.to(X)
+    else:
+        captured.load_state_dict(captured.state_dict())
+    gc.collect()
+    assert captured.running_mean is not mean() is not None
+
+
+def test_a_state_that_is_loaded_leaves_its_memory_when_who_read_it_is_done(bench, on, layer):
+    layer.eval()
+    on(7, lambda: layer(bench.cupy.array(X)))
+    state = layer.state_dict()
+    assert ("wait", 5, 7) in on(5, lambda: layer.load_state_dict(state))
 
 
 def test_default_streams_of_threads_meet_in_the_legacy_one(bench, on):
