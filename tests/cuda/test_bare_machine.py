@@ -1,4 +1,4 @@
-"""The tests of a device where there is little else: as the README has it, and the script runs it."""
+"""The tests of a device, by the README's command, where there is little else installed."""
 
 import os
 import subprocess

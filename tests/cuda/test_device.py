@@ -136,6 +136,22 @@ def test_masks(library, case):
     check(library, case, np.float32, where=some_mask(case))
 
 
+@pytest.mark.parametrize("case", [c for c in SMALL if c.norm == "batch"], ids=name)
+def test_a_residual_and_a_relu(library, case):
+    d, residual = data(case, np.float32), data(case, np.float32, seed=1).x
+    theirs, options = on_device(d, library), {"activation": "relu", **case.options}
+    y, stats = nbn.batch_norm_train(
+        theirs.x, theirs.gamma, theirs.beta, residual=library.make(residual), **options
+    )
+    want, known = nbn.batch_norm_train(d.x, d.gamma, d.beta, residual=residual, **options)
+    np.testing.assert_allclose(library.look(y), want, atol=2e-6)
+    got = nbn.batch_norm_backward(theirs.dy, theirs.x, theirs.gamma, stats=stats, y=y, **options)
+    by = {"stats": known, "y": library.look(y)}  # about 0 they may differ
+    want = nbn.batch_norm_backward(d.dy, d.x, d.gamma, **by, **options)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(library.look(a), b, atol=2e-5)
+
+
 @pytest.mark.parametrize("offset", [0, 1, 3])
 def test_arrays_that_begin_anywhere(library, offset):
     x = data(Case("batch", (4, 5, 7, 9)), np.float32).x
@@ -216,6 +232,26 @@ def test_a_layer_trains_as_on_the_cpu(library):
     state, want = theirs.state_dict(), ours.state_dict()
     for key in want:
         np.testing.assert_allclose(state[key], want[key], rtol=1e-6, err_msg=key)
+
+
+def test_a_captured_graph_and_calls_train_one_layer():
+    cuda, make = Torch().space.cuda, Torch().make
+    d, stream, graph = data(LARGE, np.float32), cuda.Stream(), cuda.CUDAGraph()
+    ours, theirs, x = nbn.BatchNorm2d(64), nbn.BatchNorm2d(64), make(d.x)
+    cuda.synchronize()
+    with cuda.stream(stream):
+        theirs(x)
+    with cuda.graph(graph, stream=stream):
+        theirs(x)
+    graph.replay()
+    theirs(x)
+    graph.replay()
+    cuda.synchronize()
+    for _ in range(4):
+        ours(d.x)
+    for key in ("running_mean", "running_var"):
+        got = getattr(theirs, key).cpu().numpy()
+        np.testing.assert_allclose(got, getattr(ours, key), rtol=1e-6)
 
 
 def test_numbas_own_arrays(library):

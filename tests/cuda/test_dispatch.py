@@ -283,5 +283,5 @@ def test_a_mask_may_be_one_value(bench):
     for where in (True, np.True_):
         nbn.batch_norm_train(x, where=where)
     for wrong in (True, "ones"):
-        with pytest.raises((TypeError, ValueError), match="^batch_norm_train: gamma must"):
+        with pytest.raises((TypeError, ValueError), match=r"^batch_norm_train: gamma must"):
             nbn.batch_norm_train(x, wrong)
