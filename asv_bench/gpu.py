@@ -6,12 +6,14 @@ needs Numba, numba-cuda, cuda-core and PyTorch, and takes CuPy, ml_dtypes, pytes
 compute-sanitizer where they are; the package is found from the source tree. ``--quick`` takes small
 arrays and few repeats, ``--device cpu`` tries the script itself where there is no GPU. What is not
 begun after ``--seconds`` is skipped: ``--parts`` measures it later, into the same folder. Shapes
-that are in the folder are not measured again. Where a command may take ten minutes:
+that are in the folder are not measured again. Where a command may take ten minutes, one after the
+other, and that of shapes again, until none is skipped:
 
-    python asv_bench/gpu.py FOLDER --parts versions correct repeats streams launch bandwidth
-    python asv_bench/gpu.py FOLDER --parts shapes        # again, until none is skipped
-    python asv_bench/gpu.py FOLDER --parts pytest
-    python asv_bench/gpu.py FOLDER --parts sanitizer
+    python asv_bench/gpu.py FOLDER --seconds 540 --parts versions correct repeats streams
+    python asv_bench/gpu.py FOLDER --seconds 540 --parts launch bandwidth
+    python asv_bench/gpu.py FOLDER --seconds 540 --parts shapes
+    python asv_bench/gpu.py FOLDER --seconds 540 --parts pytest
+    python asv_bench/gpu.py FOLDER --seconds 540 --parts sanitizer
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where the results go")
     parser.add_argument("--quick", action="store_true", help="small arrays, few repeats")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script")
-    parser.add_argument("--seconds", type=float, default=540.0, help="that all parts may take")
+    parser.add_argument("--seconds", type=float, default=7200.0, help="that all parts may take")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     chosen = parser.parse_args(argv)
     chosen.folder.mkdir(parents=True, exist_ok=True)
