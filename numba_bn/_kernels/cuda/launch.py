@@ -84,7 +84,8 @@ class _Queue:
 
 
 _queues: dict[tuple[int, int], _Queue] = {}
-"""By device and stream. A stream keeps its own, some 100 KB, until the process ends.
+"""By device and stream. A stream keeps its own until the process ends: some 100 KB for batch norm,
+for samples with channels last 32 bytes a channel of each, three times that for their gradients.
 
 CUDA gives a destroyed stream's handle to another one, which has its queue then.
 """
