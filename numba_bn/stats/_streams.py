@@ -18,7 +18,7 @@ Key = tuple[int, object]
 
 _thread = threading.local()
 _in_graphs: list[Any] = []
-"""What captured CUDA graphs go on to write to: nobody can tell when the last of them is gone."""
+"""What captured CUDA graphs go on to use: nobody can tell when the last of them is gone."""
 
 
 class Streams:
@@ -27,7 +27,7 @@ class Streams:
     def __init__(self, like: DeviceArray, stay: bool = False) -> None:
         """Take note of arrays made now, on the stream of ``like``."""
         self.stay = stay
-        """Whether a CUDA graph writes to the arrays: other updates then have to do so too."""
+        """Whether a CUDA graph uses the arrays: updates then have to write to them."""
         self._ordinal, self._home = like.ordinal, _key(like)
         self._kept = [like.library.keeper(like)]
         self._readers: list[Key] = []
@@ -53,7 +53,7 @@ class Streams:
                 _driver().wait(self._ordinal, writer[0], _address(reader))
 
     def capture(self, arrays: list[DeviceArray]) -> None:
-        """Have the arrays stay, as a CUDA graph is to write to them at each replay."""
+        """Have the arrays stay, as a CUDA graph is to use them at each replay."""
         if not self.stay:
             self.stay = True
             _in_graphs.append(arrays)

@@ -87,9 +87,10 @@ class RunningStats:
         """Take in the statistics of a batch; on an error nothing is changed.
 
         The running statistics are new arrays then, on the CPU and on a device: what was read
-        before stays as it was. Once an update was captured in a CUDA graph, all write to the arrays
-        of that time: replays go on from other updates, and those from replays, which are not
-        counted. `to` and `load_state_dict` leave these arrays to the graph; capture it anew then.
+        before stays as it was. Once a CUDA graph captured an update, or a layer at test time, all
+        updates write to the arrays of that time: replays go on from them, and they from replays,
+        which are not counted. `to` and `load_state_dict` leave these arrays to the graph; capture
+        it anew then.
 
         Statistics on a device are taken in there, where this state then is, without waiting for
         it; with ``momentum=None`` they are waited for.
@@ -178,7 +179,10 @@ class RunningStats:
     def _ready(self) -> None:
         """Let the stream that now reads the running statistics wait until they are there."""
         if self._streams is not None:
-            self._streams.join(seen(self.running_mean))
+            state = [seen(vector) for vector in (self.running_mean, self.running_var)]
+            self._streams.join(state[0])
+            if captures(state[0]):
+                self._streams.capture(state)
 
     def _leave(self) -> None:
         """Let the memory of the running statistics wait for who reads it: others have it next."""

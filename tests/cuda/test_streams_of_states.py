@@ -120,6 +120,19 @@ def test_an_update_in_a_captured_graph_and_all_after_it_are_in_place(bench, on, 
     assert other.running_mean is not mean
 
 
+def test_what_a_captured_graph_reads_is_updated_in_place(bench, on, layer, monkeypatch):
+    monkeypatch.setattr(_streams, "_in_graphs", [])
+    x, mean = bench.cupy.array(X), layer.running_mean
+    layer.eval()
+    on(7, lambda: layer(x))
+    bench.driver.capturing.add(7)
+    assert on(7, lambda: layer(x)) == [("launch", 7)]
+    bench.driver.capturing.clear()
+    layer.train()
+    assert on(5, lambda: layer(x)) == [("launch", 5), ("wait", 5, 7), ("launch", 5)]
+    assert layer.running_mean is mean
+
+
 @pytest.mark.parametrize("away", ["to", "load_state_dict"])
 def test_what_a_captured_graph_writes_to_is_kept(bench, captured, away):
     mean = weakref.ref(captured.running_mean)
