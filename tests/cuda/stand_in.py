@@ -66,7 +66,7 @@ class StandIn:
     def captures(self, ordinal: int, stream: int) -> bool:
         return stream in self.capturing
 
-    require_copies = Driver.require_copies
+    require_no_capture = Driver.require_no_capture
 
     def wait(self, ordinal: int, stream: int, other: int) -> None:
         self.notes.append(("wait", stream, other))

@@ -66,7 +66,7 @@ def _beside(owner: Any) -> Any:
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
     """Return a copy of a NumPy array where another is."""
-    driver.driver().require_copies(like.ordinal, stream(like))
+    driver.driver().require_no_capture(like.ordinal, stream(like))
     cupy = sys.modules["cupy"]
     with cupy.cuda.Device(like.ordinal):
         return cupy.array(array)

@@ -90,7 +90,7 @@ def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
     """Return a copy of a NumPy array where another is, for work on its stream."""
-    driver.driver().require_copies(like.ordinal, stream(like))
+    driver.driver().require_no_capture(like.ordinal, stream(like))
     cuda = _numba()
     with cuda.gpus[like.ordinal]:
         return cuda.to_device(array, stream=cuda.external_stream(stream(like)))

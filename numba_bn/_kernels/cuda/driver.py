@@ -129,7 +129,7 @@ class Driver:
         with self._at(ordinal):
             return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
 
-    def require_copies(self, ordinal: int, stream: int) -> None:
+    def require_no_capture(self, ordinal: int, stream: int) -> None:
         """Raise where what is copied from the host would be copied again at each replay."""
         if self.captures(ordinal, stream):
             raise RuntimeError(
