@@ -245,14 +245,10 @@ def _pytorchs(clock: Clock, shape: Shape) -> dict[str, dict[str, Calls]]:
     for name, cudnn, compiled in (
         ("cuDNN", True, False), ("PyTorch's own", False, False), ("torch.compile", True, True),
     ):  # fmt: skip
-        norm = torch.nn.functional.batch_norm
-        if compiled:
-            if clock.quick:
-                continue
-            torch._dynamo.reset()  # it compiles one function a few times only, then no more
-            torch._functorch.config.donated_buffer = False  # a backward may then run again
-            norm = torch.compile(norm, dynamic=False)
+        if compiled and clock.quick:
+            continue
         try:
+            norm = _compiled(torch) if compiled else torch.nn.functional.batch_norm
             with torch.backends.cudnn.flags(enabled=cudnn):
                 calls = _pytorch(clock, shape, norm, cudnn)
                 for ready in calls.values():
@@ -262,6 +258,13 @@ def _pytorchs(clock: Clock, shape: Shape) -> dict[str, dict[str, Calls]]:
         else:
             ways[name] = calls
     return ways
+
+
+def _compiled(torch: Any) -> Any:
+    """Return what torch.compile makes of batch norm, for one shape."""
+    torch._dynamo.reset()  # it compiles one function a few times only, then no more
+    torch._functorch.config.donated_buffer = False  # a backward may then run again
+    return torch.compile(torch.nn.functional.batch_norm, dynamic=False)
 
 
 def _pytorch(clock: Clock, shape: Shape, norm: Any, cudnn: bool) -> dict[str, Calls]:

@@ -90,9 +90,7 @@ class _Flags(NamedTuple):
 class DeviceArray:
     """Address, shape and strides (bytes) of an array on device ``ordinal``, and its owner."""
 
-    __slots__ = (
-        *("owner", "library", "pointer", "ordinal", "shape", "strides", "dtype", "writeable"),
-    )
+    __slots__ = ("dtype", "library", "ordinal", "owner", "pointer", "shape", "strides", "writeable")
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""What a layer is given: a dtype, and x of the right shape, with enough values to train on."""
+"""What a layer is given, and keeps: a dtype, x of the right shape, with enough to train on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,18 @@ from numba_bn import _validate as check
 from numba_bn._adapters._convert import kind_of
 from numba_bn._arrays import Array, is_float, kind, parameter_dtype
 from numba_bn._device import DeviceArray
+from numba_bn.stats.device import beside
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+
+class Step(NamedTuple):
+    """What a forward leaves for its backward."""
+
+    x: Array
+    where: Any
+    statistics: dict[str, Any]
 
 
 def dtype_of_parameters(call: str, dtype: DTypeLike) -> np.dtype[Any]:
@@ -69,3 +78,9 @@ def in_place_of_x(call: str, dy: Any, x: Array) -> None:
             f"{call}.backward: dy must be where the last x is, on {there}, got "
             f"{kind_of(getattr(dy, 'owner', dy))} on {here}"
         )
+
+
+def moved(held: dict[str, Any], like: Any) -> dict[str, Any]:
+    """Return those of some arrays that are not where ``like`` is, moved there."""
+    new = {name: beside(value, like) for name, value in held.items()}
+    return {name: value for name, value in new.items() if value is not held[name]}

@@ -39,6 +39,7 @@ def whole_state(
         name: new[key].astype(own[key].dtype) for key, name in names.items() if key in own
     }
     if running is not None:
+        running._leave()
         whole["running"] = resumed(running, new)
     return whole
 

@@ -120,11 +120,14 @@ def _folded_on_device(
     if w.size:
         w5, y5 = w.five_axes(view), folded.five_axes(view)
         normalize(w5, no_mean, var, gamma, None, eps, y5)
-    bias = w.beside(bias)
-    if w.library.CONVERTS:
-        bias = bias.astype(np.dtype(np.float64), copy=False)
+    wide = np.dtype(np.float64) if w.library.CONVERTS else dtype
+    if isinstance(bias, np.ndarray):  # there is none: zeros, on the host
+        bias = w.beside(bias.astype(wide))
+    elif w.library.CONVERTS:
+        bias = bias.astype(wide, copy=False)
     moved = w.empty((channels,), bias.dtype)
-    of_bias = (1, 1, channels, 1, 1)
-    b5, y5 = bias.reshape(of_bias), moved.reshape(of_bias)
-    normalize(b5, mean, var, gamma, beta, eps, y5)
+    if channels:
+        of_bias = (1, 1, channels, 1, 1)
+        b5, y5 = bias.reshape(of_bias), moved.reshape(of_bias)
+        normalize(b5, mean, var, gamma, beta, eps, y5)
     return folded, moved.astype(dtype, copy=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from numba_bn._state import checked, state_of, whole_state
 from numba_bn.functional import _steps as steps
 from numba_bn.functional import batch_norm, batch_norm_backward, batch_norm_train
 from numba_bn.stats import ChannelStats, RunningStats, _turns
-from numba_bn.stats.device import beside, is_on_device, require_place
+from numba_bn.stats.device import is_on_device, require_place
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 
 _ALONE: AbstractContextManager[Any] = nullcontext()
 """In the place of `Ranks` where there are no others to tell of an error."""
-
-
-class _Step(NamedTuple):
-    """What a forward leaves for its backward."""
-
-    x: Array
-    where: Any
-    statistics: dict[str, Any]
 
 
 class BatchNorm:
@@ -134,7 +126,7 @@ class BatchNorm:
             RunningStats(num_channels, momentum=momentum) if track_running_stats else None
         )
         self.training = True
-        self._step: _Step | None = None
+        self._step: fitting.Step | None = None
         self._on_device = False
 
     @property
@@ -198,7 +190,7 @@ class BatchNorm:
             running._ready()
             known: dict[str, Any] = {"mean": running.running_mean, "var": running.running_var}
             y = batch_norm(a, self.gamma, self.beta, where=where, out=out, **known, **options)
-            self._step = _Step(kept, where, known)
+            self._step = fitting.Step(kept, where, known)
             return y
         if ranks is None:
             y, stats = batch_norm_train(a, self.gamma, self.beta, where=where, out=out, **options)
@@ -206,10 +198,10 @@ class BatchNorm:
             given = (a, self.gamma, self.beta, self.channel_axis, self.eps, where, None, None)
             call = type(self).__name__
             y, stats = steps.train_together(ranks, call, *given, out=out, least=2)
-        self._trained(_Step(kept, where, {"stats": stats}), stats)
+        self._trained(fitting.Step(kept, where, {"stats": stats}), stats)
         return y
 
-    def _trained(self, step: _Step, stats: ChannelStats) -> None:
+    def _trained(self, step: fitting.Step, stats: ChannelStats) -> None:
         """Take in what a training step found, all of it at once."""
         with _turns.lock:
             running = self.running
@@ -243,8 +235,8 @@ class BatchNorm:
         require_place(f"{type(self).__name__}.to", like)
         names = "gamma", "beta", "dgamma", "dbeta"
         held = {name: value for name in names if (value := getattr(self, name)) is not None}
-        new = {name: beside(value, like) for name, value in held.items()}
-        vars(self).update(new, _on_device=is_on_device(like))
+        # what stays is not set again: another thread may have set it meanwhile
+        vars(self).update(fitting.moved(held, like), _on_device=is_on_device(like))
         if self.running is not None:
             self.running.to(like)
         return self

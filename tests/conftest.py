@@ -8,7 +8,6 @@ import shutil
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from numba_bn import _dispatch
 from numba_bn.functional import _plain
@@ -20,15 +19,20 @@ if os.environ.get("NUMBA_BOUNDSCHECK") == "1":
 
 BACKENDS = ("reference", "cpu")
 
-settings.register_profile(
-    "numba_bn",
-    deadline=None,
-    derandomize=True,
-    database=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("numba_bn")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # the tests of a device do without
+    pass
+else:
+    settings.register_profile(
+        "numba_bn",
+        deadline=None,
+        derandomize=True,
+        database=None,
+        max_examples=60,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("numba_bn")
 
 
 def pytest_addoption(parser):

@@ -74,7 +74,7 @@ def test_without_ml_dtypes_bfloat16_alone_is_skipped(gpu, tmp_path, monkeypatch)
     monkeypatch.setattr(
         gpu.shapes, "_compared", lambda *_: {"forward": {"us": 1.0}, "backward": {"us": 1.0}}
     )
-    parts = ["--quick", "--device", "cpu", "--parts", "correct", "shapes", "pytest"]
+    parts = ["--quick", "--device", "cpu", "--parts", "correct", "shapes"]
     assert gpu.main([str(tmp_path), *parts]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
     reason = {"skipped": "bfloat16 needs ml_dtypes, which is not installed"}
@@ -82,7 +82,13 @@ def test_without_ml_dtypes_bfloat16_alone_is_skipped(gpu, tmp_path, monkeypatch)
     assert all(max(errors.values()) < 2e-3 for errors in found["correct"].values())
     assert found["shapes"]["64x32 bfloat16 channels last"] == reason
     assert found["shapes"]["64x32 float32 channels last"]["forward"] == {"us": 1.0}
-    assert "ml_dtypes" in found["pytest"]["skipped"]
+
+
+def test_without_pytest_its_part_is_skipped(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    assert gpu.main([str(tmp_path), "--device", "cpu", "--parts", "pytest"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["pytest"] == {"skipped": "pytest is not installed"}
 
 
 def test_each_shape_is_kept_and_one_that_fails_leaves_the_others(gpu, monkeypatch):
@@ -101,6 +107,13 @@ def test_each_shape_is_kept_and_one_that_fails_leaves_the_others(gpu, monkeypatc
     assert failed["failed"] == "RuntimeError('out of memory')"
     assert found["2x8x8x8 float32 channels first"]["backward"] == {"us": 1.0}
     assert gpu._failed(found)
+
+
+def test_a_pytorch_that_cannot_compile_leaves_the_other_ways(gpu, monkeypatch):
+    clock, shape = gpu.Clock("cpu", quick=False), gpu.shapes.Shape((2, 3), "float32", True)
+    monkeypatch.setattr(clock.torch._dynamo, "reset", lambda: {}["an option that it lacks"])
+    monkeypatch.setattr(gpu.shapes, "_pytorch", lambda *_: {})
+    assert list(gpu.shapes._pytorchs(clock, shape)) == ["cuDNN", "PyTorch's own"]
 
 
 def test_shapes_that_are_there_are_not_measured_again(gpu, monkeypatch):

@@ -199,7 +199,8 @@ def _prepared_backward(
     if activated is not None:
         dresidual = empty_like_view(a, result_dtype(call, "x", a.dtype), view)
         r5 = five_axes(dresidual, view)
-        backend(kind(a)).relu_gradient(d5, five_axes(activated, view), r5)
+        if a.size:
+            backend(kind(a)).relu_gradient(d5, five_axes(activated, view), r5)
         d5 = r5
     w5 = None if w is None else five_axes(w, view)
     return a, axes, view, g, eps, relu, known, d5, w5, dx, dresidual

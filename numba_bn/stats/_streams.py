@@ -13,15 +13,21 @@ from numba_bn._device import DeviceArray
 
 _LEGACY_DEFAULT, _PER_THREAD = 1, 2
 
-Key = tuple[int, int]
-"""A stream's handle, and the thread if it is that thread's own default stream."""
+Key = tuple[int, object]
+"""A stream's handle, and what stands for the thread if it is that thread's own default stream."""
+
+_thread = threading.local()
+_in_graphs: list[Any] = []
+"""What captured CUDA graphs go on to use: nobody can tell when the last of them is gone."""
 
 
 class Streams:
     """The stream that arrays were made on, and the others that read them since."""
 
-    def __init__(self, like: DeviceArray) -> None:
+    def __init__(self, like: DeviceArray, stay: bool = False) -> None:
         """Take note of arrays made now, on the stream of ``like``."""
+        self.stay = stay
+        """Whether a CUDA graph uses the arrays: updates then have to write to them."""
         self._ordinal, self._home = like.ordinal, _key(like)
         self._kept = [like.library.keeper(like)]
         self._readers: list[Key] = []
@@ -39,6 +45,19 @@ class Streams:
         for reader in self._readers:
             _driver().wait(self._ordinal, _address(self._home), _address(reader))
 
+    def overwrite(self, like: DeviceArray) -> None:
+        """Let the stream of ``like``, which writes to the arrays next, wait for who read them."""
+        writer = _key(like)
+        for reader in self._readers:
+            if reader != writer:
+                _driver().wait(self._ordinal, writer[0], _address(reader))
+
+    def capture(self, arrays: list[DeviceArray]) -> None:
+        """Have the arrays stay, as a CUDA graph is to use them at each replay."""
+        if not self.stay:
+            self.stay = True
+            _in_graphs.append(arrays)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Be None in a copy, whose arrays are made now: wait until those to be copied are there."""
         _driver().synchronize(self._ordinal, _address(self._home))
@@ -53,7 +72,16 @@ def captures(like: DeviceArray) -> bool:
 
 def _key(like: DeviceArray) -> Key:
     stream = like.library.stream(like)
-    return stream, threading.get_ident() if stream == _PER_THREAD else 0
+    return stream, _this_thread() if stream == _PER_THREAD else None
+
+
+def _this_thread() -> object:
+    """Return what no other thread has, not even one that comes later: idents are used again."""
+    try:
+        return _thread.token
+    except AttributeError:
+        _thread.token = object()
+        return _thread.token
 
 
 def _address(key: Key) -> int:

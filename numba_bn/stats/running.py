@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -87,8 +87,10 @@ class RunningStats:
         """Take in the statistics of a batch; on an error nothing is changed.
 
         The running statistics are new arrays then, on the CPU and on a device: what was read
-        before stays as it was. Only an update that is captured in a CUDA graph writes to the
-        arrays of its time, as each replay has to go on from the last one.
+        before stays as it was. Once a CUDA graph captured an update, or a layer at test time, all
+        updates write to the arrays of that time: replays go on from them, and they from replays,
+        which are not counted. `to` and `load_state_dict` leave these arrays to the graph; capture
+        it anew then.
 
         Statistics on a device are taken in there, where this state then is, without waiting for
         it; with ``momentum=None`` they are waited for.
@@ -157,11 +159,16 @@ class RunningStats:
             streams = self._streams or Streams(state[0])
             streams.join(rows)
             captured = captures(rows)
-            new = state if captured else [rows.empty(v.shape, v.dtype) for v in state]
+            if captured:
+                streams.capture(state)
+            elif streams.stay:
+                streams.overwrite(rows)
+            new = state if streams.stay else [rows.empty(v.shape, v.dtype) for v in state]
             backend("cuda").update_running(rows, state, new, self.momentum, self.correction)
-            if not captured:
+            if not streams.stay:
                 streams.leave()
-                streams = Streams(rows)
+            if not captured:
+                streams = Streams(rows, streams.stay)
             vars(self).update(
                 _streams=streams,
                 running_mean=new[0].owner,
@@ -172,7 +179,21 @@ class RunningStats:
     def _ready(self) -> None:
         """Let the stream that now reads the running statistics wait until they are there."""
         if self._streams is not None:
-            self._streams.join(seen(self.running_mean))
+            state = [seen(vector) for vector in (self.running_mean, self.running_var)]
+            self._streams.join(state[0])
+            if captures(state[0]):
+                self._streams.capture(state)
+
+    def _leave(self) -> None:
+        """Let the memory of the running statistics wait for who reads it: others have it next."""
+        if self._streams is not None:
+            self._streams.leave()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of what is copied; arrays of a deep copy are made now."""
+        vars(self).update(state)
+        if self._streams is None and not isinstance(self.running_mean, np.ndarray):
+            self._streams = Streams(seen(self.running_mean))
 
     def _require_more_than_correction(self, call: str, count: Array) -> None:
         few = (count > 0) & (count <= self.correction)
@@ -192,11 +213,14 @@ class RunningStats:
         waits for a device.
         """
         require_place("RunningStats.to", like)
-        if not is_beside(self.running_mean, like):
-            self._ready()
-            mean, var = (beside(vector, like) for vector in (self.running_mean, self.running_var))
-            streams = Streams(seen(mean)) if is_on_device(mean) else None
-            vars(self).update(_streams=streams, running_mean=mean, running_var=var)
+        with _turns.lock:
+            if not is_beside(self.running_mean, like):
+                self._leave()
+                self._ready()
+                old = self.running_mean, self.running_var
+                mean, var = (beside(vector, like) for vector in old)
+                streams = Streams(seen(mean)) if is_on_device(mean) else None
+                vars(self).update(_streams=streams, running_mean=mean, running_var=var)
         return self
 
     def _require_count(self, call: str) -> ChannelStats:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import ml_dtypes
 import numpy as np
 from ptx_program import PtxError
 
@@ -131,6 +130,8 @@ def inserted(a: Array, b: Array, at: Array, length: Array) -> Array:
 
 def to_bfloat16(a: Array) -> Array:
     """Return the bits of bfloat16."""
+    import ml_dtypes  # on a machine with a device, which interprets nothing, there may be none
+
     return a.astype(ml_dtypes.bfloat16).view(np.uint16)
 
 

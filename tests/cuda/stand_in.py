@@ -10,7 +10,7 @@ import numpy as np
 from ptx_machine import Launch, run
 from ptx_memory import GlobalMemory
 
-from numba_bn._kernels.cuda.driver import Traits
+from numba_bn._kernels.cuda.driver import Driver, Traits
 from numba_bn._kernels.cuda.kernel import Device, Step
 
 TRAITS = Traits(Device(multiprocessors=4, threads=2048, l2_bytes=1 << 20), (9, 0))
@@ -65,6 +65,8 @@ class StandIn:
 
     def captures(self, ordinal: int, stream: int) -> bool:
         return stream in self.capturing
+
+    require_no_capture = Driver.require_no_capture
 
     def wait(self, ordinal: int, stream: int, other: int) -> None:
         self.notes.append(("wait", stream, other))

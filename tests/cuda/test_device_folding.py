@@ -64,3 +64,12 @@ def test_numbas_arrays_are_folded_on_their_stream(bench, numba):
     assert folded.__cuda_array_interface__["stream"] == 5
     assert (bias.shape, bias.dtype) == ((6,), np.float32)
     assert {launched.stream for launched in bench.driver.launched} == {5}
+    _, bias = nbn.fold_batch_norm(**given(make, bias=None))
+    assert bias.dtype == np.float32
+
+
+def test_no_channels_are_folded_to_none(bench):
+    none = bench.cupy.array(np.ones(0, np.float32))
+    weight = bench.cupy.empty((0, 5), np.float32)
+    folded, bias = nbn.fold_batch_norm(weight, None, None, None, none, none)
+    assert (folded.shape, bias.shape) == ((0, 5), (0,))

@@ -212,6 +212,14 @@ def test_one_value_per_channel_is_refused_without_a_look_at_the_device(bench):
         nbn.BatchNorm(6)(x)
 
 
+def test_without_values_nothing_is_launched(bench):
+    x, stats = bench.cupy.empty((0, 4), np.float32), nbn.ChannelStats(*np.ones((3, 4)))
+    got = nbn.batch_norm_backward(x, x, stats=stats, activation="relu", y=x)
+    assert got.dx.shape == got.dresidual.shape == x.shape
+    assert got.dgamma.shape == (4,)
+    assert bench.driver.launched == []
+
+
 def test_a_numpy_x_beside_arrays_on_a_device_is_refused_by_name(bench):
     gamma = bench.cupy.array(np.ones(4, np.float32))
     with pytest.raises(TypeError) as caught:
@@ -276,3 +284,12 @@ def test_ranks_hear_of_what_is_refused_of_one_array_on_a_device(bench):
         return nbn.batch_norm_train(mine, out=x.copy(), comm=comm)
 
     assert [type(error) for error in together(step, size=2)] == [RuntimeError, TypeError]
+
+
+def test_a_mask_may_be_one_value(bench):
+    x = bench.cupy.array(np.ones((2, 3, 4), np.float32))
+    for where in (True, np.True_):
+        nbn.batch_norm_train(x, where=where)
+    for wrong in (True, "ones"):
+        with pytest.raises((TypeError, ValueError), match=r"^batch_norm_train: gamma must"):
+            nbn.batch_norm_train(x, wrong)

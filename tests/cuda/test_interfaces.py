@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fake_cupy import STREAM
 from fake_numba import Interface
 
 import numba_bn as nbn
@@ -136,6 +137,31 @@ def test_an_interface_that_says_it_has_a_mask_is_refused(bench):
     x.interface["mask"] = x
     with pytest.raises(TypeError, match="layer_norm: x must have no mask"):
         nbn.layer_norm(x, out=x)
+
+
+def test_an_interface_of_swapped_bytes_or_between_values_is_refused(bench):
+    swapped, between = (made(bench, ONES, None) for _ in range(2))
+    swapped.interface["typestr"] = ">f4"
+    between.interface["data"] = between.interface["data"][0] + 2, False
+    for x in swapped, between:
+        with pytest.raises(TypeError, match=r"layer_norm: x must be native-endian and aligned"):
+            nbn.layer_norm(x, out=x)
+    assert bench.driver.launched == []
+
+
+def test_what_is_numpys_is_not_sent_along_in_a_captured_graph(bench, numba):
+    ones, stats = np.ones((2, 4), np.float32), nbn.ChannelStats(*np.ones((3, 4)))
+    ours = bench.cupy.array(ones)
+    bench.driver.capturing.add(STREAM)
+    for x in (ours, Interface(ours, STREAM)):
+        for call in (
+            lambda x=x: nbn.batch_norm(x, [1.0] * 4),
+            lambda x=x: nbn.batch_norm_backward(x, x, stats=stats),
+            lambda x=x: nbn.BatchNorm(4).to(x),
+        ):
+            with pytest.raises(RuntimeError, match="move them to the device before it is captured"):
+                call()
+    assert bench.driver.launched == []
 
 
 def test_what_only_a_library_can_do_is_not_done_for_an_interface(bench, numba):

@@ -124,6 +124,20 @@ def test_a_workspace_that_a_captured_graph_may_use_is_kept(bench, monkeypatch):
     assert [ref() is None for ref in made] == [False, False]
 
 
+def test_a_graph_that_is_captured_allocates_no_workspace(bench):
+    prepared = prepare(plan("workspace", workspace=200), 0)
+    bench.driver.capturing.add(5)
+    with pytest.raises(RuntimeError, match=r"make the same calls once on that stream before$"):
+        run(prepared, {}, 5)
+    assert bench.driver.launched == []
+    run(prepared, {}, 6)
+    bench.driver.capturing.clear()
+    run(prepared, {}, 5)
+    bench.driver.capturing.add(5)
+    run(prepared, {}, 5)
+    assert [launched.stream for launched in bench.driver.launched] == [6, 5, 5]
+
+
 @pytest.mark.parametrize("argument", [np.float32(0.5), np.int64(1), None])
 def test_an_argument_of_another_kind_is_refused(bench, argument):
     with pytest.raises(TypeError, match=r"^kernel: argument 1 must be a str, int or float, got "):

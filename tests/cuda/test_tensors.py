@@ -1,6 +1,13 @@
-"""How PyTorch's tensors are seen, which does not depend on where they are."""
+"""PyTorch's tensors, as far as it does not matter that these are not on a device."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
+from calls import CALLS
+
+import numba_bn as nbn
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("numba_bn._adapters.cuda.torch")
@@ -43,3 +50,66 @@ def test_a_tensor_that_requires_grad_is_refused_each_time_and_seen_where_none_is
             owner = adapter.seen("batch_norm", "gamma", tensor).owner
         assert not owner.requires_grad
         assert owner.data_ptr() == tensor.data_ptr()
+
+
+@pytest.fixture
+def pretended(bench, monkeypatch):
+    """Let tensors say that they are on a device; what is launched on them is noted, not run."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(adapter, "_device", lambda ordinal: torch.device("cpu"))
+    monkeypatch.setattr(adapter, "stream", lambda like: 7)
+    return bench
+
+
+def launched(bench, name, make):
+    """What a call from the table launches with arrays that ``make`` makes, and its result."""
+    given = CALLS[name].arguments()
+    given = {n: make(v) if isinstance(v, np.ndarray) else v for n, v in given.items()}
+    if "stats" in given:
+        given["stats"] = nbn.batch_norm_train(given["x"])[1]
+    before = len(bench.driver.launched)
+    result = getattr(nbn, CALLS[name].function)(**given)
+    return [launch[1:4] for launch in bench.driver.launched[before:]], result
+
+
+def arrays_in(result):
+    items = result if isinstance(result, tuple) else (result,)
+    return [item for item in items if item is not None and hasattr(item, "shape")]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_launch_what_they_do_on_cupys_arrays_and_return_tensors(pretended, name):
+    wanted, theirs = launched(pretended, name, pretended.cupy.array)
+    before = len(pretended.driver.launched)
+    for _ in range(2):  # the second is made again
+        steps, result = launched(pretended, name, torch.tensor)
+        assert steps == wanted
+        pairs = zip(arrays_in(result), arrays_in(theirs), strict=True)
+        for ours, other in pairs:
+            assert type(ours) is torch.Tensor
+            assert (ours.shape, ours.numpy().dtype) == (other.shape, other.dtype)
+    assert {launch.stream for launch in pretended.driver.launched[before:]} == {7}
+
+
+def test_memory_orders_gaps_masks_and_dtypes(pretended):
+    x, gamma = torch.zeros((4, 6, 5, 8)), torch.ones(6, dtype=torch.float16)
+    last = x.to(memory_format=torch.channels_last)
+    assert nbn.batch_norm(last, gamma).stride() == last.stride()
+    out = torch.ones_like(x)[..., ::2]
+    for where in (x > 0, x[:1, :, :1] > 0):
+        assert nbn.batch_norm(x[..., 1::2], where=where[..., ::2], out=out) is out
+    stats = nbn.channel_stats(x, where=x > 0, nan_policy="omit")
+    assert stats.get().count.shape == (6,)
+    assert nbn.layer_norm(x, axis=(2, 3)).dtype == torch.float32
+    assert nbn.batch_norm(x.to(torch.bfloat16)).dtype == torch.bfloat16
+    assert nbn.batch_norm(x.to(torch.uint8), [1.0] * 6).dtype == torch.float32
+
+
+def test_a_layer_of_tensors_and_its_copies(pretended):
+    x, layer = torch.zeros((4, 6, 5)), nbn.BatchNorm(6)
+    assert layer.backward(layer(x)).shape == x.shape
+    for other in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert {type(v) for v in (*other.parameters(), other.running_mean)} == {torch.Tensor}
+        assert other.eval()(x).shape == other.backward(x).shape == x.shape
+        assert {type(v) for v in other.state_dict().values()} == {np.ndarray}
+        assert type(other.to(np.ones(1)).running_var) is np.ndarray

@@ -19,11 +19,11 @@ from numba_bn.stats.device import DeviceChannelStats
 
 _LIBRARIES = ("cupy", "torch")
 """Packages that have a module here."""
-_OPTIONS = frozenset((type(None), str, bool))
-"""Classes of what is no array: a number may stand for one."""
 _ARRAYS = frozenset(
     ("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual", "bias"),
 )
+_OPTIONS = frozenset((str, bool))
+"""Classes of what is no array, but for an argument of `_ARRAYS`: ``where`` may be True."""
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -110,7 +110,7 @@ def _inside(
             if seen.ordinal == first.ordinal:
                 inside[name] = seen
                 continue
-        elif type(value) in _OPTIONS:
+        elif value is None or (type(value) in _OPTIONS and name not in _ARRAYS):
             inside[name] = value
             continue
         inside[name] = _other(library, call, name, value, first, lead)

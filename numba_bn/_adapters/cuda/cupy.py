@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numba_bn._device import DeviceArray
+from numba_bn._kernels.cuda import driver
 from numba_bn._view import Axes
 
 CONVERTS = True
@@ -65,6 +66,7 @@ def _beside(owner: Any) -> Any:
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
     """Return a copy of a NumPy array where another is."""
+    driver.driver().require_no_capture(like.ordinal, stream(like))
     cupy = sys.modules["cupy"]
     with cupy.cuda.Device(like.ordinal):
         return cupy.array(array)

@@ -35,6 +35,11 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     if interface.get("mask") is not None:
         raise TypeError(f"{call}: {name} must have no mask; where= leaves values out")
     pointer, readonly = interface["data"]
+    if not dtype.isnative or pointer % dtype.itemsize:  # which kernels would not notice
+        raise TypeError(
+            f"{call}: {name} must be native-endian and aligned on a device, got dtype {dtype.str} "
+            f"at address {pointer:#x}"
+        )
     shape = tuple(map(int, interface["shape"]))  # plans take Python's numbers alone
     strides = interface.get("strides")
     return DeviceArray(
@@ -85,6 +90,7 @@ def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
     """Return a copy of a NumPy array where another is, for work on its stream."""
+    driver.driver().require_no_capture(like.ordinal, stream(like))
     cuda = _numba()
     with cuda.gpus[like.ordinal]:
         return cuda.to_device(array, stream=cuda.external_stream(stream(like)))

@@ -129,6 +129,14 @@ class Driver:
         with self._at(ordinal):
             return bool(self._do(self._raw.cuStreamIsCapturing(self.stream(stream))))
 
+    def require_no_capture(self, ordinal: int, stream: int) -> None:
+        """Raise where what is copied from the host would be copied again at each replay."""
+        if self.captures(ordinal, stream):
+            raise RuntimeError(
+                "numba_bn: arrays in the CPU's memory cannot be sent along in a CUDA graph, which "
+                "would look for them where they were; move them to the device before it is captured"
+            )
+
     def wait(self, ordinal: int, stream: int, other: int) -> None:
         """Let what comes on a stream wait, on the device, for what is on another now."""
         raw, do = self._raw, self._do

@@ -72,14 +72,20 @@ class _Queue:
 
     def grow(self, ordinal: int, stream: int, nbytes: int) -> None:
         """Have a work space so large, and twice the last: all before take no more than it does."""
-        nbytes = max(nbytes, 2 * self.nbytes)
-        self.workspace, owner = driver.driver().zeros(ordinal, nbytes, stream)
+        d, nbytes = driver.driver(), max(nbytes, 2 * self.nbytes)
+        if d.captures(ordinal, stream):  # it would be there for as long as the graph runs
+            raise RuntimeError(
+                "numba_bn: a CUDA graph that is being captured cannot allocate work space; make "
+                "the same calls once on that stream before"
+            )
+        self.workspace, owner = d.zeros(ordinal, nbytes, stream)
         self.nbytes = nbytes
         self._owners.append(owner)
 
 
 _queues: dict[tuple[int, int], _Queue] = {}
-"""By device and stream. A stream keeps its own, some 100 KB, until the process ends.
+"""By device and stream. A stream keeps its own until the process ends: some 100 KB for batch norm,
+for samples with channels last 32 bytes a channel of each, three times that for their gradients.
 
 CUDA gives a destroyed stream's handle to another one, which has its queue then.
 """

@@ -15,15 +15,15 @@ _SIZES = {"bool": 1, "bfloat16": 2}
 
 MOMENTS = Kernel("moments", "moments")
 NORMALIZE, FORWARD = Kernel("normalize", "normalize"), Kernel("normalize", "forward")
-GRADIENT_SUMS = Kernel("gradients", "gradient_sums")
-SUMS_BY_ROW = Kernel("gradients", "sums_by_row")
-INPUT_GRADIENT = Kernel("input_gradient", "input_gradient")
-BACKWARD = Kernel("input_gradient", "backward")
+GRADIENT_SUMS, SUMS_BY_ROW = (Kernel("gradients", n) for n in ("gradient_sums", "sums_by_row"))
+INPUT_GRADIENT, BACKWARD = (Kernel("input_gradient", n) for n in ("input_gradient", "backward"))
 FOLD, RELU_GRADIENT = Kernel("small", "fold"), Kernel("small", "relu_gradient")
 UPDATE_RUNNING = Kernel("small", "update_running")
 
 Names = tuple[str | int, ...]
 Arguments = tuple[str | int | float, ...]
+KEPT: Names = ("count", "mean", "low", "m2")
+"""Moments, as buffers are named."""
 
 
 class Call(NamedTuple):
@@ -75,7 +75,7 @@ def _unroll(dtype: str, width: int, arrays: int = 1) -> int:
 def moments(call: Call, device: Device) -> Plan:
     """x, where → count, mean, low, m2."""
     room = Room()
-    return room.plan(_moments(call, device, ("count", "mean", "low", "m2"), room))
+    return room.plan(_moments(call, device, KEPT, room))
 
 
 def _moments(call: Call, device: Device, results: Names, room: Room) -> Step:
@@ -131,7 +131,7 @@ def forward(
     own = layout.of_own(call.shape, size, size, call.aligned, device)
     if own:
         at, mode = own
-        results: Names = ("count", "mean", "low", "m2") if keep else (0, 0, 0, 0)
+        results: Names = KEPT if keep else (0, 0, 0, 0)
         variant = (
             call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width, 1 + call.residual),
             _by(call, mode), int(call.masked), int(call.residual), int(call.relu),
@@ -140,14 +140,11 @@ def forward(
         arrays = (*_arrays(call), "where" if call.masked else 0)
         return Plan((_step(FORWARD, variant, at, (*arrays, *results, eps, int(centred))),), 0)
     room = Room()
-    if keep:
-        first = _moments(call, device, ("count", "mean", "low", "m2"), room)
-        count, mean, low, m2 = "count", "mean", "low", "m2"
-    else:
-        count, mean, low, m2 = room.vectors(4, call.shape[0] * call.shape[2])
-        first = _moments(call, device, (count, mean, low, m2), room)
-    found = (mean, low, m2, count)
-    second = _normalize(call._replace(given="float64"), eps, device, found, centred)
+    found = KEPT if keep else room.vectors(4, call.shape[0] * call.shape[2])
+    count, mean, low, m2 = found
+    first = _moments(call, device, found, room)
+    given = (mean, low, m2, count)
+    second = _normalize(call._replace(given="float64"), eps, device, given, centred)
     return room.plan(first, second)
 
 
