@@ -57,10 +57,12 @@ def _stats(arguments: argparse.Namespace) -> None:
         _check_place("--plot", arguments.plot)
         plot.check(arguments.plot)
     total = _merged(names, (_of_source(n, x, names, arguments) for n, x in enumerate(names)))
-    _save(total, arguments)
-    if arguments.plot:
-        plot.draw(total).savefig(arguments.plot)
-    _show(total, arguments)
+    try:
+        _save(total, arguments)
+        if arguments.plot:
+            plot.draw(total).savefig(arguments.plot)
+    finally:  # what took an hour is not lost to a full disk
+        _show(total, arguments)
 
 
 def _of_source(n: int, name: str, names: Sequence[str], arguments: argparse.Namespace) -> Any:
@@ -171,6 +173,8 @@ def _check_place(option: str, path: str | None) -> None:
     """Raise now, not after an hour, where a result cannot be written."""
     if path and not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(f"{option} must be in a folder that is there, got {path}")
+    if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise PermissionError(f"{option} must be in a folder that can be written, got {path}")
     if path and os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{option} must be a regular file or a new one, got {path}")
 
