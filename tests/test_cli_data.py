@@ -495,13 +495,20 @@ def test_a_damaged_chunk_says_where(command, capsys):
     assert re.match(rf"numba-bn: \w+: {place}", capsys.readouterr().err)
 
 
-def test_an_array_without_a_shape(capsys):
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("stats x.h5", "x.h5: channel_stats: x must be an array, got"),
+        ("normalize x.h5 y.npy --stats s.npz", "normalize_chunks: source must be an array, got"),
+    ],
+)
+def test_an_array_without_a_shape(command, text, capsys):
     h5py = pytest.importorskip("h5py")
+    STATS.save("s.npz")
     with h5py.File("x.h5", "w") as file:
         file["x"] = h5py.Empty("f4")
-    assert _cli.main(["stats", "x.h5"]) == 1
-    text = "numba-bn: x.h5: channel_stats: x must be an array, got HDF5's dataset without a shape\n"
-    assert capsys.readouterr().err == text
+    assert _cli.main(command.split()) == 1
+    assert capsys.readouterr().err == f"numba-bn: {text} HDF5's dataset without a shape\n"
 
 
 def test_an_encrypted_npz_file(capsys):
@@ -658,6 +665,15 @@ def test_from_the_shell_end_to_end():
     found = nbn.channel_stats(np.load("y.npy"))
     np.testing.assert_allclose(found.mean, 0, atol=1e-6)
     np.testing.assert_allclose(found.std(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["1", "0,1,2"])  # few lines, and many
+def test_what_nobody_reads_to_the_end_is_no_error(axes):
+    np.save("x.npy", X)
+    with run("stats", "x.npy", "--channel-axis", axes, "-o", "s.npz") as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    assert os.path.exists("s.npz")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_the_checkpoint():

@@ -106,6 +106,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
     from numba_bn._arrays import result_dtype
     from numba_bn.chunks.checkpoint import Checkpoint
     from numba_bn.chunks.normalizing import normalize_chunks
+    from numba_bn.chunks.sources import source_of
     from numba_bn.stats import ChannelStats
 
     stats = ChannelStats.load(arguments.stats)
@@ -116,7 +117,8 @@ def _normalize(arguments: argparse.Namespace) -> None:
     kept = arguments.checkpoint
     again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:
-        dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
+        source = source_of("normalize_chunks", "source", x)
+        dtype = result_dtype("normalize_chunks", "source", source.dtype).newbyteorder("=")
         with created(arguments.target, x, dtype, again, kept) as y:
             normalize_chunks(
                 x,
