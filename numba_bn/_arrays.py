@@ -76,6 +76,16 @@ def _refuse_strangers(call: str, name: str, values: Sequence[object], deeper: in
             raise TypeError(f"{call}: {name} must be an array of numbers, got a list with a {kind}")
 
 
+def dtype_named(name: Any) -> np.dtype[Any]:
+    """Return a dtype; of the name of one that NumPy lacks, too."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
+
+
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     """Tell whether ``dtype`` is ``ml_dtypes.bfloat16``, without importing it."""
     return dtype.kind == "V" and dtype.name == "bfloat16"

@@ -50,10 +50,19 @@ def write(call: str, path: str | os.PathLike[str], arrays: Mapping[str, Any]) ->
             file.flush()
             os.fsync(file.fileno())  # else the name may outlive a power cut, but not the data
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             os.unlink(aside)
+        if isinstance(error, OSError):
+            text = f"{call}: cannot write {path} ({error.strerror or error})"
+            raise failure(error, text) from error
         raise
+
+
+def failure(error: Exception, text: str) -> OSError:
+    """Return an error of the same number, if it has one, with another text."""
+    number = getattr(error, "errno", None)
+    return OSError(text) if number is None else OSError(number, text)
 
 
 def remove_asides(path: str | os.PathLike[str]) -> None:

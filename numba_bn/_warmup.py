@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from numba_bn._arrays import is_float, result_dtype
+from numba_bn._arrays import dtype_named, is_float, result_dtype
 from numba_bn._dispatch import backend
 from numba_bn._progress import bars
 from numba_bn.functional import (
@@ -121,12 +121,8 @@ def _warm_device(
 
 def _dtype(name: Any) -> np.dtype[Any]:
     """Return a dtype that norms take, by its name too."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        name = ml_dtypes.bfloat16
     try:
-        dtype: np.dtype[Any] = np.dtype(name)
+        dtype = dtype_named(name)
     except TypeError:
         raise TypeError(f"warmup: dtypes must be dtypes or their names, got {name!r}") from None
     if not is_float(dtype) and dtype.kind not in "iu":

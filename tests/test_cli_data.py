@@ -31,6 +31,14 @@ def hdf5_file(path, *names):
             file.create_dataset(name, data=X)
 
 
+def matlab_file(path):
+    """HDF5, after 512 bytes of MATLAB's."""
+    with pytest.importorskip("h5py").File(path, "w", userblock_size=512) as file:
+        file.create_dataset("x", data=X)
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+
+
 def zarr_group(path):
     group = pytest.importorskip("zarr").create_group(path)
     group.create_array("a", data=X)
@@ -47,6 +55,7 @@ MAKE = {
     "two.h5:/a/b": lambda: hdf5_file("two.h5", "a/b", "c"),
     "odd:name.npy": lambda: np.save("odd:name.npy", X),
     "x.raw --dtype float32 --shape 30,4,25": lambda: X.tofile("x.raw"),
+    "x.mat": lambda: matlab_file("x.mat"),
 }
 
 
@@ -287,6 +296,16 @@ def test_a_command_that_failed_can_be_corrected(target, checkpoint):
     assert _cli.main(command) == 0
 
 
+def test_shards_stay_shards():
+    zarr = pytest.importorskip("zarr")
+    zarr_array("x.zarr", shards=(14, 4, 25))
+    STATS.save("stats.npz")
+    assert _cli.main(["normalize", "x.zarr", "y.zarr", "--stats", "stats.npz"]) == 0
+    y = zarr.open_array("y.zarr", mode="r")
+    assert (y.chunks, y.shards) == ((7, 4, 25), (14, 4, 25))
+    np.testing.assert_array_equal(y[...], nbn.batch_norm(X, mean=STATS.mean, var=STATS.var()))
+
+
 def test_what_else_is_in_the_file_of_a_failed_command_stays():
     h5py = pytest.importorskip("h5py")
     hdf5_file("x.h5", "x")
@@ -334,6 +353,15 @@ def test_a_picture():
     assert [sum(bar.get_height() for bar in axes.patches) for axes in below] == [4, 4]
 
 
+@pytest.mark.parametrize("values", [[], [np.nan], [1.0] * 9, [1.0, 1 + 2**-52], [0.1] * 99 + [1e9]])
+def test_a_picture_of_channels_that_are_alike_or_far_apart(values):
+    pytest.importorskip("matplotlib")
+    ones = np.ones(len(values))
+    _, *below = plot.draw(nbn.ChannelStats(ones, values, np.square(values))).axes
+    shown = np.isfinite(values).sum()
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in below] == [shown] * 2
+
+
 @pytest.mark.parametrize(
     ("command", "text"),
     [
@@ -342,6 +370,10 @@ def test_a_picture():
         ("stats x.txt", "x.txt is not .npy, .npz, HDF5 or zarr; raw values need --dtype and --sh"),
         ("stats x.txt --dtype float32", "--dtype and --shape go together"),
         ("stats x.txt --dtype f4 --shape 2,3", "x.txt has 6 bytes; float32 of shape (2, 3) has 24"),
+        (
+            "stats x.txt --dtype f2 --shape -3,-1",
+            "--shape must have no negative lengths, got (-3, -",
+        ),
         ("stats x.txt --dtype f5 --shape 2,3", "--dtype must name a dtype, got f5"),
         ("stats x.npy --channel-axis 3", "x.npy: channel_stats: channel_axis must lie in [-3, 3)"),
         (
@@ -463,13 +495,20 @@ def test_a_damaged_chunk_says_where(command, capsys):
     assert re.match(rf"numba-bn: \w+: {place}", capsys.readouterr().err)
 
 
-def test_an_array_without_a_shape(capsys):
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("stats x.h5", "x.h5: channel_stats: x must be an array, got"),
+        ("normalize x.h5 y.npy --stats s.npz", "normalize_chunks: source must be an array, got"),
+    ],
+)
+def test_an_array_without_a_shape(command, text, capsys):
     h5py = pytest.importorskip("h5py")
+    STATS.save("s.npz")
     with h5py.File("x.h5", "w") as file:
         file["x"] = h5py.Empty("f4")
-    assert _cli.main(["stats", "x.h5"]) == 1
-    text = "numba-bn: x.h5: channel_stats: x must be an array, got HDF5's dataset without a shape\n"
-    assert capsys.readouterr().err == text
+    assert _cli.main(command.split()) == 1
+    assert capsys.readouterr().err == f"numba-bn: {text} HDF5's dataset without a shape\n"
 
 
 def test_an_encrypted_npz_file(capsys):
@@ -546,10 +585,52 @@ def test_statistics_are_saved_where_the_picture_fails(monkeypatch):
     close(nbn.ChannelStats.load("s.npz"))
 
 
-def test_empty_files(capsys):
+@pytest.mark.parametrize("command", ["x.npy", "x.raw --dtype float32 --shape 0,2"])
+def test_empty_files(command, capsys):
     np.save("x.npy", np.empty((0, 2), np.float32))
-    assert _cli.main(["stats", "x.npy", "--json"]) == 0
+    Path("x.raw").touch()
+    assert _cli.main(["stats", *command.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["count"] == [0, 0]
+
+
+def test_a_file_cut_short_is_not_read_into_memory(monkeypatch, capsys):
+    np.save("x.npy", X)
+    cut("x.npy")
+    monkeypatch.setattr(np, "fromfile", None)
+    assert _cli.main(["stats", "x.npy"]) == 1
+    assert capsys.readouterr().err.startswith("numba-bn: x.npy cannot be read as .npy (")
+
+
+def test_raw_values_of_a_dtype_that_numpy_lacks():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    X.astype(bfloat16).tofile("x.raw")
+    command = ["x.raw", "--dtype", "bfloat16", "--shape", "30,4,25", "-o", "s.npz"]
+    assert _cli.main(["stats", *command]) == 0
+    close(nbn.ChannelStats.load("s.npz"), nbn.channel_stats(X.astype(bfloat16)))
+
+
+def test_statistics_are_shown_where_they_cannot_be_saved(monkeypatch, capsys):
+    def full(*args, **arrays):
+        raise OSError(28, "No space left on device")
+
+    np.save("x.npy", X)
+    monkeypatch.setattr(np, "savez", full)
+    assert _cli.main(["stats", "x.npy", "-o", "s.npz"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 5
+    place = re.escape(os.path.realpath("s.npz"))
+    text = rf"numba-bn: .*ChannelStats\.save: cannot write {place} \(No space left on device\)\n"
+    assert re.fullmatch(text, err)
+    assert os.listdir() == ["x.npy"]
+
+
+@pytest.mark.parametrize("option", ["-o s.npz", "--plot x.png"])
+def test_a_folder_that_cannot_be_written_is_seen_first(option, monkeypatch, capsys):
+    np.save("x.npy", X)
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (".", os.W_OK))
+    monkeypatch.setattr("numba_bn.stats.channel_stats", None)
+    assert _cli.main(["stats", "x.npy", *option.split()]) == 1
+    assert "must be in a folder that can be written, got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["stats", "normalize", "merge"])
@@ -584,6 +665,15 @@ def test_from_the_shell_end_to_end():
     found = nbn.channel_stats(np.load("y.npy"))
     np.testing.assert_allclose(found.mean, 0, atol=1e-6)
     np.testing.assert_allclose(found.std(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["1", "0,1,2"])  # few lines, and many
+def test_what_nobody_reads_to_the_end_is_no_error(axes):
+    np.save("x.npy", X)
+    with run("stats", "x.npy", "--channel-axis", axes, "-o", "s.npz") as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    assert os.path.exists("s.npz")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_the_checkpoint():

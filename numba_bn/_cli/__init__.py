@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +12,21 @@ from typing import Any
 from numba_bn._cli.data import add_merge, add_normalize, add_stats
 from numba_bn._cli.parsers import add_progress, command
 
-_INTERRUPTED = 130  # what a shell gives for a process that SIGINT ended
+_INTERRUPTED, _UNREAD = 130, 141  # what a shell gives for processes that SIGINT and SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 if it failed, 130 after Ctrl-C; exit with 2 if there is none."""
+    """Run a command; return 0, 1 if it failed, 130 after Ctrl-C; exit with 2 if there is none.
+
+    Where nobody reads what it prints to the end, that is 141.
+    """
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, as `head` does, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
     except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         what = str(error) or type(error).__name__
         print(f"numba-bn: {what}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)

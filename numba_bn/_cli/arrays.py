@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._arrays import dtype_named
 from numba_bn._files import are_one_file, file_of
 from numba_bn.chunks.sources import Source
 
 _NUMPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+_MATLAB = 512
+"""Bytes that it puts before the HDF5 in its files."""
 
 
 def expanded(
@@ -80,7 +83,7 @@ def opened(
         kept = _open(zarr.open, path, "zarr", mode="r")
         yield kept if hasattr(kept, "dtype") and not inner else _member(kept, inner, path, "zarr")
     elif start.startswith(_NUMPY):
-        yield _load(path)
+        yield _open(np.load, path, ".npy", mmap_mode="r")
     elif start.startswith(_ZIP):
         yield _unzipped(path, inner)
     else:
@@ -104,7 +107,7 @@ def created(
     A new one is removed after an error, unless a checkpoint is there to go on from.
     """
     path, inner = _parted(name)
-    chunks = getattr(like, "chunks", None)
+    chunks, shards = (getattr(like, n, None) for n in ("chunks", "shards"))
     shape = tuple(like.shape)
     there = os.path.exists(path)
     if path.endswith((".h5", ".hdf5")):
@@ -140,7 +143,9 @@ def created(
             yield (
                 _open(zarr.open_array, path, "zarr", mode="r+")
                 if again
-                else zarr.create_array(path, shape=shape, dtype=dtype, chunks=chunks or "auto")
+                else zarr.create_array(
+                    path, shape=shape, dtype=dtype, chunks=chunks or "auto", shards=shards
+                )
             )
     else:
         raise ValueError(f"{name} must end in .npy or .zarr, or be file.h5:/dataset")
@@ -180,11 +185,13 @@ def _is_zarr(path: str) -> bool:
 
 
 def _start(path: str) -> bytes:
-    """Return the first bytes of a file, which say what it is."""
+    """Return the first bytes of a file, which say what it is, or HDF5's after MATLAB's own."""
     if not os.path.isfile(path):
         return b""
     with open(path, "rb") as file:
-        return file.read(8)
+        start = file.read(len(_HDF5))
+        file.seek(_MATLAB)
+        return file.read(len(_HDF5)) if start == b"MATLAB 7" else start
 
 
 @contextmanager
@@ -216,15 +223,6 @@ def _member(file: Any, inner: str, path: str, kind: str) -> Any:
     raise ValueError(f"{path} needs the name of an array in it, as in {path}:name; it has {among}")
 
 
-def _load(path: str) -> Any:
-    """Return a ``.npy`` file as a memory map; there is no map of nothing."""
-    with _reading(path, ".npy"):
-        try:
-            return np.load(path, mmap_mode="r")
-        except ValueError:
-            return np.load(path)
-
-
 @contextmanager
 def _archive(path: str) -> Iterator[Any]:
     """Give what is in a ``.npz`` file, none of it read."""
@@ -244,14 +242,16 @@ def _raw(path: str, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
     """Return a file of nothing but values."""
     if not dtype or not shape:
         raise ValueError("--dtype and --shape go together")
+    if min(shape) < 0:
+        raise ValueError(f"--shape must have no negative lengths, got {shape}")
     try:
-        kind = np.dtype(dtype)
+        kind = dtype_named(dtype)
     except TypeError as error:
         raise ValueError(f"--dtype must name a dtype, got {dtype}") from error
     size, needed = os.path.getsize(path), math.prod(shape) * kind.itemsize
     if size != needed:
         raise ValueError(f"{path} has {size} bytes; {kind} of shape {shape} has {needed}")
-    return np.memmap(path, kind, "r", shape=shape)
+    return np.memmap(path, kind, "r", shape=shape) if size else np.empty(shape, kind)
 
 
 def _check_new(there: bool, name: str, again: bool, checkpoint: str | None) -> None:

@@ -57,10 +57,12 @@ def _stats(arguments: argparse.Namespace) -> None:
         _check_place("--plot", arguments.plot)
         plot.check(arguments.plot)
     total = _merged(names, (_of_source(n, x, names, arguments) for n, x in enumerate(names)))
-    _save(total, arguments)
-    if arguments.plot:
-        plot.draw(total).savefig(arguments.plot)
-    _show(total, arguments)
+    try:
+        _save(total, arguments)
+        if arguments.plot:
+            plot.draw(total).savefig(arguments.plot)
+    finally:  # what took an hour is not lost to a full disk
+        _show(total, arguments)
 
 
 def _of_source(n: int, name: str, names: Sequence[str], arguments: argparse.Namespace) -> Any:
@@ -104,6 +106,7 @@ def _normalize(arguments: argparse.Namespace) -> None:
     from numba_bn._arrays import result_dtype
     from numba_bn.chunks.checkpoint import Checkpoint
     from numba_bn.chunks.normalizing import normalize_chunks
+    from numba_bn.chunks.sources import source_of
     from numba_bn.stats import ChannelStats
 
     stats = ChannelStats.load(arguments.stats)
@@ -114,7 +117,8 @@ def _normalize(arguments: argparse.Namespace) -> None:
     kept = arguments.checkpoint
     again = kept is not None and Checkpoint("normalize_chunks", kept, 0.0, {}).begun()
     with opened(name, arguments.dtype, arguments.shape) as x:
-        dtype = result_dtype("normalize", "source", np.dtype(x.dtype)).newbyteorder("=")
+        source = source_of("normalize_chunks", "source", x)
+        dtype = result_dtype("normalize_chunks", "source", source.dtype).newbyteorder("=")
         with created(arguments.target, x, dtype, again, kept) as y:
             normalize_chunks(
                 x,
@@ -171,6 +175,8 @@ def _check_place(option: str, path: str | None) -> None:
     """Raise now, not after an hour, where a result cannot be written."""
     if path and not os.path.isdir(os.path.dirname(path) or "."):
         raise FileNotFoundError(f"{option} must be in a folder that is there, got {path}")
+    if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise PermissionError(f"{option} must be in a folder that can be written, got {path}")
     if path and os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{option} must be a regular file or a new one, got {path}")
 

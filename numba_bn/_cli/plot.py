@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn._arrays import Array
 from numba_bn.stats import ChannelStats
 
 
@@ -29,9 +30,19 @@ def draw(stats: ChannelStats) -> Any:
     above.errorbar(np.arange(mean.size), mean, std, fmt=".", capsize=2)
     above.set(xlabel="channel", ylabel="mean ± standard deviation")
     for axes, values, name in ((left, mean, "mean"), (right, std, "standard deviation")):
-        axes.hist(values[np.isfinite(values)], bins="auto")
+        found = values[np.isfinite(values)]
+        axes.hist(found, bins=_bins(found))
         axes.set(xlabel=name, ylabel="channels")
     return figure
+
+
+def _bins(values: Array) -> int:
+    """Return a number of bars, also for values that differ by a rounding, or one by a million."""
+    if not values.size:
+        return 1
+    number = round(2 * np.cbrt(values.size))  # Rice's rule; older NumPy's choice has no bound
+    edges = np.linspace(values.min(), values.max(), number + 1)
+    return number if (np.diff(edges) > 0).all() else 1
 
 
 def _figure() -> Any:

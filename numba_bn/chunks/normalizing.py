@@ -11,12 +11,13 @@ import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array, result_dtype
+from numba_bn._files import failure
 from numba_bn._view import Axes, batch_view
 from numba_bn.chunks.checkpoint import Merged, digest
 from numba_bn.chunks.plan import Block, blocks
 from numba_bn.chunks.sources import Source, source_of
 from numba_bn.chunks.targets import Target, target_of
-from numba_bn.chunks.work import Job, Options, failure, run
+from numba_bn.chunks.work import Job, Options, run
 from numba_bn.functional import batch_norm
 from numba_bn.stats import ChannelStats
 
@@ -129,12 +130,13 @@ def _job(
             target.settle()
 
     def resume(block: Block, part: Array) -> None:
-        if not np.array_equal(target.kept.array[block], normalized(block, part, None), True):
+        if not np.array_equal(target.kept.read(block), normalized(block, part, None), True):
             raise ValueError(
                 f"{_CALL}: target does not hold what checkpoint says was written to it; if it was "
                 "made anew, remove the checkpoint; if it rounds what is written, as lossy filters "
                 "do, it goes without one"
             )
+        target.kept.release(block)
 
     chunking = target.chunking(source)
 
@@ -143,8 +145,7 @@ def _job(
         place = {"target": target.kept.name, "chunks with target's": chunking.chunk}
         return {**place, "channel_axis": axes, **how, **digests}
 
-    itemsize = max(source.dtype.itemsize, target.kept.dtype.itemsize)
-    planned = blocks(source.shape, chunking, itemsize, Source.limit)
+    planned = blocks(source.shape, chunking, target.bytes_per_value(source), Source.limit)
     return Job(_CALL, source, planned, identity, step, settle, resume)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from itertools import product
 from math import lcm, prod
 from typing import NamedTuple
@@ -51,6 +52,12 @@ def common(shape: Axes, first: Axes, second: Axes, itemsize: int, limit: int) ->
     if prod(both) * itemsize <= limit:
         return both
     return second if prod(second) > 1 else first
+
+
+def tile(shape: Axes, orders: tuple[Axes, Axes], itemsize: int) -> Axes:
+    """Return a chunk that has a run of a page's length in an array of either order."""
+    runs = (_grouped(shape, (1,) * len(shape), itemsize, mmap.PAGESIZE, order) for order in orders)
+    return tuple(map(max, *runs))
 
 
 def _grouped(shape: Axes, unit: Axes, itemsize: int, limit: int, order: Axes) -> Axes:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import math
 import mmap
 import os
-import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,8 @@ from numba_bn._adapters import home_of
 from numba_bn._arrays import Array, as_array, order_of
 from numba_bn._files import are_one_file
 from numba_bn._view import Axes
-from numba_bn.chunks.plan import Block, Chunking, lengths_of
-
-_POPULATE_READ, _POPULATE_WRITE = 22, 23  # Linux's, since 5.14
-_UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.EINTR, errno.EAGAIN)
-"""What leaves open whether pages are there: another system, an older one, a signal."""
+from numba_bn.chunks import pages
+from numba_bn.chunks.plan import Block, Chunking, blocks, lengths_of
 
 
 def is_chunked(x: Any, small: bool = False) -> bool:
@@ -31,7 +26,7 @@ def is_chunked(x: Any, small: bool = False) -> bool:
     A memory map that is not large is like any array in memory, unless `small` ones count.
     """
     if isinstance(x, np.memmap):
-        return is_mapped(x) and (small or x.nbytes > 2 * Mapped.limit)
+        return is_mapped(x) and (small or pages.spread(x) > 2 * Mapped.limit)
     return all(hasattr(x, name) for name in ("chunks", "shape", "dtype", "__getitem__"))
 
 
@@ -69,6 +64,11 @@ class Source:
         self.array = array
         self.shape: Axes = tuple(map(int, array.shape))
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """How much memory a block takes for each of its values."""
+        return self.dtype.itemsize
 
     @property
     def name(self) -> str:
@@ -202,17 +202,40 @@ class Mapped(Source):
     def _written(self) -> int | None:
         return _time_of(self.path) if self.path else None
 
+    @property
+    def bytes_per_value(self) -> int:
+        values = max(1, math.prod(self.shape))
+        return max(self.dtype.itemsize, -(-pages.spread(self.array) // values))
+
     def read(self, block: Block) -> Array:
         part: Array = self.array[block]
-        self.bring(part)
-        return part
+        if not pages.is_scattered(part):
+            self.bring(part)
+            return part
+        found = np.empty_like(part)
+        for piece in self.pieces(part):
+            self.bring(part[piece])
+            found[piece] = part[piece]
+            self.let_go(part[piece])
+        return found
+
+    def pieces(self, part: Array) -> Iterator[Block]:
+        """Yield pieces of a part, for each of which little is mapped."""
+        chunking = Chunking((1,) * part.ndim, order_of(part), True)
+        yield from blocks(part.shape, chunking, -(-pages.spread(part) // part.size), Source.limit)
 
     def release(self, block: Block) -> None:
+        if not pages.is_scattered(self.array[block]):  # else it was copied
+            self.let_go(self.array[block])
+
+    def let_go(self, part: Array) -> None:
+        """Let go of a part's pages, and of those between and around them."""
         # pages that were changed in a map of mode "c" are nowhere else
         if hasattr(self._map, "madvise") and not self._own:
-            low, high = self.span(self.array[block])
+            low, high = self.span(part)
+            low -= low % pages.AROUND
             with suppress(OSError):  # pages that were locked into memory stay
-                self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
+                self._map.madvise(mmap.MADV_DONTNEED, low, high - low + pages.AROUND)
 
     def flush(self) -> None:
         """Bring what was changed to the disk."""
@@ -224,38 +247,22 @@ class Mapped(Source):
         Computing on a page that cannot be read or, in a sparse file, has no room on the disk would
         end the process.
         """
-        low, high = self.span(part)
-        failed = _populate(self._bytes.ctypes.data + low, high - low, writing)
-        if failed in _UNKNOWN:
-            np.bitwise_or.reduce(self._bytes[low : high : mmap.PAGESIZE])
-        elif failed == errno.EFAULT:
-            text = "the disk is full or failed, or the file is shorter than its map"
-            raise OSError(errno.EIO, text)
-        elif failed:
-            raise OSError(failed, os.strerror(failed))
+        start = self._bytes.ctypes.data
+        for low, high in pages.ranges(part):
+            failed = pages.populate(low, high - low, writing)
+            if failed in pages.UNKNOWN:
+                np.bitwise_or.reduce(self._bytes[low - start : high - start : mmap.PAGESIZE])
+            elif failed == errno.EFAULT:
+                text = "the disk is full or failed, or the file is shorter than its map"
+                raise OSError(errno.EIO, text)
+            elif failed:
+                raise OSError(failed, os.strerror(failed))
 
     def span(self, part: Array) -> tuple[int, int]:
         """Return from where to where in the map a part lies, from the beginning of a page on."""
         start = self._bytes.ctypes.data
         low, high = (address - start for address in np.lib.array_utils.byte_bounds(part))
         return low - low % mmap.PAGESIZE, high
-
-
-def _populate(address: int, nbytes: int, writing: bool) -> int:
-    """Let Linux map pages; return the number of the error, or 0.
-
-    By way of ctypes, as `mmap.madvise` lets no other thread of Python run while it reads a disk.
-    """
-    if sys.platform != "linux":
-        return errno.ENOSYS
-    advice = _POPULATE_WRITE if writing else _POPULATE_READ
-    failed = _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), advice)
-    return ctypes.get_errno() if failed else 0
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _time_of(path: str) -> int | None:

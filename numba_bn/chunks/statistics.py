@@ -67,7 +67,7 @@ def of_source(
         found = channel_stats(part, channel_axis=axes, where=w, **how)
         return {**merged, key: merged[key] + found if key in merged else found}
 
-    planned = blocks(source.shape, source.chunking(), source.dtype.itemsize, source.limit)
+    planned = blocks(source.shape, source.chunking(), source.bytes_per_value, source.limit)
     if not planned:
         return channel_stats(np.empty(source.shape, source.dtype), channel_axis=axes, **how)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, result_dtype
-from numba_bn.chunks.plan import Block, Chunking, common
+from numba_bn.chunks.pages import is_scattered
+from numba_bn.chunks.plan import Block, Chunking, common, tile
 from numba_bn.chunks.sources import Mapped, Source, source_of
 
 
@@ -65,9 +67,16 @@ class Target:
         """Return the chunks to go by: whole ones of both, where that is not too large."""
         theirs, ours = source.chunking(), self.kept.chunking()
         chunk = getattr(self.kept.array, "shards", None) or ours.chunk  # a shard is one file
-        itemsize = max(source.dtype.itemsize, self.kept.dtype.itemsize)
-        both = common(source.shape, theirs.chunk, chunk, itemsize, Source.limit)
+        itemsize = self.bytes_per_value(source)
+        if prod(theirs.chunk) == prod(chunk) == 1 and theirs.order != ours.order:
+            both = tile(source.shape, (theirs.order, ours.order), itemsize)
+        else:
+            both = common(source.shape, theirs.chunk, chunk, itemsize, Source.limit)
         return Chunking(both, theirs.order, theirs.divisible and ours.divisible)
+
+    def bytes_per_value(self, source: Source) -> int:
+        """Return how much memory a block takes for each value, read or written."""
+        return max(source.bytes_per_value, self.kept.bytes_per_value)
 
     def prepare(self) -> None:
         """Make room, where that can be done beforehand."""
@@ -104,14 +113,20 @@ class MappedTarget(Target):
 
     def room(self, block: Block) -> Array | None:
         part: Array = self.kept.array[block]
+        if not part.dtype.isnative or is_scattered(part):
+            return None
         self.kept.bring(part, writing=True)
-        return part if part.dtype.isnative else None
+        return part
 
     def write(self, block: Block, part: Array) -> None:
         into = self.kept.array[block]
-        if not np.may_share_memory(part, into):
-            into[...] = part
-        self.kept.release(block)
+        if np.may_share_memory(part, into):
+            self.kept.let_go(into)
+            return
+        for piece in self.kept.pieces(into):
+            self.kept.bring(into[piece], writing=True)
+            into[piece] = part[piece]
+            self.kept.let_go(into[piece])
 
     def settle(self) -> None:
         self.kept.flush()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array
+from numba_bn._files import failure
 from numba_bn._progress import bars
 from numba_bn._threads import get_num_threads, threads
 from numba_bn.chunks.ahead import ahead
@@ -105,12 +106,6 @@ def _read(job: Job, block: Block) -> Array:
     if part.shape != expected:
         raise ValueError(f"{job.call}: {place} must have shape {expected}, got {part.shape}")
     return part
-
-
-def failure(error: Exception, text: str) -> OSError:
-    """Return an error of the same number, if it has one, with another text."""
-    number = getattr(error, "errno", None)
-    return OSError(text) if number is None else OSError(number, text)
 
 
 def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:

@@ -201,7 +201,9 @@ def test_statistics_are_no_checkpoint(path):
 
 def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_read(tmp_path):
     source = Own(data(), CHUNKS)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"channel_stats: cannot write .*missing/job\.npz \("
+    ):
         stats(source, tmp_path / "missing" / "job.npz")
     assert source.read == []
 

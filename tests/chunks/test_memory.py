@@ -21,6 +21,8 @@ STATS = {
     "hdf5": "import h5py; x = h5py.File(sys.argv[1] + '/x.h5')['x']",
     "one chunk": "import h5py; x = h5py.File(sys.argv[1] + '/x.h5')['one']",
     "zarr": "import zarr; x = zarr.open_array(sys.argv[1] + '/x.zarr', mode='r')",
+    "across": "import zarr; x = zarr.open_array(sys.argv[1] + '/across.zarr', mode='r')",
+    "with gaps": "x = np.load(sys.argv[1] + '/x.npy', mmap_mode='r')[..., ::20]",
 }
 
 
@@ -56,6 +58,7 @@ def folder(tmp_path_factory):
     array = zarr.create_array(made / "x.zarr", shape=SHAPE, dtype="f4", chunks=(5, 32, 125, 250))
     for n in range(0, SHAPE[0], 25):
         array[n : n + 25] = 1
+    zarr.create_array(made / "across.zarr", shape=SHAPE, dtype="f4", chunks=(250, 32, 5, 50))
     return made
 
 
@@ -66,9 +69,10 @@ def test_statistics_take_little(kind, folder):
 
 
 @pytest.mark.slow
-def test_normalizing_takes_little(folder):
+@pytest.mark.parametrize("kind", ["memmap", "fortran", "across"])
+def test_normalizing_takes_little(kind, folder):
     prepare = (
-        STATS["memmap"]
+        STATS[kind]
         + """
 y = np.lib.format.open_memmap(sys.argv[1] + '/y.npy', 'w+', 'f4', x.shape)
 stats = nbn.ChannelStats(*np.ones((3, 32)))"""
