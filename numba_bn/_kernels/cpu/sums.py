@@ -125,6 +125,6 @@ def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ..
     deep = nbytes >= 8 * outer * width
     tile = min(max(tile, _LEAST_TILE), _DEEP_TILE if deep else _TILE, stride)
     # a group is in one tile: threads that both add to its words would lose what the other adds
-    tile = stride if fold > 1 else tile // length * length
+    tile = stride if fold > 1 else max(tile // length, 1) * length
     parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
     return parts, rows, outer % fold * width, stride, width, length, tile, each
