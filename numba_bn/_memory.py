@@ -8,6 +8,7 @@ array is written into it at full speed.
 
 from __future__ import annotations
 
+import _thread
 import mmap
 import os
 from contextlib import suppress
@@ -25,7 +26,7 @@ KEPT_FROM = 1 << 25
 _LINE = 128  # bytes
 _ON_LINUX = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
 _HUGE = 1 << 21  # bytes of a huge page
-_SHARE = 32  # of the machine's memory is kept at most
+_SHARE = 32  # this part of the machine's memory is kept at most
 # the oldest first; changed by single operations, which threads do not split
 _kept: list[mmap.mmap] = []
 
@@ -66,10 +67,21 @@ def _block(nbytes: int) -> mmap.mmap | None:
 def _keep(block: mmap.mmap) -> None:
     """Keep memory whose array is gone, and give back what was kept longest if it is too much."""
     try:
-        block.madvise(mmap.MADV_FREE)
-    except OSError:
-        return
-    _kept.append(block)
-    most = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // _SHARE
-    while sum(map(len, _kept)) > most:
-        _kept.pop(0)
+        with suppress(OSError):
+            block.madvise(mmap.MADV_FREE)
+            _kept.append(block)
+        most = _most()
+        while sum(map(len, _kept)) > most:
+            del _kept[:1]
+    except KeyboardInterrupt:
+        # whatever is raised here is lost: it comes once more, by when this is over
+        _thread.start_new_thread(_thread.interrupt_main, ())
+
+
+def _most() -> int:
+    """Return how many bytes may be kept: a share of the machine's, or of what the process may."""
+    import resource  # there is none on Windows
+
+    allowed = [resource.getrlimit(k)[0] for k in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    machine = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+    return min([machine, *(n for n in allowed if n != resource.RLIM_INFINITY)]) // _SHARE

@@ -11,9 +11,9 @@ from numba import extending
 from numba.core import cgutils
 
 MEMORY = "numba_bn._kernels.cpu.memory"
-WIDTHS = {"load": 16, "flags": 16, "store": 16, "scalar": 1}
+WIDTHS = {"load": 16, "load_own": 16, "load_as": 16, "flags": 16, "store": 16, "scalar": 1}
 """How many elements from the index on are touched."""
-MASKS = {"load_if": 2, "flags_if": 2, "store_if": 3}
+MASKS = {"load_if": 2, "load_as_if": 2, "flags_if": 2, "store_if": 3}
 """Which argument says what of sixteen elements is touched."""
 _I1, _I16 = ir.IntType(1), ir.IntType(16)
 

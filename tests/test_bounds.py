@@ -11,6 +11,7 @@ bounds.install()
 import numpy as np
 from numba_bn._kernels.cpu.elementwise import relu_gradient
 from numba_bn._kernels.cpu.moments import moments
+from numba_bn._kernels.cpu.runs import normalize
 
 def complaint(kernel, *args):
     try:
@@ -27,6 +28,9 @@ print(complaint(relu_gradient, by_sixteen, by_sixteen, np.ones(80)))
 for groups in (2, 3):
     parts = np.ones((3, 9))
     print(complaint(moments, long, None, one_by_one, parts, 1, 1, groups, 30, 1))
+of_channels, sizes = [np.ones(1)] * 5, (1, 1, 1, 1, 100)
+for x in (long, short, by_sixteen[:80]):
+    print(complaint(normalize, x, np.ones(100), None, *of_channels, 0.0, False, False, *sizes))
 """
 
 
@@ -48,4 +52,7 @@ def test_accesses_outside_of_an_array_are_errors(tmp_path):
         "store outside of array(float64, 1d, C)",
         "None",
         "index is out of bounds",
+        "None",
+        "load_as_if outside of array(float64, 1d, C)",
+        "load_as outside of array(float64, 1d, C)",
     ], done.stderr

@@ -3,7 +3,9 @@
 import gc
 import mmap
 import os
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +79,31 @@ def test_what_is_kept_is_bounded(monkeypatch):
     while arrays:
         del arrays[0]
     assert [address(np.frombuffer(b, np.uint8)) for b in _memory._kept] == addresses[-2:]
+
+
+@needs_free
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_process_that_may_have_little_keeps_little(limit, monkeypatch):
+    import resource
+
+    limits, unlimited = {getattr(resource, limit): (_memory._SHARE * (SIZE + 1), -1)}, (-1, -1)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits.get(which, unlimited))
+    arrays = [new() for _ in range(2)]
+    arrays.clear()
+    assert len(_memory._kept) == 1
+
+
+@needs_free
+def test_ctrl_c_while_memory_is_kept_is_not_lost(monkeypatch):
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_memory, "_most", interrupted)
+    a = new()
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        del a
+        for _ in range(1000):
+            time.sleep(0.01)
 
 
 @needs_free

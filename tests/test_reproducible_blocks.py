@@ -1,5 +1,6 @@
 """Exact statistics from block to block: windows that no longer fit, words that are carried."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from exact import assert_exact
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import sums
+from numba_bn._kernels.cpu import exact, sums
 
 
 def seam(kind, n, dtype):
@@ -99,3 +100,25 @@ def test_a_call_leaves_nothing_to_the_next(dtype, axis):
     assert nbn.channel_stats(x, **how)._arrays()["sum_words"].tolist() == (
         first._arrays()["sum_words"].tolist()
     )
+
+
+@pytest.mark.parametrize("shape", [(901, 33), (300, 255), (90, 70, 7), (40, 100, 3, 3)], ids=str)
+def test_no_two_units_of_work_write_the_same_words(shape):
+    """Threads do them at once, and would lose what the other adds."""
+    groups, length = shape[1], math.prod(shape[2:])
+    numbers = sums._form_of(np.dtype(np.float64))
+    sizes = sums._columns(1 << 20, shape[0], groups, length)
+    chunks, rows, _, stride, _, _, tile, each = sizes
+    writers = np.zeros(chunks * groups, np.int64)
+    for chunk in range(chunks):
+        for first in range(0, stride, tile):
+            x = np.zeros((shape[0] * groups * length // stride, stride))
+            x[chunk * each : min((chunk + 1) * each, rows), first : first + tile] = 1.0
+            flat = np.zeros(math.prod(shape))
+            flat[: x.size] = x.ravel()
+            words = np.zeros((numbers.words + sums.KEPT, chunks * groups), np.int64)
+            args = numbers.floats, numbers.deep, numbers.numbers, words
+            exact.column_words(0, flat, None, *args, *sizes)
+            writers += words[: -sums.KEPT].any(0)
+    assert chunks * -(-stride // tile) > 1
+    assert writers.max() == 1

@@ -1,4 +1,4 @@
-"""Norms over columns: their moments are those of ``columns_moments``, and so is their layout."""
+"""Norms over columns: their moments are those of ``columns_moments``; see ``columns_layout``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_moments import (
-    channels_of,
-    padded,
-    spread_each,
-    tile_moments,
-    tile_of,
-)
+from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
+from numba_bn._kernels.cpu.columns_moments import tile_moments
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide

@@ -10,12 +10,13 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_moments import cut_rows, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import add, fill, head
 from numba_bn._kernels.cpu.memory import load_if, scalar, store_if
 from numba_bn._kernels.cpu.precision import vectors_as
 from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
-from numba_bn._kernels.cpu.tiles import tile_gradients
+from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
 @block

@@ -1,4 +1,4 @@
-"""dx over columns, by sums that are known; the layout is that of ``columns_moments``."""
+"""dx over columns, by sums that are known; the layout is that of ``columns_layout``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import slices_of
-from numba_bn._kernels.cpu.columns_moments import channels_of, padded, spread_each, tile_of
+from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import centred
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradient_wide, tile_input_gradient

@@ -1,9 +1,5 @@
 """Moments of columns: channels-last data, and planes too small for a loop of their own.
 
-x is flat, (batch, rows, width) and column j belongs to group j // length and channel j // inner.
-Where rows are short, several are seen as one wide row (``fold`` of them), so that a tile of columns
-is always worth its overhead; what is left of the last wide row is a row of fewer columns.
-
 A group's values are cut into blocks of rows, blocks into chunks, by the shape alone: the same bits
 for every tile width, strategy and number of threads.
 """
@@ -17,10 +13,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import add, fill, head, total
-from numba_bn._kernels.cpu.memory import load, load_if, nearest, scalar, store, store_if
+from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
-from numba_bn._kernels.cpu.tiles import tile_sums
+from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
 MAX_CHUNKS = 24  # parts a tile may be split into: their states take memory per channel
@@ -36,68 +32,6 @@ def cut_rows(rows: int) -> Any:
         blocks = (rows + block_rows - 1) // block_rows
     per_chunk = (blocks + MAX_CHUNKS - 1) // MAX_CHUNKS
     return (blocks + per_chunk - 1) // per_chunk, per_chunk * block_rows, block_rows
-
-
-@inline
-def padded(width: int) -> int:
-    """Columns → room for them, and for the sixteen that a loop may write beyond."""
-    return width + 16
-
-
-@block
-def spread_out(
-    values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
-) -> None:
-    """values[at :], one per ``inner`` columns → one per column from ``first`` on, then 16 again."""
-    c, j, stop = first // inner, 0, min(width, period)
-    if inner == 1:
-        for k in range(0, stop, 16):
-            store(into, k, load_if(values, at + c + k, head(stop - k)), False)
-        j = stop
-    while j < stop:
-        end = min((c + 1) * inner - first, stop)
-        value = fill(values[at + c])
-        # what is written beyond the channel's end, the next one writes over
-        for k in range(j, end, 16):
-            store(into, k, value, False)
-        c, j = c + 1, end
-    whole = period * ((15 + period) // period)
-    for k in range(period, min(width, whole)):
-        into[k] = into[k - period]
-    for k in range(whole, width, 16):
-        store(into, k, load(into, k - whole), False)
-    store(into, width, load(into, 0), False)
-
-
-@block
-def spread_each(
-    factors: Any, at: int, first: int, width: int, period: int, inner: int, vectors: Any
-) -> None:
-    """The same for each row of factors."""
-    for i in range(factors.shape[0]):
-        spread_out(factors[i], at, first, width, period, inner, vectors[i])
-
-
-@block
-def gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
-    """One value per column → its sum per group."""
-    groups = period // length
-    if length == 1:
-        for g in range(0, groups, 16):
-            v = fill(0.0)
-            for start in range(g, width, period):
-                v = add(v, load_if(vector, start, head(width - start)))
-            store_if(sums, g, v, head(groups - g))
-        return
-    for g in range(groups):
-        total_of_group = 0.0
-        for start in range(g * length, width, period):
-            stop = min(start + length, width)
-            v = fill(0.0)
-            for k in range(start, stop, 16):
-                v = add(v, load_if(vector, k, head(stop - k)))
-            total_of_group += total(v)
-        sums[g] = total_of_group
 
 
 @block
@@ -266,20 +200,6 @@ def tile_moments(
         )
         for g in range(states.shape[0]):
             merge(states, g, part[g, 0], part[g, 1], part[g, 2], part[g, 3])
-
-
-@inline
-def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
-    """u-th tile of wide rows of ``stride`` columns → its first column, width, period within it."""
-    first = u * tile
-    width = min(tile, stride - first)
-    return first, width, min(period, width)
-
-
-@inline
-def channels_of(first: int, width: int, inner: int) -> int:
-    """Columns from ``first`` on → how many channels have a part in them."""
-    return (first + width - 1) // inner - first // inner + 1
 
 
 @unit

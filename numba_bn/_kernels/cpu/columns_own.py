@@ -1,6 +1,6 @@
 """Instance and group norm over columns: samples whose rows are one block, some at a time.
 
-The layout is that of ``columns_moments``. What is worked out per group is so for all groups of some
+The layout is that of ``columns_layout``. What is worked out per group is so for all groups of some
 samples at once, as in ``runs_own``.
 """
 
@@ -14,7 +14,8 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import apply_by
-from numba_bn._kernels.cpu.columns_moments import padded, sum_about, tile_of
+from numba_bn._kernels.cpu.columns_layout import padded, tile_of
+from numba_bn._kernels.cpu.columns_moments import sum_about
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import vectors_as

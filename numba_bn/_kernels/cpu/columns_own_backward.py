@@ -14,13 +14,13 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_moments import gather, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import vectors_as
 from numba_bn._kernels.cpu.state import spread
+from numba_bn._kernels.cpu.tile_sums import tile_own_sums
 from numba_bn._kernels.cpu.tiles import ahead_of
-from numba_bn._kernels.cpu.tiles_own import tile_own_sums
 
 
 @block

@@ -90,7 +90,7 @@ def _apply(
     if stream and joined:
         put_down(y, i, carry)
     row_apply_wide(x, y, i, n, m, r, z, gamma, beta, j)
-    return pick_up(y, i + n, carry)
+    return pick_up(y, i + n, carry) if stream else carry
 
 
 @block

@@ -169,7 +169,8 @@ def _gradient_rows(
             rows_input_gradient(
                 dy, x, gamma, dx, sums, at, rows, length, j, wide, like, False, like, False, False
             )
-            carry = pick_up(dx, stop * length, carry)
+            if stream:
+                carry = pick_up(dx, stop * length, carry)
 
 
 @unit

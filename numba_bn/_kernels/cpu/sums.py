@@ -117,12 +117,14 @@ def _runs(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
 def _columns(nbytes: int, outer: int, groups: int, length: int) -> tuple[int, ...]:
     """Return parts, wide rows, tail, stride, period, length, tile, rows in a part."""
     width = groups * length
-    # narrow rows are taken several at a time, so that their columns are whole sixteens
-    fold = min(16 // gcd(width, 16), outer) if width < _TILE else 1
+    # narrow rows are taken several at a time, so that few lanes are idle
+    fold = min(16 // gcd(width, 16), max(_TILE // width, 1), outer)
     rows, stride = outer // fold, width * fold
     # small arrays: narrow tiles of many rows; from memory, wide tiles are read faster
     tile = rows * stride // (_wanted(nbytes) * _UNIT_ROWS) // 16 * 16
     deep = nbytes >= 8 * outer * width
     tile = min(max(tile, _LEAST_TILE), _DEEP_TILE if deep else _TILE, stride)
+    # a group is in one tile: threads that both add to its words would lose what the other adds
+    tile = stride if fold > 1 else max(tile // length, 1) * length
     parts, each = _parts(nbytes, -(-stride // tile), rows, _MOST)
     return parts, rows, outer % fold * width, stride, width, length, tile, each

@@ -1,8 +1,7 @@
-"""The innermost loops over columns: some rows at a time, sixteen columns of each.
+"""The innermost loops over columns that write: a row at a time, sixteen columns after the other.
 
 A tile is ``width`` neighbouring columns; what belongs to a column lies in vectors with room for
-sixteen columns more. Sums of a column are its own, so how wide a tile is changes no bit. Under the
-last row of a tile there may be one more, of ``tail`` columns.
+sixteen columns more. Under the last row of a tile there may be one more, of ``tail`` columns.
 """
 
 from __future__ import annotations
@@ -10,29 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import (
-    add,
-    both,
-    either,
-    fill,
-    fill_as,
-    finite,
-    fma,
-    head,
-    mul,
-    select,
-    sub,
-)
+from numba_bn._kernels.cpu.lanes import add, fill_as, fma, head, mul, select, sub
 from numba_bn._kernels.cpu.loops import rectify
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
     flags,
     flags_if,
-    load,
     load_as,
     load_as_if,
-    load_if,
     load_own,
     near,
     prefetch,
@@ -40,10 +25,6 @@ from numba_bn._kernels.cpu.memory import (
     store_if,
 )
 
-# Rows whose columns share one load of the column's vectors, as measured best: sums, which are
-# stored again, like many; where something is written, memory likes one row after the other.
-_SUM_ROWS = 8
-_GRADIENT_ROWS = 4
 _ROWS_AHEAD = 16
 
 
@@ -69,44 +50,6 @@ def segment(
 def ahead_of(x: Any, stride: int, width: int) -> int:
     """How many values ahead to ask for x's memory when tiles are walked row by row."""
     return near(x) if width == stride else _ROWS_AHEAD * stride
-
-
-@block
-def tile_sums(
-    x: Any, where: Any, at: int, stride: int, rows: int, width: int, p: Any, s: Any, q: Any, n: Any
-) -> None:
-    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
-
-    What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
-    """
-    for r in range(0, rows, _SUM_ROWS):
-        some = min(_SUM_ROWS, rows - r)
-        ahead = min(_ROWS_AHEAD, rows - 1 - r) * stride
-        for j in range(0, width, 16):
-            pj, sj, qj, nj = load(p, j), load(s, j), load(q, j), load(n, j)
-            i = at + r * stride + j
-            part = head(width - j)
-            for _ in range(some):
-                if j + 16 <= width:
-                    prefetch(x, i + ahead)
-                    d = sub(load(x, i), pj)
-                    if where is not None:
-                        keep = flags(where, i)
-                        d = select(keep, d, fill(0.0))
-                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
-                else:
-                    d = select(part, sub(load_if(x, i, part), pj), fill(0.0))
-                    if where is not None:
-                        keep = flags_if(where, i, part)
-                        d = select(keep, d, fill(0.0))
-                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
-                sj = add(sj, d)
-                qj = fma(d, d, qj)
-                i += stride
-            store(s, j, sj, False)
-            store(q, j, qj, False)
-            if where is not None:
-                store(n, j, nj, False)
 
 
 @block
@@ -212,55 +155,6 @@ def _part_apply(
     if residual is not None:
         v = add(v, load_as_if(residual, i, part, mj))
     store_if(y, i, rectify(v, relu_too), part)
-
-
-@block
-def tile_gradients(
-    dy: Any,
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    m: Any,
-    s: Any,
-    t: Any,
-) -> None:
-    """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
-    for k in range(4):
-        start, count, _, wide = segment(k, at, stride, rows, tail, width, 0, False)
-        for r in range(0, count, _GRADIENT_ROWS):
-            some = min(_GRADIENT_ROWS, count - r)
-            ahead = min(_ROWS_AHEAD // 2, count - 1 - r) * stride
-            for j in range(0, wide, 16):
-                mj, sj, tj = load(m, j), load(s, j), load(t, j)
-                i = start + r * stride + j
-                part = head(wide - j)
-                for _ in range(some):
-                    if j + 16 <= wide:
-                        prefetch(x, i + ahead)
-                        prefetch(dy, i + ahead)
-                        d = load(dy, i)
-                        u = mul(d, sub(load(x, i), mj))
-                        if where is not None:
-                            usable = either(flags(where, i), finite(u))
-                            d = select(usable, d, fill(0.0))
-                            u = select(usable, u, fill(0.0))
-                    else:
-                        d = load_if(dy, i, part)
-                        u = mul(d, sub(load_if(x, i, part), mj))
-                        usable = part
-                        if where is not None:
-                            usable = both(part, either(flags_if(where, i, part), finite(u)))
-                        d = select(usable, d, fill(0.0))
-                        u = select(usable, u, fill(0.0))
-                    sj = add(sj, d)
-                    tj = add(tj, u)
-                    i += stride
-                store(s, j, sj, False)
-                store(t, j, tj, False)
 
 
 @block

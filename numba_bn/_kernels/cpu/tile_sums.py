@@ -1,0 +1,150 @@
+"""The innermost loops over columns that sum: some rows at a time, sixteen columns of each.
+
+Their vectors, and the row of ``tail`` columns under a tile, are as in ``tiles``. Sums of a column
+are its own, so how wide a tile is changes no bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba_bn._kernels._compile import block
+from numba_bn._kernels.cpu.lanes import add, both, either, fill, finite, fma, head, mul, select, sub
+from numba_bn._kernels.cpu.memory import flags, flags_if, load, load_if, prefetch, store
+from numba_bn._kernels.cpu.tiles import segment
+
+# rows whose columns share one load and store of the column's sums, as measured best
+_ROWS, _GRADIENT_ROWS = 8, 4
+_AHEAD = 16  # rows to ask for, of one array; of two half as many each
+
+
+@block
+def tile_sums(
+    x: Any, where: Any, at: int, stride: int, rows: int, width: int, p: Any, s: Any, q: Any, n: Any
+) -> None:
+    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
+
+    What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
+    """
+    for r in range(0, rows, _ROWS):
+        some = min(_ROWS, rows - r)
+        ahead = min(_AHEAD, rows - 1 - r) * stride
+        for j in range(0, width, 16):
+            pj, sj, qj, nj = load(p, j), load(s, j), load(q, j), load(n, j)
+            i = at + r * stride + j
+            part = head(width - j)
+            for _ in range(some):
+                if j + 16 <= width:
+                    prefetch(x, i + ahead)
+                    d = sub(load(x, i), pj)
+                    if where is not None:
+                        keep = flags(where, i)
+                        d = select(keep, d, fill(0.0))
+                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
+                else:
+                    d = select(part, sub(load_if(x, i, part), pj), fill(0.0))
+                    if where is not None:
+                        keep = flags_if(where, i, part)
+                        d = select(keep, d, fill(0.0))
+                        nj = add(nj, select(keep, fill(1.0), fill(0.0)))
+                sj = add(sj, d)
+                qj = fma(d, d, qj)
+                i += stride
+            store(s, j, sj, False)
+            store(q, j, qj, False)
+            if where is not None:
+                store(n, j, nj, False)
+
+
+@block
+def tile_gradients(
+    dy: Any,
+    x: Any,
+    where: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    m: Any,
+    s: Any,
+    t: Any,
+) -> None:
+    """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
+    for k in range(4):
+        start, count, _, wide = segment(k, at, stride, rows, tail, width, 0, False)
+        for r in range(0, count, _GRADIENT_ROWS):
+            some = min(_GRADIENT_ROWS, count - r)
+            ahead = min(_AHEAD // 2, count - 1 - r) * stride
+            for j in range(0, wide, 16):
+                mj, sj, tj = load(m, j), load(s, j), load(t, j)
+                i = start + r * stride + j
+                part = head(wide - j)
+                for _ in range(some):
+                    if j + 16 <= wide:
+                        prefetch(x, i + ahead)
+                        prefetch(dy, i + ahead)
+                        d = load(dy, i)
+                        u = mul(d, sub(load(x, i), mj))
+                        if where is not None:
+                            usable = either(flags(where, i), finite(u))
+                            d = select(usable, d, fill(0.0))
+                            u = select(usable, u, fill(0.0))
+                    else:
+                        d = load_if(dy, i, part)
+                        u = mul(d, sub(load_if(x, i, part), mj))
+                        usable = part
+                        if where is not None:
+                            usable = both(part, either(flags_if(where, i, part), finite(u)))
+                        d = select(usable, d, fill(0.0))
+                        u = select(usable, u, fill(0.0))
+                    sj = add(sj, d)
+                    tj = add(tj, u)
+                    i += stride
+                store(s, j, sj, False)
+                store(t, j, tj, False)
+
+
+@block
+def tile_own_sums(
+    dy: Any,
+    x: Any,
+    at: int,
+    stride: int,
+    rows: int,
+    tail: int,
+    width: int,
+    p: Any,
+    s: Any,
+    q: Any,
+    g: Any,
+    t: Any,
+) -> None:
+    """Rows of dy, x about p (width,), ``tail`` columns after → Σ(x-p), Σ(x-p)², Σdy, Σdy·(x-p)."""
+    for j in range(0, width, 16):
+        for v in (s, q, g, t):
+            store(v, j, fill(0.0), False)
+    for k in range(2):
+        start, count, wide = (
+            (at, rows, width) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0, tail)
+        )
+        for r in range(0, count, _ROWS):
+            some = min(_ROWS, count - r)
+            ahead = min(_AHEAD // 2, count - 1 - r) * stride
+            for j in range(0, wide, 16):
+                pj, sj, qj, gj, tj = load(p, j), load(s, j), load(q, j), load(g, j), load(t, j)
+                i, part = start + r * stride + j, head(wide - j)
+                for _ in range(some):
+                    if j + 16 <= wide:
+                        prefetch(x, i + ahead)
+                        prefetch(dy, i + ahead)
+                        u, d = sub(load(x, i), pj), load(dy, i)
+                    else:
+                        u = select(part, sub(load_if(x, i, part), pj), fill(0.0))
+                        d = load_if(dy, i, part)
+                    sj, qj, gj, tj = add(sj, u), fma(u, u, qj), add(gj, d), fma(d, u, tj)
+                    i += stride
+                store(s, j, sj, False)
+                store(q, j, qj, False)
+                store(g, j, gj, False)
+                store(t, j, tj, False)
