@@ -17,9 +17,10 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def test_pytest_alone_is_needed():
     options = COMMAND.partition("pytest ")[2].split()
+    bare = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
         [sys.executable, "-c", BARE, *options, "--collect-only", "-q", "-p", "no:cacheprovider"],
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
+        env={**bare, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=100, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -72,11 +72,11 @@ def _row_terms(
 
 
 @inline
-def _spread(terms: Any, rows: int, vectors: Any) -> None:
-    """Terms (5, 16) of some rows → each in sixteen places."""
+def _spread(terms: Any, first: int, rows: int, vectors: Any) -> None:
+    """Terms (5, 16) of some rows from the ``first`` on → each in sixteen places."""
     for k in range(rows):
         for i in range(5):
-            store(vectors, k * TERMS + i * 16, fill(terms[i * ROWS + k]), False)
+            store(vectors, k * TERMS + i * 16, fill(terms[i * ROWS + first + k]), False)
 
 
 @block
@@ -95,16 +95,54 @@ def _each_terms(
     states: Any,
     kept: Any,
     terms: Any,
-) -> bool:
-    """Those of the rows from x[at] on that are not plain → terms; tell whether all fit."""
-    fit = True
+) -> int:
+    """Those of the rows from x[at] on that are not plain → terms; bits: which fit."""
+    fit = plain & ((1 << rows) - 1)
     for k in range(rows):
         if plain >> k & 1 == 0:
             _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
     for k in range(rows):
         if plain >> k & 1 == 0:
-            fit &= _row_terms(x, dx, length, eps, centred, kept, k, terms)
+            fit |= int(_row_terms(x, dx, length, eps, centred, kept, k, terms)) << k
     return fit
+
+
+@block
+def _write(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    dx: Any,
+    sums: Any,
+    at: int,
+    rows: int,
+    length: int,
+    j: int,
+    fits: bool,
+    terms: Any,
+    first: int,
+    vectors: Any,
+    wide: Any,
+    zero: Any,
+    stream: bool,
+    carry: Any,
+    joined: bool,
+    more: bool,
+) -> Any:
+    """Rows from x[at] on, by terms[:, first :] → dx, sums; a row that does not fit is one."""
+    if fits:
+        _spread(terms, first, rows, vectors)
+        return rows_input_gradient(
+            dy, x, gamma, dx, sums, at, rows, length, j, vectors, zero, stream, carry, joined, more
+        )
+    if stream and joined:
+        put_down(dx, at, carry)
+    _spread(terms, first, 1, wide)
+    like = fill(0.0)
+    rows_input_gradient(
+        dy, x, gamma, dx, sums, at, 1, length, j, wide, like, False, like, False, False
+    )
+    return pick_up(dx, at + length, carry) if stream else carry
 
 
 @block
@@ -141,36 +179,32 @@ def _gradient_rows(
         fit = _each_terms(
             dy, x, dx, gamma, eps, centred, at, rows, length, j, plain, states, kept, terms
         )
-        joined, more = first > start, stop < last
-        if fit:
-            _spread(terms, rows, vectors)
-            carry = rows_input_gradient(
+        # one by one if one does not fit: it shows in no bit of the others
+        step = rows if fit == (1 << rows) - 1 else 1
+        for k in range(0, rows, step):
+            row = first + k
+            joined, more = row > start, row + step < last
+            carry = _write(
                 dy,
                 x,
                 gamma,
                 dx,
                 sums,
-                at,
-                rows,
+                row * length,
+                step,
                 length,
                 j,
+                fit >> k & 1 > 0,
+                terms,
+                k,
                 vectors,
+                wide,
                 zero,
                 stream,
                 carry,
                 joined,
                 more,
             )
-        else:
-            if stream and joined:
-                put_down(dx, at, carry)
-            _spread(terms, rows, wide)
-            like = fill(0.0)
-            rows_input_gradient(
-                dy, x, gamma, dx, sums, at, rows, length, j, wide, like, False, like, False, False
-            )
-            if stream:
-                carry = pick_up(dx, stop * length, carry)
 
 
 @unit
