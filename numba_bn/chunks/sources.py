@@ -164,6 +164,10 @@ class Hdf5(Source):
         return part
 
 
+_PIECE = 2 << 20
+"""Bytes: few runs, as each may have a huge page mapped where Linux caches the file in such."""
+
+
 class Mapped(Source):
     """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
 
@@ -222,7 +226,7 @@ class Mapped(Source):
     def pieces(self, part: Array) -> Iterator[Block]:
         """Yield pieces of a part, for each of which little is mapped."""
         chunking = Chunking((1,) * part.ndim, order_of(part), True)
-        yield from blocks(part.shape, chunking, -(-pages.spread(part) // part.size), Source.limit)
+        yield from blocks(part.shape, chunking, -(-pages.spread(part) // part.size), _PIECE)
 
     def release(self, block: Block) -> None:
         if not pages.is_scattered(self.array[block]):  # else it was copied
