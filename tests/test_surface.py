@@ -4,10 +4,11 @@ import doctest
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from table import quickly
 
 import numba_bn as nbn
 
@@ -145,11 +146,22 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     assert defaults.get("axis", -1) == -1
 
 
-@pytest.mark.parametrize("module", quickly(MODULES[1:], MODULES[0]))
+@pytest.mark.parametrize("module", MODULES[1:])
 def test_the_examples_are_true(module):
     found = doctest.testmod(importlib.import_module(f"numba_bn.{module}"))
     assert found.attempted
     assert not found.failed
+
+
+@pytest.mark.slow
+def test_the_example_of_warmup_is_true():
+    """In a process of its own: all that ran in one is compiled, here thousands of calls."""
+    job = f"""
+import doctest, numba_bn.{MODULES[0]} as module
+found = doctest.testmod(module)
+assert found.attempted and not found.failed
+"""
+    subprocess.run([sys.executable, "-c", job], timeout=300, check=True)
 
 
 def test_all_examples_are_run():
