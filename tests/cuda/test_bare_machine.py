@@ -17,7 +17,8 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def test_pytest_alone_is_needed():
     options = COMMAND.partition("pytest ")[2].split()
-    bare = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    ours = "PYTEST_ADDOPTS", "NUMBA_BN_REQUIRE"
+    bare = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run(
         [sys.executable, "-c", BARE, *options, "--collect-only", "-q", "-p", "no:cacheprovider"],
         env={**bare, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
