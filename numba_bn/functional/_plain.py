@@ -25,7 +25,7 @@ from numba_bn._view import Axes, View, batch_view
 from numba_bn.stats import ChannelStats
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-_FLOATS = frozenset((np.dtype(np.float32), _DOUBLE))
+_FLOATS = frozenset((_SINGLE, _DOUBLE))
 _PARAMETERS = (("gamma", 1.0), ("beta", 0.0), ("mean", nan), ("var", nan))
 """Their names and defaults, in the order in which functions take them."""
 

@@ -122,7 +122,7 @@ def apply_tile(plan: Plan, streams: bool) -> int:
         widest = _WHOLE_ROW
     count = -(-plan.stride // widest)
     few = plan.batch * count * plan.outer < _LEAST_UNITS * columns.LEAST_ROWS
-    if few and _values(plan) > _PART:  # what is smaller is one thread's
+    if few and _earned(plan) > 1:  # what is smaller is one thread's
         count = _LEAST_UNITS
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return -(-plan.stride // (16 * count)) * 16
@@ -185,19 +185,19 @@ def one_go(plan: Plan, itemsize: int) -> bool:
     return (enough and size <= l2_bytes()) or units * size <= _SMALL
 
 
-def _values(plan: Plan) -> int:
-    return plan.batch * plan.outer * plan.groups * plan.length
+def _earned(plan: Plan) -> int:
+    """Return how many parts of their own the values of x are worth."""
+    return -(-plan.batch * plan.outer * plan.groups * plan.length // _PART)
 
 
 def batch_chunks(plan: Plan) -> int:
     """Return how many partial sums of parameter gradients are kept: bounded, and by shape alone."""
     channels = plan.groups * plan.length if plan.kind == "rows" else plan.groups * plan.size
-    earned = -(-_values(plan) // _PART)
-    return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels), earned), 1)
+    return max(min(plan.batch, moments.MAX_CHUNKS, _SUMS // (16 * channels), _earned(plan)), 1)
 
 
 def samples_apart(plan: Plan) -> bool:
     """Tell whether each sample's gradients are one thread's work: short enough, or many enough."""
-    least = min(_LEAST_UNITS, -(-_values(plan) // _PART))
+    least = min(_LEAST_UNITS, _earned(plan))
     enough = batch_chunks(plan) * tiles(plan) >= least
     return one_block(plan) or (enough and plan.outer <= columns_moments.MAX_ROWS)

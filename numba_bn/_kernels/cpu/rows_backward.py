@@ -233,7 +233,7 @@ def _backward_unit(
         some = 1
     states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(5 * ROWS)
     lines = vector_like(zero, 4 * LANES)
-    vectors, wide = vectors_as(x, dx, some, TERMS), np.empty((some, TERMS))
+    vectors, wide = vectors_as(x, dx, some, TERMS), np.empty((1, TERMS))
     _gradient_rows(
         dy,
         x,
