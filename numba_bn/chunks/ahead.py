@@ -1,7 +1,8 @@
-"""Reading ahead, in one thread."""
+"""Reading ahead, in a thread or several."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,30 +20,32 @@ class Part(NamedTuple, Generic[_R]):
 
 
 @contextmanager
-def ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[Iterator[Part[_R]]]:
-    """Give ``read(item)`` of every item, the next one being read while the caller works.
+def ahead(
+    read: Callable[[_T], _R], items: Iterable[_T], threads: int = 1
+) -> Iterator[Iterator[Part[_R]]]:
+    """Give ``read(item)`` of every item in order, the next ones being read while the caller works.
 
-    What was given before may be overwritten by the read after the next. The thread has ended when
-    the block ends, however it ends; an error of `read` comes where its result would have.
+    What one thread gave before may be overwritten by the read after the next. Threads have ended
+    when the block ends, however it ends; an error of `read` comes where its result would have.
     """
-    reader = ThreadPoolExecutor(1, "numba_bn-reader")
+    readers = ThreadPoolExecutor(threads, "numba_bn-reader")
     try:
-        yield _results(reader, read, items)
+        yield _results(readers, read, items, threads)
     finally:
-        reader.shutdown(cancel_futures=True)
+        readers.shutdown(cancel_futures=True)
 
 
 def _results(
-    reader: ThreadPoolExecutor, read: Callable[[_T], _R], items: Iterable[_T]
+    readers: ThreadPoolExecutor, read: Callable[[_T], _R], items: Iterable[_T], threads: int
 ) -> Iterator[Part[_R]]:
     """Yield what was read, in order."""
-    pending: Future[_R] | None = None
+    pending = deque[Future[_R]]()
     late = False  # the first one had no time to be early
     for item in items:
-        # asked for before the one at hand is given: the reader never waits for a word
-        pending, ready = reader.submit(read, item), pending
-        if ready is not None:
-            yield Part(ready.result(), late)
-            late = not pending.done()
-    if pending is not None:
-        yield Part(pending.result(), late)
+        # asked for before the one at hand is given: no reader waits for a word
+        pending.append(readers.submit(read, item))
+        if len(pending) > threads:
+            yield Part(pending.popleft().result(), late)
+            late = not pending[0].done()
+    while pending:
+        yield Part(pending.popleft().result(), late)

@@ -13,7 +13,7 @@ from numba_bn import _validate as check
 from numba_bn._arrays import Array, as_array, result_dtype
 from numba_bn._files import failure
 from numba_bn._view import Axes, batch_view
-from numba_bn.chunks.checkpoint import Merged, digest
+from numba_bn.chunks.checkpoint import digest
 from numba_bn.chunks.plan import Block, blocks
 from numba_bn.chunks.sources import Source, source_of
 from numba_bn.chunks.targets import Target, target_of
@@ -120,10 +120,9 @@ def _job(
         y: Array = batch_norm(part, channel_axis=axes, out=out, **of_block, **how)
         return y
 
-    def step(merged: Merged, block: Block, part: Array) -> Merged:
+    def look(block: Block, part: Array) -> None:
         with _explained(target):
             target.write(block, normalized(block, part, target.room(block)))
-        return merged
 
     def settle() -> None:
         with _explained(target):
@@ -146,7 +145,7 @@ def _job(
         return {**place, "channel_axis": axes, **how, **digests}
 
     planned = blocks(source.shape, chunking, target.bytes_per_value(source), Source.limit)
-    return Job(_CALL, source, planned, identity, step, settle, resume)
+    return Job(_CALL, source, planned, identity, look, lambda merged, *_: merged, settle, resume)
 
 
 @contextmanager

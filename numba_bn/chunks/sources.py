@@ -171,7 +171,7 @@ _PIECE = 2 << 20
 class Mapped(Source):
     """A memory map: its pages are brought in before they are computed on, and let go afterwards."""
 
-    limit = 60 << 20  # mapping copies nothing, and kernels take large blocks faster
+    limit = 30 << 20  # mapping copies nothing, and kernels take large blocks faster
     decodes = False
 
     def __init__(self, array: Any) -> None:

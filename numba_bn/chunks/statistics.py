@@ -62,9 +62,12 @@ def of_source(
     check.nan_policy(call, how["nan_policy"])
     mask = check.mask(call, where, source)
 
-    def step(merged: Merged, block: Block, part: Array) -> Merged:
-        key, w = _key(block, axes), None if mask is None else mask[block]
-        found = channel_stats(part, channel_axis=axes, where=w, **how)
+    def look(block: Block, part: Array) -> ChannelStats:
+        w = None if mask is None else mask[block]
+        return channel_stats(part, channel_axis=axes, where=w, **how)
+
+    def step(merged: Merged, block: Block, found: ChannelStats) -> Merged:
+        key = _key(block, axes)
         return {**merged, key: merged[key] + found if key in merged else found}
 
     planned = blocks(source.shape, source.chunking(), source.bytes_per_value, source.limit)
@@ -75,7 +78,9 @@ def of_source(
         given = None if where is None else as_array(call, "where", where)
         return {"channel_axis": axes, "where": digest(given), **how}
 
-    merged = run(Job(call, source, planned, identity, step, lambda: None), options)
+    apart = not source.decodes  # others than memory maps may be for one thread at a time
+    job = Job(call, source, planned, identity, look, step, lambda: None, apart=apart)
+    merged = run(job, options)
     return _joined(merged, planned, axes, source.shape)
 
 

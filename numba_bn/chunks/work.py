@@ -14,10 +14,13 @@ from numba_bn._arrays import Array, as_array
 from numba_bn._files import failure
 from numba_bn._progress import bars
 from numba_bn._threads import get_num_threads, threads
-from numba_bn.chunks.ahead import ahead
+from numba_bn.chunks.ahead import Part, ahead
 from numba_bn.chunks.checkpoint import Checkpoint, Merged, State
 from numba_bn.chunks.plan import Block, lengths_of
 from numba_bn.chunks.sources import Source
+
+_MOST = 8
+"""Threads that look at blocks of their own, of which each has one in memory."""
 
 
 class Options(NamedTuple):
@@ -36,12 +39,16 @@ class Job(NamedTuple):
     blocks: Sequence[Block]
     identity: Callable[[], Mapping[str, Any]]
     """What, beside the source, tells a checkpoint of this job from others."""
-    step: Callable[[Merged, Block, Array], Merged]
-    """From what was merged and the next block to what is merged then."""
+    look: Callable[[Block, Array], Any]
+    """What is done with a block by itself."""
+    step: Callable[[Merged, Block, Any], Merged]
+    """From what was merged, and what became of the next block, to what is merged then."""
     settle: Callable[[], None]
     """Brings what was done to where it stays, before a checkpoint says that it is done."""
     resume: Callable[[Block, Array], None] | None = None
     """Raises if a block that a checkpoint says was done was not."""
+    apart: bool = False
+    """Whether several blocks may be kept that were read, for a thread each to look at."""
 
 
 def run(job: Job, options: Options) -> Merged:
@@ -58,16 +65,12 @@ def run(job: Job, options: Options) -> Merged:
             job.source.release(job.blocks[k])
     if checkpoint and left:
         checkpoint.save(state)  # a path that cannot be written is an error now, not in an hour
-    with _bar(job, options, state) as advance, ahead(partial(_read, job), left) as parts:
+    with _bar(job, options, state) as advance, _looks(job, left) as looks:
         try:
-            for block in left:
-                part, late = next(parts)
-                with _room_for_the_reader(late and job.source.decodes):
-                    # in one assignment: an interrupt finds the old state or the new one
-                    state = State(state.done + 1, _step(job, state.merged, block, part))
-                job.source.release(block)
-                advance(part.nbytes)
-                del part  # while the next is waited for, its memory is free for what decodes that
+            for found, block in zip(looks, left, strict=True):
+                # in one assignment: an interrupt finds the old state or the new one
+                state = State(state.done + 1, job.step(state.merged, block, found))
+                advance(_nbytes(job, block))
                 if checkpoint and checkpoint.due():
                     _keep(job, checkpoint, state)
             if left:
@@ -108,6 +111,42 @@ def _read(job: Job, block: Block) -> Array:
     return part
 
 
+@contextmanager
+def _looks(job: Job, left: Sequence[Block]) -> Iterator[Iterator[Any]]:
+    """Give what becomes of every block, in order, while one thread reads those after it."""
+    with ahead(partial(_read, job), left) as parts:
+        if not job.apart:
+            yield _look_in_turn(job, left, parts)
+            return
+        read = zip(left, parts, strict=True)
+        with ahead(partial(_look_alone, job), read, min(get_num_threads(), _MOST)) as found:
+            yield (one.value for one in found)
+
+
+def _look_alone(job: Job, read: tuple[Block, Part[Array]]) -> Any:
+    """Look at a block that was read in this thread alone, while others do at theirs.
+
+    All threads at one block would wait for each other, and for the one that shares a core with the
+    reader: on two cores, 1.07 to 1.25 times as long.
+    """
+    block, part = read
+    with threads(1):
+        found = _look(job, block, part.value)
+    job.source.release(block)
+    return found
+
+
+def _look_in_turn(job: Job, left: Sequence[Block], parts: Iterator[Part[Array]]) -> Iterator[Any]:
+    """Look at blocks with all threads, while one more reads the next."""
+    for block in left:
+        part, late = next(parts)
+        with _room_for_the_reader(late and job.source.decodes):
+            found = _look(job, block, part)
+        yield found  # so that it counts as done before anything else
+        job.source.release(block)
+        del part  # while the next is waited for, its memory is free for what decodes that
+
+
 def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:
     """Leave half of the cores to a reader that decodes and is waited for.
 
@@ -117,13 +156,17 @@ def _room_for_the_reader(late: bool) -> AbstractContextManager[None]:
     return threads(max(1, get_num_threads() // 2)) if late else nullcontext()
 
 
-def _step(job: Job, merged: Merged, block: Block, part: Array) -> Merged:
-    """Do a block; an error says which, as its own text speaks of the block alone."""
+def _look(job: Job, block: Block, part: Array) -> Any:
+    """Look at a block; an error says at which, as its own text speaks of the block alone."""
     try:
-        return job.step(merged, block, part)
+        return job.look(block, part)
     except Exception as error:
         error.add_note(f"{job.call}: in {_place(block)} of x of shape {job.source.shape}")
         raise
+
+
+def _nbytes(job: Job, block: Block) -> int:
+    return prod(lengths_of(block)) * job.source.dtype.itemsize
 
 
 def _place(block: Block) -> str:
@@ -148,11 +191,11 @@ def _save_after(error: BaseException, job: Job, checkpoint: Checkpoint, state: S
 @contextmanager
 def _bar(job: Job, options: Options, state: State) -> Iterator[Callable[[int], object]]:
     """Give what moves the bar on by some bytes."""
-    tqdm, itemsize = bars(job.call, options.progress), job.source.dtype.itemsize
+    tqdm = bars(job.call, options.progress)
     if tqdm is None:
         yield int
         return
-    sizes = [prod(lengths_of(block)) * itemsize for block in job.blocks]
+    sizes = [_nbytes(job, block) for block in job.blocks]
     done = sum(sizes[: state.done])
     with tqdm(total=sum(sizes), initial=done, desc=job.call, unit="B", unit_scale=True) as bar:
         yield bar.update

@@ -18,10 +18,30 @@ def _no_thread_stays():
     assert readers() == []
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 5])
-def test_everything_comes_in_order(number):
-    with ahead(lambda item: item**2, range(number)) as results:
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2, 5, 20])
+def test_everything_comes_in_order(number, threads):
+    with ahead(lambda item: item**2, range(number), threads) as results:
         assert [part.value for part in results] == [n**2 for n in range(number)]
+
+
+def test_threads_read_at_once_and_one_more_item_waits_for_them():
+    meeting, taken = threading.Barrier(2, timeout=10), []
+
+    def read(item):
+        if item < 2:
+            meeting.wait()  # for ever, if they came one by one
+        return item
+
+    def items():
+        for item in range(6):
+            taken.append(item)
+            yield item
+
+    with ahead(read, items(), 2) as results:
+        assert next(results).value == 0
+        assert taken == [0, 1, 2]
+        assert [part.value for part in results] == [1, 2, 3, 4, 5]
 
 
 def test_the_next_is_read_while_the_caller_works():

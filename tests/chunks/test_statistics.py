@@ -11,7 +11,7 @@ from kept import DTYPES, KINDS, SHAPE, Own, data, memmap
 
 import numba_bn as nbn
 from numba_bn.chunks import statistics, work
-from numba_bn.chunks.ahead import Part
+from numba_bn.chunks.ahead import Part, ahead
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -226,6 +226,42 @@ def test_a_reader_that_is_waited_for_has_half_of_the_cores(asked, left, monkeypa
         found = nbn.channel_stats(Own(data(), (3, 7, 9, 5)))
     assert seen == [asked, left] * 2
     assert found == nbn.channel_stats(Own(data(), (3, 7, 9, 5)))
+
+
+@pytest.mark.parametrize(("asked", "number"), [(1, 1), (2, 2), (8, 8), (99, 8)])
+def test_blocks_of_a_memory_map_are_looked_at_by_several_threads(
+    asked, number, monkeypatch, tmp_path
+):
+    pools, seen, kernels = [], [], statistics.channel_stats
+
+    def counting(read, items, threads=1):
+        pools.append(threads)
+        return ahead(read, items, threads)
+
+    def noting(*args, **how):
+        seen.append(nbn.get_num_threads())
+        return kernels(*args, **how)
+
+    monkeypatch.setattr(work, "ahead", counting)
+    monkeypatch.setattr(statistics, "channel_stats", noting)
+    monkeypatch.setattr("numba_bn._threads._pool_size", lambda: 99)
+    monkeypatch.setattr("numba_bn._threads._mask", lambda: None)
+    x = data()
+    with nbn.threads(asked):
+        found = nbn.channel_stats(memmap(tmp_path / "x.npy", x))
+    assert pools == [1, number]
+    assert len(seen) > 1 == max(seen)
+    check(found, x, (1,))
+    assert found == nbn.channel_stats(memmap(tmp_path / "y.npy", x))  # in order, all the same
+
+
+def test_an_error_in_one_of_several_threads_says_in_which_block(tmp_path):
+    x = data()
+    x[6:, 2, 3, 4] = np.nan
+    with pytest.raises(ValueError, match="channel_stats: ") as caught:
+        nbn.channel_stats(memmap(tmp_path / "x.npy", x), nan_policy="raise")
+    assert [note for note in caught.value.__notes__ if "in block [" in note]
+    assert not [t for t in threading.enumerate() if t.name.startswith("numba_bn-reader")]
 
 
 # ---- chunks that come one after another ----
