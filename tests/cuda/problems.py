@@ -1,6 +1,5 @@
 """Plans run by the PTX interpreter, beside the reference backend. No tests."""
 
-import gc
 import hashlib
 import os
 import re
@@ -37,8 +36,6 @@ _SUMS = frozenset({plans.MOMENTS, plans.GRADIENT_SUMS, plans.SUMS_BY_ROW})
 _VALUES = frozenset({"x", "y", "dy", "dx", "residual", "where"})
 _PARAMETERS = frozenset({"gamma", "beta"})
 _NAMES = {"bfloat16": ml_dtypes.bfloat16}
-
-gc.freeze()  # what is imported stays: to look for garbage in it is an eighth of a compilation
 
 
 def dtype_of(name: str) -> np.dtype:
