@@ -1,5 +1,6 @@
 """What all tests share: the choice of backend, the --slow option, Hypothesis' settings."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -52,12 +53,21 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    # two processes start, at the first test and at the one in the middle: not both in all dtypes
+    items.sort(key=lambda item: "adapters" in item.path.parts)
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="slow: run with --slow")
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """Look for garbage more seldom, and not in all there is by now: a tenth of a compilation."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def forget():

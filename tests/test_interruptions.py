@@ -217,9 +217,9 @@ JOB = Path(__file__).with_name("interrupt_job.py")
 LAYERS = ["default", "workqueue", "omp"]
 
 
-def interrupt(job, layer, tmp_path, *arguments):
+def interrupt(job, *arguments, layer="default", **variables):
     """Run a job in a process, and see what it says."""
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    env = {**os.environ, "NUMBA_NUM_THREADS": "2", **variables}
     env = env if layer == "default" else {**env, "NUMBA_THREADING_LAYER": layer}
     done = subprocess.run(
         [sys.executable, str(JOB), job, *arguments],
@@ -236,25 +236,25 @@ def interrupt(job, layer, tmp_path, *arguments):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize("layer", LAYERS)
-def test_ctrl_c_during_calls(layer, tmp_path):
-    interrupt("call", layer, tmp_path)
+def test_ctrl_c_during_calls(layer):
+    interrupt("call", layer=layer)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize("seconds", ["0.02", "0.05", "0.08", "0.11"])
-def test_ctrl_c_while_numba_is_imported(seconds, tmp_path):
-    interrupt("load", "default", tmp_path, seconds)
+def test_ctrl_c_while_numba_is_imported(seconds):
+    interrupt("load", seconds)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_ctrl_c_while_kernels_compile(tmp_path):
-    interrupt("compile", "default", tmp_path)
-    interrupt("call", "default", tmp_path)
+    interrupt("compile", NUMBA_CACHE_DIR=str(tmp_path))
+    interrupt("call", NUMBA_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
-def test_ctrl_c_during_updates(tmp_path):
-    interrupt("update", "default", tmp_path)
+def test_ctrl_c_during_updates():
+    interrupt("update")

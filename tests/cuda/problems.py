@@ -1,12 +1,12 @@
 """Plans run by the PTX interpreter, beside the reference backend. No tests."""
 
-import gc
 import hashlib
 import os
 import re
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -37,8 +37,6 @@ _VALUES = frozenset({"x", "y", "dy", "dx", "residual", "where"})
 _PARAMETERS = frozenset({"gamma", "beta"})
 _NAMES = {"bfloat16": ml_dtypes.bfloat16}
 
-gc.freeze()  # what is imported stays: to look for garbage in it is an eighth of a compilation
-
 
 def dtype_of(name: str) -> np.dtype:
     return np.dtype(_NAMES.get(name, name))
@@ -62,19 +60,54 @@ def ptx_of(kernel: Kernel, variant: Variant, capability: tuple[int, int] = AMPER
     """
     rounds = "bfloat16" in variant and kernel not in _SUMS
     oldest = AMPERE if rounds and capability >= AMPERE else TURING
-    label = kernel.label(variant)
-    name = f"{label}.{oldest[0]}{oldest[1]}.ptx"
-    path = Path(__file__).parent / "__pycache__" / "ptx" / _sources() / name
+    path = _place(kernel, variant, oldest)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(f".{os.getpid()}")
-        made.write_text(_named(compiled(kernel, variant, oldest, "ptx"), label))
-        made.replace(path)
+        for each, ptx in _with_signs(kernel, variant, oldest).items():
+            made = path.with_suffix(f".{os.getpid()}")
+            made.write_text(named(ptx, kernel.label(each)))
+            made.replace(_place(kernel, each, oldest))
     return path.read_text()
 
 
-def _named(ptx: str, label: str) -> str:
-    """Name the entry and the shared arrays after the kernel: several may go into one file."""
+def _place(kernel: Kernel, variant: Variant, oldest: tuple[int, int]) -> Path:
+    """Where the PTX of a kernel is kept."""
+    name = f"{kernel.label(variant)}.{oldest[0]}{oldest[1]}.ptx"
+    return Path(__file__).parent / "__pycache__" / "ptx" / _sources() / name
+
+
+def _with_signs(kernel: Kernel, variant: Variant, oldest: tuple[int, int]) -> dict[Variant, str]:
+    """Compile a variant; of integers that without and that with a sign, by variant.
+
+    Numba takes ten times as long as NVVM, and all it makes of them alike but for the instruction
+    that converts what is loaded.
+    """
+    from numba.cuda.cudadrv import nvvm  # not before our module that imports Numba's CUDA
+
+    dtype, *rest = variant
+    plain = (f"u{dtype}" if str(dtype).startswith("int") else dtype, *rest)
+    if not str(plain[0]).startswith("uint"):
+        return {variant: compiled(kernel, variant, oldest, "ptx")}
+    converts = re.compile(rf'(%"{plain[0]}[.\d]*" = )uitofp\b')
+    compile_ir, signed = nvvm.compile_ir, []
+
+    def both(modules: list[str], **options: Any) -> bytes:
+        others = [converts.sub(r"\1sitofp", module) for module in modules]
+        assert others != modules, f"{plain} converts nothing"
+        signed.append(compile_ir(others, **options))
+        return compile_ir(modules, **options)
+
+    with mock.patch.object(nvvm, "compile_ir", both):
+        ptx = compiled(kernel, plain, oldest, "ptx")
+    return {plain: ptx, (plain[0][1:], *rest): signed[0].decode().strip("\0").strip()}
+
+
+def named(ptx: str, label: str) -> str:
+    """Name the entry and the shared arrays after the kernel: several may go into one file.
+
+    What Numba leaves for Python's sake, which no kernel uses, may be there twice, so it goes.
+    """
+    ptx = re.sub(r"^\.common .*NumbaEnv.*\n", "", ptx, flags=re.M)
     entry = re.search(r"\.entry\s+([\w$]+)", ptx)
     assert entry, f"no entry in the PTX of {label}"
     return ptx.replace(entry.group(1), label).replace("_cudapy_smem", f"{label}_shared")

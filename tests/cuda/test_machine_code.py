@@ -1,35 +1,31 @@
 """Every kernel × dtype × architecture as machine code: no spills, wide accesses, in flight.
 
-CI has every kernel on four architectures: in float32, float64 and bfloat16 with and without all
-options in both layouts, in float16, uint8 and int32 with all in columns and with none in runs; and
-the build of width one in float32 and bfloat16. With NUMBA_BN_FULL=1 every dtype has them all, in a
-quarter of an hour.
+With and without all options, in both layouts; and the build of width one.
 """
 
-import os
+import re
 
 import pytest
-from problems import AMPERE, DEVICE, EPS, TURING, ptx_of
+from problems import AMPERE, DEVICE, EPS, TURING, named, ptx_of
 from sass import access_bytes, assembled
 
 from numba_bn._kernels.cuda import plan as plans
 from numba_bn._kernels.cuda.kernel import Device
 from numba_bn._kernels.cuda.plan import Call
+from numba_bn._kernels.cuda.target import compiled
 
 H200 = Device(multiprocessors=132, threads=2048, l2_bytes=50 << 20)
 ARCHITECTURES = {"sm_75": TURING, "sm_80": AMPERE, "sm_90": AMPERE, "sm_100": AMPERE}
-FULL = os.environ.get("NUMBA_BN_FULL") == "1"
-_RESULT = {"uint8": "float32", "int32": "float64"}
-if FULL:  # what converts alike
-    _RESULT |= dict.fromkeys(("int8", "int16", "uint16"), "float32")
-    _RESULT |= dict.fromkeys(("uint32", "int64", "uint64"), "float64")
-DTYPES = ["float32", "float64", "float16", "bfloat16", *_RESULT]
-FULLY = DTYPES if FULL else ["float32", "float64", "bfloat16"]
-"""Dtypes with and without all options in both layouts; others in one each."""
-NARROW = DTYPES if FULL else ["float32", "bfloat16"]
+_RESULT = dict.fromkeys(("int8", "uint8", "int16", "uint16"), "float32")
+_RESULT |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), "float64")
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+TOGETHER = [*zip(FLOATS), *((f"uint{n}", f"int{n}") for n in (8, 16, 32, 64))]
+"""Dtypes whose kernels are compiled together."""
 PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
 LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
 WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
+OWN = ("forward", "backward")
+"""Kernels whose first loop takes the statistics that another uses."""
 
 
 def calls(shape, dtype):
@@ -46,14 +42,10 @@ def by_name(steps):
 
 def steps_of(dtype):
     """All launches of the plans of a dtype."""
-    (planes, all_planes), (rows, all_rows) = calls(PLANES, dtype), calls(ROWS, dtype)
-    batches, found = [planes, all_rows], []
-    if dtype in FULLY:
-        batches += [all_planes, rows]
-    for call in batches:
+    found = []
+    for call in (*calls(PLANES, dtype), *calls(ROWS, dtype)):
         found += plans.forward(call, EPS, H200).steps + plans.backward(call, EPS, H200).steps
-    for shape in (LAYER, INSTANCE):
-        call = calls(shape, dtype)[0]
+    for call in (*calls(LAYER, dtype), *calls(INSTANCE, dtype)):
         found += plans.forward(call, EPS, H200).steps + plans.backward_own(call, EPS, H200).steps
     found += plans.relu_gradient(call, H200).steps
     return by_name(step for step in found if step.kernel != plans.FOLD)
@@ -79,8 +71,9 @@ def small():
     return by_name(found)
 
 
-def machine_code(steps, folder, least=16):
+def machine_code(batches, folder, least=16):
     """Yield what each of the launches runs on each architecture, and its name."""
+    steps = {label: step for batch in batches for label, step in batch.items()}
     for architecture, capability in ARCHITECTURES.items():
         modules = [ptx_of(step.kernel, step.variant, capability) for step in steps.values()]
         code = assembled(modules, architecture, folder, least)
@@ -96,27 +89,26 @@ def assert_in_registers(label, code):
 
 
 def assert_wide(label, code):
-    main = max(code.loops, key=lambda loop: loop.in_flight)  # others take what is left over
-    # what a team reads again is in the cache
-    least = 32 if label.startswith(("forward", "backward")) else 64
-    assert main.wide >= 64, (label, main)
-    assert main.in_flight >= least, (label, main, code.registers)
+    own = code.loops[:1] if label.startswith(OWN) else []
+    main = max(code.loops[len(own) :], key=lambda loop: loop.in_flight)  # others take leftovers
+    for loop in (*own, main):
+        assert loop.in_flight >= 64, (label, loop, code.registers)
     if label.startswith(WRITERS):
         stores = [line for line in code.accesses if "STG" in line]
         assert max(map(access_bytes, stores)) == 16, (label, stores)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_wide(dtype, tmp_path):
+@pytest.mark.parametrize("dtypes", TOGETHER, ids=" ".join)
+def test_wide(dtypes, tmp_path):
     """Bytes alone come 16 at once too, but where columns are summed up, 8 at once.
 
     A thread that summed up 16 columns would hold 64 registers of their sums. With a mask it spilled
     268 to 444 bytes on every architecture, whether it loaded two vectors at once or four; by 8
     columns, eight vectors at once, it has 128 registers and spills nothing.
     """
-    least = min(8 * plans.itemsize(dtype), 16)
-    for label, code in machine_code(steps_of(dtype), tmp_path, least):
+    least = min(8 * plans.itemsize(dtypes[0]), 16)
+    for label, code in machine_code(map(steps_of, dtypes), tmp_path, least):
         assert_in_registers(label, code)
         assert_wide(label, code)
         loads = [access_bytes(line) for line in code.accesses if "LDG" in line]
@@ -124,9 +116,9 @@ def test_wide(dtype, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", NARROW)
-def test_narrow(dtype, tmp_path):
-    for label, code in machine_code(narrow_of(dtype), tmp_path):
+@pytest.mark.parametrize("dtypes", TOGETHER, ids=" ".join)
+def test_narrow(dtypes, tmp_path):
+    for label, code in machine_code(map(narrow_of, dtypes), tmp_path):
         assert_in_registers(label, code)
         assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
 
@@ -135,5 +127,16 @@ def test_narrow(dtype, tmp_path):
 def test_small(tmp_path):
     steps = small()
     assert {step.kernel for step in steps.values()} == {plans.FOLD, plans.UPDATE_RUNNING}
-    for label, code in machine_code(steps, tmp_path):
+    for label, code in machine_code([steps], tmp_path):
         assert_in_registers(label, code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_what_is_compiled_together_is_what_is_compiled_alone(dtype):
+    steps = steps_of(dtype).values()
+    kernel, variant, *_ = next(s for s in steps if s.kernel == plans.MOMENTS and s.arguments[1])
+    alone = compiled(kernel, variant, TURING, "ptx")
+    found = ptx_of(kernel, variant, TURING), named(alone, kernel.label(variant))
+    together, alone = (re.sub(r"_shared_\d+", "_shared", ptx) for ptx in found)  # counted by Numba
+    assert together == alone

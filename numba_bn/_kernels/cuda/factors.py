@@ -79,24 +79,24 @@ def parameter_of(dtype: str) -> Any:
 
 
 def parameters_along(dtype: str, width: int, mode: str) -> Any:
-    """Return ``fetch(address, default, into, row, place)``: the parameters of a vector.
+    """Return ``fetch(address, default, into, at, row, place)``: the parameters of a vector.
 
-    It begins at ``place`` of a row, ``row`` being (first channel, magic number, shift): what
-    divides by the length of a channel.
+    They go ``into`` a local array from ``at`` on. The vector begins at ``place`` of a row, ``row``
+    being (first channel, magic number, shift): what divides by the length of a channel.
     """
     whole, one = loader(dtype, width), loader(dtype, 1)
 
     @inline
-    def fetch(address: int, default: float, into: Any, row: Any, place: int) -> None:
+    def fetch(address: int, default: float, into: Any, at: int, row: Any, place: int) -> None:
         first, magic, shift = row
         if address == 0:
             for i in range(width):
-                into[i] = default
+                into[at + i] = default
         elif mode == "along":
-            whole(address, first + place, into, 0)
+            whole(address, first + place, into, at)
         else:
             for i in range(width):
-                one(address, first + ((place + i) * magic >> shift), into, i)
+                one(address, first + ((place + i) * magic >> shift), into, at + i)
 
     return fetch
 

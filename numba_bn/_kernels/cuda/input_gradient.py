@@ -50,7 +50,7 @@ def _writing(
         arrays, values, dys, mask, table, gammas, start, row = state
         for u in range(count):
             if mode != "each":
-                along(arrays[4], 1.0, gammas, row, spots[u] - start)
+                along(arrays[4], 1.0, gammas, 0, row, spots[u] - start)
             for i in range(width):
                 k = u * width + i
                 n = i % statistics
@@ -162,29 +162,29 @@ def input_gradient(
 
 
 def backward(
-    x: str, y: str, parameter: str, width: int, unroll: int, mode: str, streams: bool
+    x: str, y: str, parameter: str, width: int, alone: int, unroll: int, mode: str, streams: bool
 ) -> tuple[Any, Any]:
     """Write dx by each item's own statistics, in one go; arrays as above.
 
     Also what sums over rows need: mean, low and rstd of each item, and Σdy and Σdy·x̂ of "each".
-    Without a dx (0) those of x alone.
+    Without a dx (0) those of x alone. ``alone`` is how many vectors are loaded at once for these,
+    ``unroll`` for the others.
     """
     work = work_of(x, y)
-    own, summed = (
-        own_moments(x, width, unroll, False),
-        _own_sums(x, y, parameter, width, unroll, mode),
-    )
+    own = own_moments(x, width, alone, False)
+    summed = _own_sums(x, y, parameter, width, unroll, mode)
     load, use = _writing(x, y, parameter, width, False, mode, False, streams)
     walk, begin = walk_of(unroll, load, use), begin_of(False, width, backwards=False)
     derive, parameter_at = _derived(work, mode), parameter_of(parameter)
     room, along_room = width * unroll, 1 if mode == "each" else width
+    places = max(alone, unroll)
 
     def kernel(arrays: Any, results: Any, eps: float, centred: int, geometry: Any) -> None:
         values, dys = cuda.local.array(room, work), cuda.local.array(room, work)
         mask = cuda.local.array(1, work)
         gammas = cuda.local.array(along_room, work)
         table = cuda.local.array((4, 1), work)
-        spots = cuda.local.array(unroll, types.int64)
+        spots = cuda.local.array(places, types.int64)
         item, _, start, gait = begin(geometry)
         count, mean, lost, m2 = own(arrays[0], 0, spots, start, gait)
         mean, lost, rstd = held(mean, lost, m2 / count, eps, centred)
@@ -239,7 +239,7 @@ def _own_sums(x: str, y: str, parameter: str, width: int, unroll: int, mode: str
         first, second = work(0), work(0)
         for u in range(count):
             if mode != "each":
-                along(arrays[4], 1.0, gammas, row, spots[u] - start)
+                along(arrays[4], 1.0, gammas, 0, row, spots[u] - start)
             for i in range(width):
                 k = u * width + i
                 d = dys[k] if mode == "each" else dys[k] * gammas[i]

@@ -100,7 +100,7 @@ def _widened(builder: Any, value: Any, dtype: str, work: ir.Type) -> Any:
         value = builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), _F32)
     elif dtype not in _REAL:
         convert = builder.sitofp if dtype.startswith("int") else builder.uitofp
-        return convert(value, work)
+        return convert(value, work, dtype)
     return value if value.type == work else _resized(builder, value, work)
 
 

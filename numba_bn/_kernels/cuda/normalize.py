@@ -39,14 +39,15 @@ def _writing(
         fetch(state[0][0], at, state[1], slot * width)
         if residual:
             fetch_residual(state[0][2], at, state[2], slot * width)
+        if mode != "each":  # here and not where they are used, where each would be waited for
+            place = at - state[6]
+            along(state[0][3], 1.0, state[4], slot * width, state[7], place)
+            along(state[0][4], 0.0, state[5], slot * width, state[7], place)
 
     @inline
     def use(state: Any, spots: Any, rows: Any, count: int) -> None:
-        arrays, values, added, table, gammas, betas, start, row = state
+        arrays, values, added, table, gammas, betas, _, _ = state
         for u in range(count):
-            if mode != "each":
-                along(arrays[3], 1.0, gammas, row, spots[u] - start)
-                along(arrays[4], 0.0, betas, row, spots[u] - start)
             for i in range(width):
                 k = u * width + i
                 n = i % statistics
@@ -54,7 +55,7 @@ def _writing(
                 if mode == "each":
                     v = v * table[1, n] + table[2, n]
                 else:
-                    v = (v - table[2, 0]) * (table[1, 0] * gammas[i]) + betas[i]
+                    v = (v - table[2, 0]) * (table[1, 0] * gammas[k]) + betas[k]
                 if residual:
                     v += added[k]
                 if relu and v < work(0):
@@ -100,7 +101,7 @@ def normalize(
     walk, begin = walk_of(unroll, load, use), begin_of(columns, width, backwards=True)
     statistic, derive = statistic_of(given), _derived(work, parameter, mode)
     room, residual_room = width * unroll, width * unroll if residual else 1
-    along_room = 1 if mode == "each" else width
+    along_room = 1 if mode == "each" else room
 
     @inline
     def factors(given: Any, at: int, channel: int) -> Any:
@@ -137,6 +138,7 @@ def forward(
     y: str,
     parameter: str,
     width: int,
+    alone: int,
     unroll: int,
     mode: str,
     masked: bool,
@@ -146,14 +148,15 @@ def forward(
 ) -> tuple[Any, Any]:
     """Write y by each item's own statistics, in one go; arrays as above, and the mask.
 
-    Items are runs, each a team's own; they are read again while they are in the cache.
+    Items are runs, each a team's own; they are read again while they are in the cache. ``alone`` is
+    how many vectors are loaded at once for the statistics, ``unroll`` for y.
     """
     work = work_of(x, y)
     load, use = _writing(x, y, parameter, width, False, mode, residual, relu, streams)
     walk, begin = walk_of(unroll, load, use), begin_of(False, width, backwards=False)
-    derive, own = _derived(work, parameter, mode), own_moments(x, width, unroll, masked)
+    derive, own = _derived(work, parameter, mode), own_moments(x, width, alone, masked)
     room, residual_room = width * unroll, width * unroll if residual else 1
-    along_room = 1 if mode == "each" else width
+    along_room, places = 1 if mode == "each" else room, max(alone, unroll)
 
     def kernel(arrays: Any, results: Any, eps: float, centred: int, geometry: Any) -> None:
         values = cuda.local.array(room, work)
@@ -161,7 +164,7 @@ def forward(
         gammas = cuda.local.array(along_room, work)
         betas = cuda.local.array(along_room, work)
         table = cuda.local.array((3, 1), work)
-        spots = cuda.local.array(unroll, types.int64)
+        spots = cuda.local.array(places, types.int64)
         item, _, start, gait = begin(geometry)
         n, mean, lost, m2 = own(arrays[0], arrays[5], spots, start, gait)
         if cuda.threadIdx.x == 0 and item < geometry[0] and results[0] != 0:

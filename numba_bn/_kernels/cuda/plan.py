@@ -62,7 +62,7 @@ def itemsize(dtype: str) -> int:
 def _unroll(dtype: str, width: int, arrays: int = 1) -> int:
     """Return how many vectors a thread loads before it uses them: at least 64 bytes of all arrays.
 
-    Beside bytes there are values of float32, which are wider.
+    Beside bytes there are values of float32, which are wider. Parameters along a row are an array.
     """
     if width == 1:
         return 8
@@ -100,8 +100,8 @@ def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bo
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
-        _unroll(call.x, at.width, 1 + call.residual), int(at.columns), _by(call, mode),
-        int(call.residual), int(call.relu), int(_streams(call, device)),
+        _unroll(call.x, at.width, 1 + (call.residual or mode != "each")), int(at.columns),
+        _by(call, mode), int(call.residual), int(call.relu), int(_streams(call, device)),
     )  # fmt: skip
     return _step(NORMALIZE, variant, at, (*_arrays(call), *given, eps, int(centred)))
 
@@ -133,9 +133,9 @@ def forward(
         at, mode = own
         results: Names = KEPT if keep else (0, 0, 0, 0)
         variant = (
-            call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width, 1 + call.residual),
-            _by(call, mode), int(call.masked), int(call.residual), int(call.relu),
-            int(_streams(call, device)),
+            call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width),
+            _unroll(call.x, at.width, 1 + (call.residual or mode != "each")), _by(call, mode),
+            int(call.masked), int(call.residual), int(call.relu), int(_streams(call, device)),
         )  # fmt: skip
         arrays = (*_arrays(call), "where" if call.masked else 0)
         return Plan((_step(FORWARD, variant, at, (*arrays, *results, eps, int(centred))),), 0)
@@ -246,8 +246,8 @@ def _backward_own(
     room = Room()
     mean, low, rstd, one, two = found = room.vectors(5, batch * groups)
     variant = (
-        call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width, 2), _by(call, mode),
-        int(_streams(call, device)),
+        call.x, call.y, call.parameter, at.width, _unroll(call.x, at.width),
+        _unroll(call.x, at.width, 2), _by(call, mode), int(_streams(call, device)),
     )  # fmt: skip
     x, dy, dx, *rest = _gradient_arrays(call, False)
     arguments = (*rest, *found, eps, int(centred))
