@@ -51,7 +51,8 @@ def in_full(monkeypatch):
 
     def make(*call):
         with monkeypatch.context() as patch:
-            patch.setattr(replay, "program", lambda *_: (None, []))
+            patch.setattr(replay, "kept", lambda look: None)
+            patch.setattr(replay, "program", lambda *_: None)
             return launched(*call)
 
     return make
