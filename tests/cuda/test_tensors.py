@@ -100,6 +100,9 @@ def test_what_a_layout_does_not_tell_is_looked_at_each_time(pretended):
         nbn.batch_norm(x, gamma)
     with torch.no_grad():
         assert not nbn.batch_norm(x, gamma).requires_grad
+        out = torch.empty_like(x, requires_grad=True)
+        for given in (gamma, [1.0] * 6):
+            assert nbn.batch_norm(x, given, out=out) is out
     with pytest.raises(TypeError, match="batch_norm: x must be a dense tensor of real numbers"):
         nbn.batch_norm(torch._neg_view(x), gamma.detach())
 
