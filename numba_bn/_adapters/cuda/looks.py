@@ -39,14 +39,19 @@ def look(
         kind = type(value)
         read = _reader(kind)  # type: ignore[arg-type]
         if read is not None:
-            found = read(value)
+            try:
+                found = read(value)
+            except Exception:  # of which `seen` tells
+                return None
             if found is None:
                 return None
             owner, pointer, facts, stream = found
             owners.append(owner)
             addresses.append(pointer)
             streams.append(stream)
-            key += kind, pointer % 16, facts
+            key.append(kind)  # as to add a tuple takes longer
+            key.append(pointer % 16)
+            key.append(facts)
             if value is out:
                 place = pointer
         elif kind in _PLAIN:

@@ -60,7 +60,10 @@ class Program(NamedTuple):
             if isinstance(step, Prepared):
                 launch.run(step, addresses, stream)
                 continue
-            new = _made(step, library, owners, ordinal, stream)
+            if step.source is None:
+                new = library.empty(step.shape, step.dtype, ordinal, stream)
+            else:
+                new = library.cast(_viewed(step.source, library, owners), step.dtype)
             owners.append(new)
             addresses.append(library.address(new))
         if self.out is not None:
@@ -86,12 +89,6 @@ def be_waited_for(ordinal: int, ours: int, theirs: int) -> None:
     """
     if theirs != ours:
         driver.driver().wait(ordinal, theirs, ours)
-
-
-def _made(step: Make, library: Library, owners: list[Any], ordinal: int, stream: int) -> Any:
-    if step.source is None:
-        return library.empty(step.shape, step.dtype, ordinal, stream)
-    return library.cast(_viewed(step.source, library, owners), step.dtype)
 
 
 def _theirs(item: Any, library: Library, owners: list[Any]) -> Any:

@@ -71,13 +71,12 @@ def _facts(
 
 def glance(value: Any) -> Glance | None:
     """Return what `seen` looks at, None of what it might refuse."""
-    if value.is_neg() or (value.requires_grad and sys.modules["torch"].is_grad_enabled()):
+    if not value.is_cuda or value.is_neg():
         return None
-    try:
-        facts = value.device, value.dtype, value.layout, value.shape, value.stride()
-        return value, value.data_ptr(), facts, None
-    except RuntimeError:  # a sparse one has neither strides nor one address
+    if value.requires_grad and sys.modules["torch"].is_grad_enabled():
         return None
+    facts = value.get_device(), value.dtype, value.layout, value.shape, value.stride()
+    return value, value.data_ptr(), facts, None
 
 
 def address(owner: Any) -> int:
@@ -111,10 +110,17 @@ def _device(ordinal: int) -> Any:
     return sys.modules["torch"].device("cuda", ordinal)
 
 
+@lru_cache(maxsize=4096)
+def _steps(shape: Axes) -> Axes:
+    """Return the strides of a C-ordered tensor."""
+    steps: Axes = sys.modules["torch"].empty(shape, device="meta").stride()
+    return steps
+
+
 def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int, stream: int) -> Any:
     """Return a new C-ordered tensor on a device, for its current stream."""
-    empty = sys.modules["torch"].empty
-    return empty(shape, dtype=_dtypes()[1][dtype], device=_device(ordinal))
+    new = sys.modules["torch"].empty_strided  # torch.empty takes half as long again
+    return new(shape, _steps(shape), dtype=_dtypes()[1][dtype], device=_device(ordinal))
 
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:
