@@ -50,8 +50,10 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
             if kind is np.ndarray:
                 return function(*args, **options)
             again = known.get(kind)
-            if again is not None and (done := again(function, args, options)) is not NEW:
-                return done
+            if again is not None:
+                done: _R = again(function, args, options)
+                if done is not NEW:
+                    return done
         home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
