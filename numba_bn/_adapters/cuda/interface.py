@@ -61,9 +61,9 @@ def glance(value: Any) -> Glance | None:
     if interface.get("mask") is not None:
         return None
     pointer, readonly = interface["data"]
-    steps = interface.get("strides")
-    how = interface["typestr"], tuple(interface["shape"]), steps and tuple(steps), readonly
-    return value, pointer, (_ordinal_of(pointer), *how), interface.get("stream")
+    shape, strides = (tuple(map(int, interface.get(n) or ())) for n in ("shape", "strides"))
+    how = interface["typestr"], shape, strides, bool(readonly)
+    return value, int(pointer), (_ordinal_of(pointer), *how), interface.get("stream")
 
 
 def _ordinal_of(pointer: int) -> int:
