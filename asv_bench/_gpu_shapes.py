@@ -226,7 +226,7 @@ def _ours(clock: Clock, shape: Shape) -> dict[str, Calls]:
 
 def dx_alone(dy: Any, x: Any, gamma: Any, var: Any, count: Any, out: Any) -> Callable[[], Any]:
     """Return a call of the last kernel of a backward; no value that it reads changes its time."""
-    from numba_bn._adapters.cuda import library_of
+    from numba_bn._adapters.cuda.looks import library_of
     from numba_bn._arrays import five_axes, order_of
     from numba_bn._kernels.cuda import backend
     from numba_bn._view import batch_view

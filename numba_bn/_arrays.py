@@ -58,7 +58,7 @@ def device_kind(value: object) -> str | None:
     if not hasattr(type(value), "__cuda_array_interface__"):
         return None
     from numba_bn._adapters._convert import kind_of
-    from numba_bn._adapters.cuda import library_of
+    from numba_bn._adapters.cuda.looks import library_of
 
     return None if library_of(value) is None else f"{kind_of(value)}, an array on a device"
 

@@ -10,75 +10,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from numba_bn._library import Library, Owner
 from numba_bn._view import Axes, View
 
 COUNT, MEAN, LOW, M2 = range(4)
 """Rows of moments on a device."""
-
-Owner = Any
-"""An array as its own library has it."""
-
-
-class Library(Protocol):
-    """A module of ``numba_bn._adapters.cuda`` for the arrays of one library.
-
-    All but ``upload`` and ``download`` leave the host free to go on.
-    """
-
-    __name__: str
-    CONVERTS: bool
-    """Whether it can copy an array to another dtype."""
-    FOREIGN: bool
-    """Whether its arrays may be made on another stream than its current one, by ``made_on``."""
-
-    def seen(self, call: str, name: str, value: Owner) -> DeviceArray:
-        """Return an array as the calls see it."""
-
-    def address(self, owner: Owner) -> int:
-        """Return where an array begins."""
-
-    def stream(self, like: DeviceArray) -> int:
-        """Return the handle of the stream that the caller's work is on."""
-
-    def keeper(self, like: DeviceArray) -> Any:
-        """Return what keeps that stream from being destroyed, if the library has such a thing."""
-
-    def empty(self, shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Owner:
-        """Return a new C-ordered array where another is, for work on its stream."""
-
-    def upload(self, array: np.ndarray[Any, Any], like: DeviceArray) -> Owner:
-        """Return a copy of a NumPy array where another is, for work on its stream."""
-
-    def download(self, owner: Owner) -> np.ndarray[Any, Any]:
-        """Return a copy as a NumPy array; waits for the device."""
-
-    def transpose(self, owner: Owner, axes: Axes) -> Owner:
-        """Return a view with the axes in another order."""
-
-    def reshape(self, owner: Owner, shape: Axes) -> Owner:
-        """Return a view of a C-ordered array."""
-
-    def broadcast(self, owner: Owner, shape: Axes) -> Owner:
-        """Return a view, or copy, of a larger shape."""
-
-    def packed(self, owner: Owner, axes: Axes) -> Owner:
-        """Return a C-ordered copy with the axes in another order."""
-
-    def cast(self, owner: Owner, dtype: np.dtype[Any]) -> Owner:
-        """Return a copy of another dtype."""
-
-    def assign(self, owner: Owner, value: Owner) -> None:
-        """Copy ``value`` into an array."""
-
-    def not_nan(self, owner: Owner) -> Owner:
-        """Return where an array is not NaN."""
-
-    def both(self, owner: Owner, other: Owner) -> Owner:
-        """Return where two masks are both true."""
 
 
 class _Flags(NamedTuple):
@@ -173,7 +113,7 @@ class DeviceArray:
         """Return a new array of this shape in the memory order of the view."""
         library = self.library
         shape = self.shape if view.plain else tuple(self.shape[a] for a in view.axes)
-        owner = library.empty(shape, dtype, self)
+        owner = library.empty(shape, dtype, self.ordinal, library.stream(self))
         if not view.plain:
             inverse = tuple(sorted(range(self.ndim), key=view.axes.__getitem__))
             owner = library.transpose(owner, inverse)
@@ -181,7 +121,9 @@ class DeviceArray:
 
     def empty(self, shape: Axes, dtype: np.dtype[Any]) -> DeviceArray:
         """Return a new C-ordered array beside this one."""
-        return self.library.seen("", "", self.library.empty(shape, dtype, self))
+        library = self.library
+        owner = library.empty(shape, dtype, self.ordinal, library.stream(self))
+        return library.seen("", "", owner)
 
     def beside(self, value: Any) -> Any:
         """Return a NumPy array as one on this device; anything else as it is."""

@@ -21,17 +21,18 @@ from numba_bn._mpi import Ranks
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+CUDA = "numba_bn._adapters.cuda"
 _HOMES = {
     "xarray": "numba_bn._adapters.xarray",
     "dask": "numba_bn._adapters.dask",
     "torch": "numba_bn._adapters.tensors",
     "jaxlib": "numba_bn._adapters.dlpack",
-    "cupy": "numba_bn._adapters.cuda",
+    "cupy": CUDA,
 }
 """The package that an array's class comes from → the adapter, outermost kind first."""
 
 _PROTOCOLS = {
-    "__cuda_array_interface__": "numba_bn._adapters.cuda",
+    "__cuda_array_interface__": CUDA,
     "__array_namespace__": "numba_bn._adapters.dlpack",
 }
 """What a class has → the adapter of arrays that no package above answers for."""
@@ -44,26 +45,37 @@ def adapted(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
         # as nearly always: the rest costs microseconds
-        if len(args) > first and type(args[first]) is np.ndarray:
-            return function(*args, **options)
+        if len(args) > first:
+            kind = type(args[first])
+            if kind is np.ndarray:
+                return function(*args, **options)
+            again = known.get(kind)
+            if again is not None:
+                done: _R = again(function, args, options)
+                if done is not NEW:
+                    return done
         home = home_of((*args, *options.values()))
         if home is None:
             return function(*args, **options)
-        adapter = _loaded.get(home) or _load(home, function, args, options)
-        result: _R = adapter.call(function, args, options)
+        result: _R = adapter(home, function, args, options).call(function, args, options)
         return result
 
     return call
 
 
+NEW: Any = object()
+known: dict[type, Callable[..., Any]] = {}
+"""The class of a first argument → an adapter's way to make a call again, `NEW` if it is none."""
 _loaded: dict[str, Any] = {}
 
 
-def _load(home: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
-    """Import an adapter for a call."""
-    with telling(function, args, options):
-        _loaded[home] = importlib.import_module(home)
-    return _loaded[home]
+def adapter(home: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
+    """Return an adapter, which is imported for the first call that needs it."""
+    found = _loaded.get(home)
+    if found is None:
+        with telling(function, args, options):
+            found = _loaded[home] = importlib.import_module(home)
+    return found
 
 
 def _packages(kind: Any) -> frozenset[str]:
@@ -79,7 +91,7 @@ def home_of(values: tuple[Any, ...]) -> str | None:
 @functools.lru_cache(maxsize=1024)
 def _home_of(*kinds: Any) -> str | None:
     if DeviceArray in kinds:  # a layer's, of whatever library
-        return _HOMES["cupy"]
+        return CUDA
     packages = frozenset().union(*map(_packages, kinds))
     for package, home in _HOMES.items():
         if package in packages:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._adapters import _convert, telling
+from numba_bn._adapters import CUDA, _convert, adapter
 from numba_bn._arrays import Array, is_bfloat16
 
 
@@ -17,9 +17,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[s
     torch = sys.modules["torch"]
     for value in (*args, *options.values()):
         if isinstance(value, torch.Tensor) and value.is_cuda:
-            with telling(function, args, options):
-                from numba_bn._adapters import cuda
-            return cuda.call(function, args, options)
+            return adapter(CUDA, function, args, options).call(function, args, options)
     return _convert.call(sys.modules[__name__], function, args, options)
 
 

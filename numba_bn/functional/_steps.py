@@ -43,15 +43,19 @@ def batch_call(call: str, x: object, channel_axis: int | Sequence[int]) -> tuple
     return a, axes, batch_view(a.shape, order_of(a), axes)
 
 
-def train(call: str, *given: Any, out: object) -> tuple[Any, ChannelStats]:
-    """Run a training forward; ``given`` are the arguments of `batch_norm_train`, in order."""
+def train(call: str, *given: Any, out: object, keep: bool = True) -> tuple[Any, Any]:
+    """Run a training forward; ``given`` are the arguments of `batch_norm_train`, in order.
+
+    Statistics that are not to ``keep`` are None.
+    """
     a, _, view, g, b, eps, w5, r5, relu, y = _prepared_forward(call, *given, out=out, alone=True)
     if not a.size:
         return y.done(out), ChannelStats(*np.zeros((3, *view.channels)))
     a5 = five_axes(a, view)
     forward = backend(kind(a)).forward
-    moments = forward(a5, g, b, eps, y.five_axes, where5=w5, residual5=r5, relu=relu)
-    return y.done(out), ChannelStats._of(moments, view)
+    given5 = {"where5": w5, "residual5": r5}
+    moments = forward(a5, g, b, eps, y.five_axes, **given5, relu=relu, keep=keep)
+    return y.done(out), ChannelStats._of(moments, view) if keep else None
 
 
 def train_together(

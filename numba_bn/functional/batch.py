@@ -96,7 +96,7 @@ def batch_norm(
         if plain and (done := _plain.trained(call, x, gamma, beta, channel_axis, eps, out)):
             return done[0]
         given = (x, gamma, beta, channel_axis, eps, where, residual, activation)
-        return steps.train(call, *given, out=out)[0]
+        return steps.train(call, *given, out=out, keep=False)[0]
     if plain:
         y = _plain.normalized(call, x, gamma, beta, mean, var, channel_axis, eps, out)
         if y is not None:

@@ -89,7 +89,7 @@ def _finder(kind: Any) -> Callable[[Any], Any] | None:
     """Return what finds the library of an array, None for a class that none on a device is of."""
     if kind is not DeviceArray and not hasattr(kind, "__cuda_array_interface__"):
         return None
-    from numba_bn._adapters.cuda import library_of
+    from numba_bn._adapters.cuda.looks import library_of
 
     return library_of
 

@@ -69,6 +69,14 @@ def test_the_device_is_left_current_as_it_was(bench):
     assert notes[1::2] == ["leave"] * (len(notes) // 2)
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm", "group_norm", "layer_norm"])
+def test_a_call_for_y_alone_allocates_that_alone(bench, monkeypatch, name):
+    made, empty = [], bench.cupy.empty
+    monkeypatch.setattr(bench.cupy, "empty", lambda s, dtype: made.append(s) or empty(s, dtype))
+    result = called(name, bench.cupy)
+    assert made == [result.shape]
+
+
 @pytest.mark.parametrize("layout", ["C", "F", "transposed", "interleaved"])
 def test_dense_arrays_in_any_memory_order_are_not_copied(bench, layout):
     d = data(CASE, np.float32)

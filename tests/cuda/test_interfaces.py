@@ -113,7 +113,7 @@ def test_a_layers_gradient_and_running_statistics_are_waited_for(bench, numba, a
 def test_all_of_a_step_with_an_activation_is_on_one_stream(bench, numba, monkeypatch):
     x, y = made(bench, ONES, 5), made(bench, ONES, 7)
     stats = nbn.batch_norm_train(x)[1]
-    monkeypatch.setattr("numba_bn._adapters.cuda.replay.program", lambda *_: (None, []))
+    monkeypatch.setattr("numba_bn._adapters.cuda.replay.program", lambda *_: None)
     nbn.batch_norm_backward(x, x, stats=stats, activation="relu", y=y)
     assert {launched.stream for launched in bench.driver.launched} == {5}
 
@@ -147,6 +147,43 @@ def test_an_interface_of_swapped_bytes_or_between_values_is_refused(bench):
         with pytest.raises(TypeError, match=r"layer_norm: x must be native-endian and aligned"):
             nbn.layer_norm(x, out=x)
     assert bench.driver.launched == []
+
+
+@pytest.mark.parametrize("name", ["x", "out"])
+@pytest.mark.parametrize(
+    "change",
+    [{"mask": ONES}, {"typestr": ">f4"}, {"typestr": "|b1"}, {"shape": (4, 2)}, {"shape": (8,)}],
+    ids=str,
+)
+def test_what_an_interface_says_is_looked_at_each_time(bench, name, change):
+    given = {n: made(bench, ONES, None) for n in ("x", "gamma", "out")}
+    given["gamma"] = made(bench, ONES[0], None)
+    for _ in range(2):
+        nbn.layer_norm(**given)
+    before = len(bench.driver.launched)
+    given[name].interface.update(change)
+    with pytest.raises((TypeError, ValueError), match=rf"^layer_norm: (gamma|{name}) must"):
+        nbn.layer_norm(**given)
+    assert len(bench.driver.launched) == before
+
+
+def test_an_output_that_may_no_longer_be_written_is_refused(bench):
+    x, out = (made(bench, ONES, None) for _ in range(2))
+    nbn.layer_norm(x, out=out)
+    out.interface["data"] = out.interface["data"][0], True
+    with pytest.raises(ValueError, match="layer_norm: out must be writable"):
+        nbn.layer_norm(x, out=out)
+
+
+def test_a_call_made_again_reads_an_interface_once(bench, numba, monkeypatch):
+    read, interface = [], Interface.__cuda_array_interface__
+    x, dy, out = (made(bench, ONES, 5) for _ in range(3))
+    stats = nbn.batch_norm_train(x)[1]
+    nbn.batch_norm_backward(dy, x, stats=stats, out=out)
+    once = property(lambda self: read.append(id(self)) or interface.fget(self))
+    monkeypatch.setattr(Interface, "__cuda_array_interface__", once)
+    nbn.batch_norm_backward(dy, x, stats=stats, out=out)
+    assert [read.count(id(a)) for a in (dy, x, out)] == [1, 1, 1]
 
 
 def test_what_is_numpys_is_not_sent_along_in_a_captured_graph(bench, numba):

@@ -51,7 +51,8 @@ def in_full(monkeypatch):
 
     def make(*call):
         with monkeypatch.context() as patch:
-            patch.setattr(replay, "program", lambda *_: (None, []))
+            patch.setattr(replay, "kept", lambda look: None)
+            patch.setattr(replay, "program", lambda *_: None)
             return launched(*call)
 
     return make
@@ -124,13 +125,30 @@ def test_what_a_call_depends_on_is_never_that_of_another(bench, in_full, change)
 
 
 def test_addresses_and_streams_are_those_of_the_call(bench, in_full):
+    kernels = set()
     for handle, nbytes in [(5, 0), (6, 4), (7, 16), (5, 4)]:
         bench.cupy.cuda.handle = handle
-        given = {"x": offset(X, nbytes)}
+        given = {"x": offset(np.ones((4, 6, 8), np.float32), nbytes)}
         wanted, _ = in_full(bench, "instance_norm", given)
         got, _ = launched(bench, "instance_norm", given)
         assert got == wanted
         assert got[0][0] == handle
+        kernels.add(got[0][1])
+    assert len(kernels) == 2  # whole vectors are for addresses that allow them
+
+
+@pytest.mark.parametrize("order", ["apart first", "in place first"])
+def test_an_output_in_place_is_not_one_apart(bench, in_full, order):
+    make = lambda: bench.cupy.array(np.ones((70, 128), np.float32))  # noqa: E731
+    cases = ["out", "dy", "x"] if order == "apart first" else ["dy", "x", "out"]
+    for _ in range(2):
+        for over in cases:
+            given = {"dy": make(), "x": make()}
+            given["out"] = given.get(over) or make()
+            wanted, _ = in_full(bench, "layer_norm_backward", given)
+            got, _ = launched(bench, "layer_norm_backward", given)
+            assert got == wanted
+            assert len(got) == (2 if over == "out" else 3)
 
 
 def refused(call):

@@ -57,7 +57,7 @@ def pretended(bench, monkeypatch):
     """Let tensors say that they are on a device; what is launched on them is noted, not run."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(adapter, "_device", lambda ordinal: torch.device("cpu"))
-    monkeypatch.setattr(adapter, "stream", lambda like: 7)
+    monkeypatch.setattr(adapter, "current", lambda ordinal, made_on: 7)
     return bench
 
 
@@ -89,6 +89,22 @@ def test_calls_launch_what_they_do_on_cupys_arrays_and_return_tensors(pretended,
             assert type(ours) is torch.Tensor
             assert (ours.shape, ours.numpy().dtype) == (other.shape, other.dtype)
     assert {launch.stream for launch in pretended.driver.launched[before:]} == {7}
+
+
+def test_what_a_layout_does_not_tell_is_looked_at_each_time(pretended):
+    x, gamma = torch.zeros((4, 6)), torch.ones(6)
+    for _ in range(2):
+        nbn.batch_norm(x, gamma)
+    gamma.requires_grad_()
+    with pytest.raises(TypeError, match="batch_norm: gamma requires grad"):
+        nbn.batch_norm(x, gamma)
+    with torch.no_grad():
+        assert not nbn.batch_norm(x, gamma).requires_grad
+        out = torch.empty_like(x, requires_grad=True)
+        for given in (gamma, [1.0] * 6):
+            assert nbn.batch_norm(x, given, out=out) is out
+    with pytest.raises(TypeError, match="batch_norm: x must be a dense tensor of real numbers"):
+        nbn.batch_norm(torch._neg_view(x), gamma.detach())
 
 
 def test_memory_orders_gaps_masks_and_dtypes(pretended):

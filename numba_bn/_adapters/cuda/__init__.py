@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from numba_bn._adapters import telling
+from numba_bn._adapters import NEW, known, telling
 from numba_bn._adapters._convert import each, kind_of, leading, named, refuse_mixed, title
-from numba_bn._adapters.cuda import replay
+from numba_bn._adapters.cuda import looks, replay
+from numba_bn._adapters.cuda.looks import Look, library_of
 from numba_bn._arrays import as_array
 from numba_bn._device import DeviceArray
 from numba_bn._kernels.cuda import driver
 from numba_bn.stats.device import DeviceChannelStats
 
-_LIBRARIES = ("cupy", "torch")
-"""Packages that have a module here."""
 _ARRAYS = frozenset(
     ("x", "dy", "y", "gamma", "beta", "mean", "var", "where", "residual", "bias"),
 )
@@ -28,62 +25,76 @@ _OPTIONS = frozenset((str, bool))
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Run a public function on arrays of one device; return arrays of the same library."""
-    given = named(function, args, options)
-    lead, what = leading(given), title(function, given)
-    library = library_of(lead)
+    done = again(function, args, options)
+    if done is not NEW:
+        return done
     try:
-        if library is None:
-            _refuse_lead(what, given, lead)
-        else:
-            driver.driver()  # or what to install
-            first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
-            inside = _inside(library, what, given, first, lead)
-            if library.FOREIGN:
-                _wait(library, first, inside)
+        checked = _checked(function, args, options)
     except Exception:
         with telling(function, args, options):
             raise
-    if library is None:
+    if checked is None:
         return function(*args, **options)  # which says what to do
-    result = _result(function, first, inside, given.get("out"))
-    if library.FOREIGN:
-        _be_waited_for(library, first, inside.get("out"))
-    return result
+    return _result(function, looks.look(function, args, options), *checked, options.get("out"))
+
+
+def again(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Do what `call` does if a call like this was made before, or return `NEW`."""
+    look = looks.look(function, args, options)
+    program = None if look is None else replay.kept(look)
+    return NEW if look is None or program is None else program.run(look, options.get("out"))
+
+
+known[DeviceArray] = again
+
+
+def _checked(
+    function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[DeviceArray, dict[str, Any]] | None:
+    """Return x and all arguments as the calls see them, None if x is not on a device."""
+    given = named(function, args, options)
+    lead, what = leading(given), title(function, given)
+    library = library_of(lead)
+    if library is None:
+        _refuse_lead(what, given, lead)
+        return None
+    driver.driver()  # or what to install
+    first = lead if isinstance(lead, DeviceArray) else library.seen(what, "x", lead)
+    return first, _inside(library, what, given, first, lead)
 
 
 def _result(
-    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any], out: Any
+    function: Callable[..., Any],
+    look: Look | None,
+    first: DeviceArray,
+    inside: Mapping[str, Any],
+    out: Any,
 ) -> Any:
-    """Do what is asked, and return arrays as their library's, ``out`` as the caller's."""
-    program, arrays = replay.program(function, first, inside)
-    if program is not None:
-        return program.run(first, arrays, out)
-    written = inside.get("out")
+    """Do what is asked for the first time, and return arrays as their library's."""
+    if look is None or not replay.is_of(look, inside):  # some are made of what is the host's
+        look = looks.look(function, (), inside)
+    program = look and replay.program(look, function, first, inside)
+    if look and program:
+        known[type(first.owner)] = again
+        return program.run(look, out)
+    library, written, stream = first.library, inside.get("out"), first.library.stream(first)
+    if library.FOREIGN:
+        replay.wait(first.ordinal, stream, map(_made_on, inside.values()))
 
     def theirs(item: Any) -> Any:
         if written is not None and item is written:
             return out
         return item.owner if isinstance(item, DeviceArray) else item
 
-    return each(function(**inside), theirs)
+    result = each(function(**inside), theirs)
+    if library.FOREIGN and written is not None:
+        replay.be_waited_for(first.ordinal, stream, library.stream(written))
+    return result
 
 
-def library_of(value: Any) -> Any:
-    """Return the module for the library of an array on a device, or None."""
-    if type(value) is DeviceArray:
-        return value.library
-    module = _module_of(type(value))  # type: ignore[arg-type]
-    return module if module is not None and module.owns(value) else None
-
-
-@cache
-def _module_of(kind: Any) -> Any:
-    """Return the module for arrays of a class, some of which may be on a device."""
-    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
-    name = next((name for name in _LIBRARIES if name in packages), None)
-    if name is None and hasattr(kind, "__cuda_array_interface__"):
-        name = "interface"
-    return name and import_module(f"{__name__}.{name}")
+def _made_on(value: Any) -> int | None:
+    array = value._moments.rows if isinstance(value, DeviceChannelStats) else value
+    return array.library.made_on(array) if isinstance(array, DeviceArray) else None
 
 
 def _refuse_lead(call: str, given: Mapping[str, Any], lead: Any) -> None:
@@ -153,24 +164,3 @@ def _beside(call: str, name: str, value: Any, first: DeviceArray) -> Any:
             f"{name} on cuda:{value.ordinal}"
         )
     return value
-
-
-def _wait(library: Any, first: DeviceArray, inside: Mapping[str, Any]) -> None:
-    """Let the stream of the call wait for those that other arrays say they are made on."""
-    ours, others = library.stream(first), set()
-    for value in inside.values():
-        if isinstance(value, DeviceChannelStats):
-            others.add(library.made_on(value._moments.rows))
-        elif isinstance(value, DeviceArray):
-            others.add(library.made_on(value))
-    for other in others - {None, ours}:
-        driver.driver().wait(first.ordinal, ours, other)
-
-
-def _be_waited_for(library: Any, first: DeviceArray, out: DeviceArray | None) -> None:
-    """Let the stream that an output says it is made on wait for the call's, where it was written.
-
-    Who reads it looks at that stream alone.
-    """
-    if out is not None and (theirs := library.stream(out)) != (ours := library.stream(first)):
-        driver.driver().wait(first.ordinal, theirs, ours)

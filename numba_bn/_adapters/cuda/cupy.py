@@ -10,6 +10,7 @@ import numpy as np
 
 from numba_bn._device import DeviceArray
 from numba_bn._kernels.cuda import driver
+from numba_bn._library import Glance
 from numba_bn._view import Axes
 
 CONVERTS = True
@@ -32,6 +33,12 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
     )
 
 
+def glance(value: Any) -> Glance:
+    """Return what `seen` looks at; it refuses nothing."""
+    data = value.data
+    return value, data.ptr, (data.device_id, value.shape, value.strides, value.dtype), None
+
+
 def address(owner: Any) -> int:
     """Return where an array begins."""
     at: int = owner.data.ptr
@@ -40,8 +47,17 @@ def address(owner: Any) -> int:
 
 def stream(like: DeviceArray) -> int:
     """Return the handle of CuPy's current stream on the device of an array."""
-    handle: int = keeper(like).ptr
+    return current(like.ordinal, None)
+
+
+def current(ordinal: int, made_on: int | None) -> int:
+    """Return the handle of CuPy's current stream on a device."""
+    handle: int = sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr
     return handle
+
+
+def made_on(array: DeviceArray) -> None:
+    """Return nothing: CuPy's arrays do not say."""
 
 
 def keeper(like: DeviceArray) -> Any:
@@ -49,12 +65,12 @@ def keeper(like: DeviceArray) -> Any:
     return sys.modules["cupy"].cuda.get_current_stream(like.ordinal)
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
-    """Return a new C-ordered array where another is."""
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int, stream: int) -> Any:
+    """Return a new C-ordered array on a device, for its current stream."""
     cupy = sys.modules["cupy"]
-    if cupy.cuda.runtime.getDevice() == like.ordinal:
+    if cupy.cuda.runtime.getDevice() == ordinal:
         return cupy.empty(shape, dtype)
-    with cupy.cuda.Device(like.ordinal):
+    with cupy.cuda.Device(ordinal):
         return cupy.empty(shape, dtype)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba_bn._device import DeviceArray, c_strides
 from numba_bn._kernels.cuda import driver
 from numba_bn._kernels.cuda.cubins import needed
+from numba_bn._library import Glance
 from numba_bn._view import Axes
 
 CONVERTS = False
@@ -46,12 +47,28 @@ def seen(call: str, name: str, value: Any) -> DeviceArray:
         value,
         _SELF,
         pointer,
-        driver.driver().ordinal_of(pointer) if pointer else 0,
+        _ordinal_of(pointer),
         shape,
         c_strides(shape, dtype.itemsize) if strides is None else tuple(map(int, strides)),
         dtype,
         not readonly,
     )
+
+
+def glance(value: Any) -> Glance | None:
+    """Return what `seen` looks at, None of what it might refuse."""
+    interface = value.__cuda_array_interface__
+    if interface.get("mask") is not None:
+        return None
+    pointer, readonly = interface["data"]
+    shape, strides = (tuple(map(int, interface.get(n) or ())) for n in ("shape", "strides"))
+    how = interface["typestr"], shape, strides, bool(readonly)
+    return value, int(pointer), (_ordinal_of(pointer), *how), interface.get("stream")
+
+
+def _ordinal_of(pointer: int) -> int:
+    """Return the device of an array, the first where it has no values."""
+    return driver.driver().ordinal_of(pointer) if pointer else 0
 
 
 def address(owner: Any) -> int:
@@ -62,7 +79,12 @@ def address(owner: Any) -> int:
 
 def stream(like: DeviceArray) -> int:
     """Return the stream that an array says it is made on, or the default one."""
-    return made_on(like) or _LEGACY_DEFAULT
+    return current(like.ordinal, made_on(like))
+
+
+def current(ordinal: int, made_on: int | None) -> int:
+    """Return the stream of an array that says it is made on one, or the default one."""
+    return made_on or _LEGACY_DEFAULT
 
 
 def keeper(like: DeviceArray) -> None:
@@ -81,11 +103,11 @@ def _numba() -> Any:
     return cuda
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
-    """Return a new C-ordered array of Numba's where another is, for work on its stream."""
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int, stream: int) -> Any:
+    """Return a new C-ordered array of Numba's on a device, for work on a stream."""
     cuda = _numba()
-    with cuda.gpus[like.ordinal]:
-        return cuda.device_array(shape, dtype, stream=cuda.external_stream(stream(like)))
+    with cuda.gpus[ordinal]:
+        return cuda.device_array(shape, dtype, stream=cuda.external_stream(stream))
 
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:

@@ -1,68 +1,103 @@
 """Calls that were made before are made again at once: allocations and launches, no more.
 
-What a call does, and whether it raises, depends on what `_key` takes in and on nothing else. The
-first of its kind is traced, and any, the first too, is what the trace says: made by the arrays'
+What a call does, and whether it raises, depends on what `looks.look` takes in and on nothing else.
+The first of its kind is traced, and any, the first too, is what the trace says: made by the arrays'
 library and launched on its current stream. An error is raised by the trace, which is then not kept.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from numba_bn._adapters._convert import each
-from numba_bn._device import DeviceArray, DeviceMoments, Library
-from numba_bn._kernels.cuda import launch
+from numba_bn._adapters.cuda.looks import Look
+from numba_bn._device import DeviceArray, DeviceMoments, extent
+from numba_bn._kernels.cuda import driver, launch
 from numba_bn._kernels.cuda.launch import Prepared
 from numba_bn._kernels.cuda.trace import Make, Node, Trace, Untraceable
+from numba_bn._library import Library
 from numba_bn.stats.device import DeviceChannelStats
 
-_PLAIN = frozenset((type(None), bool, int, float, str)) | {
-    np.dtype(code).type for code in np.typecodes["AllInteger"] + np.typecodes["Float"]
-}
-"""Classes of options whose equals are alike, if of one class."""
 _MOST = 4096
 
 
 class Program(NamedTuple):
-    """What a call does: its steps in order, and its result, of traced arrays."""
+    """What a call does: its steps in order, and its result, an array being its node."""
 
     steps: tuple[Make | Prepared, ...]
     result: Any
+    library: Library
+    ordinal: int
+    first: int
+    """Which of the arrays that are given decides on the stream."""
+    out: int | None
+    """Which of them is written, where one is; of these that alone is ever returned."""
+    extents: tuple[tuple[int, int], ...]
+    """Where the bytes of each begin and end, counted from its address."""
 
-    def run(self, first: DeviceArray, arrays: list[DeviceArray], out: Any) -> Any:
-        """Do it where ``first`` is, on ``arrays``; return arrays as their library's."""
-        library, given = first.library, len(arrays)
-        owners, addresses = [a.owner for a in arrays], [a.pointer for a in arrays]
-        stream = library.stream(first)
+    def fits(self, addresses: list[int]) -> bool:
+        """Tell whether what is written is apart from all that does not begin there."""
+        if self.out is None:
+            return True
+        at, (first, last) = addresses[self.out], self.extents[self.out]
+        begin, end = at + first, at + last
+        for address, (low, high) in zip(addresses, self.extents, strict=True):
+            if address != at and address + low < end and begin < address + high:
+                return False
+        return True
+
+    def run(self, look: Look, out: Any) -> Any:
+        """Do it on the arrays of a call; return arrays as their library's."""
+        _, owners, addresses, streams = look
+        driver.driver()  # or say that it is of no use since this process was forked
+        library, ordinal = self.library, self.ordinal
+        stream = library.current(ordinal, streams[self.first])
+        if library.FOREIGN:
+            wait(ordinal, stream, streams)
         for step in self.steps:
             if isinstance(step, Prepared):
                 launch.run(step, addresses, stream)
                 continue
-            new = _made(step, first, owners)
+            if step.source is None:
+                new = library.empty(step.shape, step.dtype, ordinal, stream)
+            else:
+                new = library.cast(_viewed(step.source, library, owners), step.dtype)
             owners.append(new)
             addresses.append(library.address(new))
-
-        def theirs(item: Any) -> Any:
-            if isinstance(item, DeviceArray):
-                # of the arguments only out is ever returned
-                return out if item.owner.slot < given else _viewed(item.owner, library, owners)
-            if isinstance(item, DeviceChannelStats):
-                rows = owners[item._moments.rows.owner.slot]
-                return _with_rows(item, library.seen("", "", rows))
-            return item
-
-        return each(self.result, theirs)
+        if self.out is not None:
+            owners[self.out] = out
+            if library.FOREIGN:
+                be_waited_for(ordinal, stream, library.current(ordinal, streams[self.out]))
+        if type(self.result) is Node:
+            return _viewed(self.result, library, owners)
+        return each(self.result, lambda item: _theirs(item, library, owners))
 
 
-def _made(step: Make, first: DeviceArray, owners: list[Any]) -> Any:
-    library = first.library
-    if step.source is None:
-        return library.empty(step.shape, step.dtype, first)
-    return library.cast(_viewed(step.source, library, owners), step.dtype)
+def wait(ordinal: int, ours: int, others: Iterable[int | None]) -> None:
+    """Let the stream of a call wait for those that its arrays say they are made on."""
+    for other in set(others):
+        if other is not None and other != ours:
+            driver.driver().wait(ordinal, ours, other)
+
+
+def be_waited_for(ordinal: int, ours: int, theirs: int) -> None:
+    """Let the stream that an output says it is made on wait for the call's, where it was written.
+
+    Who reads it looks at that stream alone.
+    """
+    if theirs != ours:
+        driver.driver().wait(ordinal, theirs, ours)
+
+
+def _theirs(item: Any, library: Library, owners: list[Any]) -> Any:
+    if isinstance(item, Node):
+        return _viewed(item, library, owners)
+    if isinstance(item, DeviceChannelStats):
+        rows = owners[item._moments.rows.owner.slot]
+        return _with_rows(item, library.seen("", "", rows))
+    return item
 
 
 def _viewed(node: Node, library: Library, owners: list[Any]) -> Any:
@@ -82,51 +117,38 @@ _keeping = threading.Lock()
 _UNKNOWN: Any = object()
 
 
+def kept(look: Look) -> Program | None:
+    """Return what a call does, if one like it was made before."""
+    program = _programs.get(look[0])
+    return program if program is not None and program.fits(look[2]) else None
+
+
 def program(
-    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any]
-) -> tuple[Program | None, list[DeviceArray]]:
-    """Return what a call does, if that can be said before it is done, and its arrays."""
-    key, arrays = _key(function, first, inside)
-    if key is None:
-        return None, arrays
-    found = _programs.get(key, _UNKNOWN)
+    look: Look, function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any]
+) -> Program | None:
+    """Return what a call does, if that can be said before it is done."""
+    key, out, arrays = look[0], inside.get("out"), _arrays(inside)
+    if isinstance(out, DeviceArray) and any(_partly(out, a) for a in arrays):
+        return None
+    found: Program | None = _programs.get(key, _UNKNOWN)
     if found is _UNKNOWN:
-        found = _traced(function, first.library, inside)
+        found = _traced(function, first, inside, arrays)
         with _keeping:
             if len(_programs) >= _MOST:  # shapes that change with every call come to no end
                 _programs.pop(next(iter(_programs)))
             _programs[key] = found
-    return found, arrays
+    return found
 
 
-def _key(
-    function: Callable[..., Any], first: DeviceArray, inside: Mapping[str, Any]
-) -> tuple[Hashable | None, list[DeviceArray]]:
-    """Return what a call depends on, None if there is more to it, and its arrays."""
-    arrays: list[DeviceArray] = []
-    about: list[Any] = [function, first.library, first.ordinal]
-    for name, value in inside.items():
-        kind = type(value)
-        if kind is DeviceArray:
-            arrays.append(value)
-            at = value.pointer % 16, value.writeable
-            about.append((name, value.shape, value.strides, value.dtype, at))
-        elif kind in _PLAIN:
-            about.append((name, kind, value))
-        elif kind in (tuple, list) and _PLAIN.issuperset(map(type, value)):
-            about.append((name, kind, tuple(map(type, value)), tuple(value)))
-        elif kind is DeviceChannelStats:
-            (rows, values), view = value._moments, value._view
-            arrays.append(rows)
-            about.append((name, rows.shape, rows.pointer % 16, values, view))
-        else:
-            return None, arrays
-    out = inside.get("out")
-    if isinstance(out, DeviceArray):
-        if any(_partly(out, a) for a in arrays):
-            return None, arrays
-        about.append(tuple([a.pointer == out.pointer for a in arrays]))
-    return tuple(about), arrays
+def _arrays(inside: Mapping[str, Any]) -> list[DeviceArray]:
+    """Return the arrays among arguments as the calls see them, those of statistics too."""
+    rows = (v._moments.rows if type(v) is DeviceChannelStats else v for v in inside.values())
+    return [v for v in rows if type(v) is DeviceArray]
+
+
+def is_of(look: Look, inside: Mapping[str, Any]) -> bool:
+    """Tell whether a look at arguments saw all arrays that were made of them."""
+    return len(look[1]) == len(_arrays(inside))
 
 
 def _partly(out: DeviceArray, a: DeviceArray) -> bool:
@@ -137,10 +159,13 @@ def _partly(out: DeviceArray, a: DeviceArray) -> bool:
 
 
 def _traced(
-    function: Callable[..., Any], library: Library, inside: Mapping[str, Any]
+    function: Callable[..., Any],
+    first: DeviceArray,
+    inside: Mapping[str, Any],
+    arrays: list[DeviceArray],
 ) -> Program | None:
     """Return what a call does; errors are those of the call."""
-    trace, out = Trace(library.CONVERTS), inside.get("out")
+    trace, out = Trace(first.library.CONVERTS), inside.get("out")
     place = out.pointer if isinstance(out, DeviceArray) else None
 
     def traced(value: Any) -> Any:
@@ -156,4 +181,10 @@ def _traced(
         return None
     known = DeviceArray, DeviceChannelStats, type(None)
     items = result if isinstance(result, tuple) else (result,)
-    return Program(tuple(trace.steps), result) if all(isinstance(i, known) for i in items) else None
+    if not all(isinstance(item, known) for item in items):
+        return None
+    number = {id(array): i for i, array in enumerate(arrays)}
+    extents = tuple(extent(a.shape, a.strides, a.itemsize) for a in arrays)
+    where = first.library, first.ordinal, number[id(first)], number.get(id(out))
+    result = each(result, lambda item: item.owner if isinstance(item, DeviceArray) else item)
+    return Program(tuple(trace.steps), result, *where, extents)

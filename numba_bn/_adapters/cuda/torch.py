@@ -10,6 +10,7 @@ import numpy as np
 
 from numba_bn._adapters.tensors import require_no_grad
 from numba_bn._device import DeviceArray
+from numba_bn._library import Glance
 from numba_bn._view import Axes
 
 CONVERTS = True
@@ -68,6 +69,16 @@ def _facts(
     return tuple(shape), tuple([ours.itemsize * n for n in steps]), ours
 
 
+def glance(value: Any) -> Glance | None:
+    """Return what `seen` looks at, None of what it might refuse."""
+    if not value.is_cuda or value.is_neg():
+        return None
+    if value.requires_grad and sys.modules["torch"].is_grad_enabled():
+        return None
+    facts = value.get_device(), value.dtype, value.layout, value.shape, value.stride()
+    return value, value.data_ptr(), facts, None
+
+
 def address(owner: Any) -> int:
     """Return where a tensor begins."""
     at: int = owner.data_ptr()
@@ -76,9 +87,18 @@ def address(owner: Any) -> int:
 
 def stream(like: DeviceArray) -> int:
     """Return the handle of PyTorch's current stream on the device of a tensor."""
+    return current(like.ordinal, None)
+
+
+def current(ordinal: int, made_on: int | None) -> int:
+    """Return the handle of PyTorch's current stream on a device."""
     # as the code does that torch.compile makes; torch.cuda.current_stream takes microseconds
-    handle: int = sys.modules["torch"]._C._cuda_getCurrentRawStream(like.ordinal)
+    handle: int = sys.modules["torch"]._C._cuda_getCurrentRawStream(ordinal)
     return handle
+
+
+def made_on(array: DeviceArray) -> None:
+    """Return nothing: tensors do not say."""
 
 
 def keeper(like: DeviceArray) -> None:
@@ -90,10 +110,17 @@ def _device(ordinal: int) -> Any:
     return sys.modules["torch"].device("cuda", ordinal)
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Any:
-    """Return a new C-ordered tensor where another is."""
-    empty = sys.modules["torch"].empty
-    return empty(shape, dtype=_dtypes()[1][dtype], device=_device(like.ordinal))
+@lru_cache(maxsize=4096)
+def _steps(shape: Axes) -> Axes:
+    """Return the strides of a C-ordered tensor."""
+    steps: Axes = sys.modules["torch"].empty(shape, device="meta").stride()
+    return steps
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], ordinal: int, stream: int) -> Any:
+    """Return a new C-ordered tensor on a device, for its current stream."""
+    new = sys.modules["torch"].empty_strided  # torch.empty takes half as long again
+    return new(shape, _steps(shape), dtype=_dtypes()[1][dtype], device=_device(ordinal))
 
 
 def upload(array: np.ndarray[Any, Any], like: DeviceArray) -> Any:

@@ -103,9 +103,13 @@ class Trace:
         place = value.pointer, value.ordinal
         return DeviceArray(value, self, *place, value.shape, value.strides, value.dtype)
 
-    def empty(self, shape: Axes, dtype: np.dtype[Any], like: DeviceArray) -> Node:
+    def stream(self, like: DeviceArray) -> int:
+        """Return what stands for the stream of a call, whichever that is."""
+        return 0
+
+    def empty(self, shape: Axes, dtype: np.dtype[Any], ordinal: int, stream: int) -> Node:
         """Return a new C-ordered array, which begins where all that are allocated may."""
-        return self._make(Make(shape, dtype), like.ordinal)
+        return self._make(Make(shape, dtype), ordinal)
 
     def cast(self, owner: Node, dtype: np.dtype[Any]) -> Node:
         """Return a copy of another dtype; how others than C-ordered ones lie is the library's."""
