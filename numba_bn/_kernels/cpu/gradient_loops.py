@@ -46,23 +46,19 @@ def run_gradients(
     while i + 16 <= end:
         prefetch(x, i + ahead)
         prefetch(dy, i + ahead)
-        d = load(dy, i)
-        u = mul(d, sub(load(x, i), m))
+        d, u = load(dy, i), sub(load(x, i), m)
         if where is not None:
-            usable = either(flags(where, i), finite(u))
-            d = select(usable, d, fill(0.0))
-            u = select(usable, u, fill(0.0))
-        s = add(s, d)
-        t = add(t, u)
+            usable = either(flags(where, i), finite(mul(d, u)))
+            d, u = select(usable, d, fill(0.0)), select(usable, u, fill(0.0))
+        s, t = add(s, d), fma(d, u, t)
         i += 16
     if i < end:
         part = head(end - i)
-        d = load_if(dy, i, part)
-        u = mul(d, sub(load_if(x, i, part), m))
+        d, u = load_if(dy, i, part), sub(load_if(x, i, part), m)
         if where is not None:
-            part = both(part, either(flags_if(where, i, part), finite(u)))
-        s = add(s, select(part, d, fill(0.0)))
-        t = add(t, select(part, u, fill(0.0)))
+            part = both(part, either(flags_if(where, i, part), finite(mul(d, u))))
+        d, u = select(part, d, fill(0.0)), select(part, u, fill(0.0))
+        s, t = add(s, d), fma(d, u, t)
     return s, t
 
 

@@ -84,6 +84,8 @@ def _widen(context: Any, builder: Any, how: str, v: Any, kind: Any) -> Any:
     elif how == "float16":
         if _has_f16c(context):
             v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
+            # AVX512-FP16 would go on to float64 in the same step, which takes twice as long
+            v = call(builder, f"llvm.arithmetic.fence.v{WIDTH}f32", v.type, v)
         else:
             v = half_to_single(builder, v)
     return suited(builder, v, kind)

@@ -84,22 +84,18 @@ def tile_gradients(
                     if j + 16 <= wide:
                         prefetch(x, i + ahead)
                         prefetch(dy, i + ahead)
-                        d = load(dy, i)
-                        u = mul(d, sub(load(x, i), mj))
+                        d, u = load(dy, i), sub(load(x, i), mj)
                         if where is not None:
-                            usable = either(flags(where, i), finite(u))
-                            d = select(usable, d, fill(0.0))
-                            u = select(usable, u, fill(0.0))
+                            usable = either(flags(where, i), finite(mul(d, u)))
+                            d, u = select(usable, d, fill(0.0)), select(usable, u, fill(0.0))
                     else:
-                        d = load_if(dy, i, part)
-                        u = mul(d, sub(load_if(x, i, part), mj))
+                        d, u = load_if(dy, i, part), sub(load_if(x, i, part), mj)
                         usable = part
                         if where is not None:
-                            usable = both(part, either(flags_if(where, i, part), finite(u)))
-                        d = select(usable, d, fill(0.0))
-                        u = select(usable, u, fill(0.0))
-                    sj = add(sj, d)
-                    tj = add(tj, u)
+                            sound = finite(mul(d, u))
+                            usable = both(part, either(flags_if(where, i, part), sound))
+                        d, u = select(usable, d, fill(0.0)), select(usable, u, fill(0.0))
+                    sj, tj = add(sj, d), fma(d, u, tj)
                     i += stride
                 store(s, j, sj, False)
                 store(t, j, tj, False)
