@@ -8,6 +8,7 @@ which gives the same bits by the same kernels, and says what is wrong with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from math import nan, prod
 from typing import Any
@@ -63,31 +64,32 @@ def _kind_of(norm: Norm, x: Any, axis: Axis, groups: int = 1) -> _Kind | None:
     return None
 
 
-def _vectors(call: str, kind: _Kind, x: Array, given: tuple[Any, ...], out: Any) -> list[Array]:
+def _vectors(call: str, kind: _Kind, x: Array, given: Sequence[Any], out: Any) -> Sequence[Array]:
     """Return parameters, checked: in their dtype for x if all of them are, else float64.
 
     Those in their dtype are not copied, which takes longer than to look at them, unless ``out`` may
     be one of them, as it may be of x's shape alone.
     """
-    dtype, channels, apart = kind.parameters, kind.channels, out is None or x.ndim > 1
-    vectors = []
-    for (_, default), v in zip(_PARAMETERS, given, strict=False):
+    dtype, channels, some_default = kind.parameters, kind.channels, False
+    for v in given:
         if v is None:
-            vectors.append(check.constant(default, channels[0], dtype))
-        elif (
+            some_default = True
+        elif not (
             type(v) is np.ndarray
             and v.dtype is dtype
             and v.shape == channels
             and v.flags.carray  # to Numba, others are types of their own
         ):
-            vectors.append(v if apart else v.copy())
-        else:
-            named, axis = zip(_PARAMETERS, given, strict=False), kind.norm.axis
             return [
-                check.parameter(call, name, v, kind.view, x.shape, default, axis)
-                for (name, default), v in named
+                check.parameter(call, name, p, kind.view, x.shape, default, kind.norm.axis)
+                for (name, default), p in zip(_PARAMETERS, given, strict=False)
             ]
-    return vectors
+    if some_default:
+        given = [
+            check.constant(default, channels[0], dtype) if p is None else p
+            for (_, default), p in zip(_PARAMETERS, given, strict=False)
+        ]
+    return given if out is None or x.ndim > 1 else [p.copy() for p in given]
 
 
 def _given(call: str, out: object, x: Array, *inputs: object) -> Array | None:
