@@ -38,7 +38,7 @@ class Work:
         rng = np.random.default_rng([len(shape), *shape])
         self.x, self.dy = rng.normal(3, 2, (2, *shape)).astype(dtype)
         self.gamma, self.beta, self.mean = rng.normal(size=(3, shape[axis])).astype(np.float32)
-        self.var = rng.uniform(1, 2, shape[axis])
+        self.var = rng.uniform(1, 2, shape[axis]).astype(np.float32)
         self.axis, self.stats = axis, nbn.channel_stats(self.x, channel_axis=axis)
 
     def run(self, call, **changes):
@@ -158,6 +158,13 @@ def test_out(call, own, ordinarily, taken):
     assert got[0] is out
     assert_same(got, want)
     assert taken() == 1
+
+
+@pytest.mark.parametrize("call", [*BATCH, "layer_norm", "layer_norm_backward", "rms_norm"])
+def test_out_in_the_memory_of_a_parameter(call):
+    work = Work((7,), axis=0)
+    want = work.run(call)
+    assert_same(work.run(call, out=work.gamma), want)
 
 
 def test_out_in_the_memory_of_statistics(ordinarily):
