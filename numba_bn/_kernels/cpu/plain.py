@@ -61,7 +61,7 @@ class Launches:
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat = dtype.itemsize, _flattening(dtype)
         kernel, switches, sizes = norms.applying(plan, False)
-        # parameters as they are: to make float64 of them takes a third of a small call
+        # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
         self.trains, self.differentiates = one_go(plan, itemsize), one_go(plan, 2 * itemsize)
