@@ -15,12 +15,10 @@ from numba_bn._arrays import (
     can_hold,
     empty_like_view,
     five_axes,
-    kind,
     parameter_dtype,
     result_dtype,
 )
 from numba_bn._device import DeviceArray
-from numba_bn._dispatch import backend
 from numba_bn._view import View
 
 
@@ -100,56 +98,6 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
         vector = x.beside(vector)  # zeros, where x is empty
         dtype = dtype if x.library.CONVERTS else vector.dtype
     return per_channel(vector, view).astype(dtype, copy=False)
-
-
-def own_forward(
-    call: str,
-    x: Array,
-    view: View,
-    gamma: object,
-    beta: object,
-    eps: float,
-    out: object,
-    centred: bool = True,
-    axis: str = "channel_axis",
-) -> Any:
-    """Normalize x by its own statistics: the whole of instance, group, layer and RMS norm."""
-    eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0, axis)
-    b = check.parameter(call, "beta", beta, view, x.shape, 0.0, axis)
-    y = Output(call, out, x, view, (gamma, beta))
-    if x.size:
-        x5 = five_axes(x, view)
-        backend(kind(x)).forward(x5, g, b, eps, y.five_axes, centred=centred, keep=False)
-    return y.done(out)
-
-
-def own_backward(
-    call: str,
-    dy: object,
-    x: Array,
-    view: View,
-    gamma: object,
-    eps: float,
-    out: object,
-    centred: bool = True,
-    axis: str = "channel_axis",
-) -> Gradients:
-    """Return the gradients of ``own_forward``; no saved state is needed."""
-    eps = check.epsilon(call, eps)
-    g = check.parameter(call, "gamma", gamma, view, x.shape, 1.0, axis)
-    d = check.like(call, "dy", dy, x)
-    dx = Output(call, out, x, view, (d, gamma))
-    dgamma, dbeta = (np.zeros(g.size), np.zeros(g.size))
-    if x.size:
-        dgamma, dbeta = backend(kind(x)).backward(
-            five_axes(d, view), five_axes(x, view), g, eps, dx.five_axes, centred=centred
-        )
-    return Gradients(
-        dx.done(out),
-        parameter_gradient(dgamma, gamma, x, view),
-        parameter_gradient(dbeta, gamma, x, view) if centred else None,
-    )
 
 
 def real_array(call: str, x: object) -> Array:

@@ -19,7 +19,8 @@ from numba_bn._view import Axes, View
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
-_PLAIN = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+_DOUBLE = np.dtype(np.float64)
+_PLAIN = frozenset((np.dtype(np.float32), _DOUBLE))
 
 
 def number(call: str, name: str, value: SupportsFloat) -> float:
@@ -106,13 +107,13 @@ def trailing_axes(call: str, axis: int | Sequence[int], shape: Axes) -> Axes:
 
 
 @lru_cache(maxsize=256)
-def _small_constant(value: float, size: int) -> Vector:
-    return np.full(size, value)
+def _small_constant(value: float, size: int, dtype: np.dtype[Any]) -> Array:
+    return np.full(size, value, dtype)
 
 
-def _constant(value: float, size: int) -> Vector:
+def constant(value: float, size: int, dtype: np.dtype[Any]) -> Array:
     """Return a vector of one value; small ones are kept, as making them takes a microsecond."""
-    return _small_constant(value, size) if size <= 4096 else np.full(size, value)
+    return _small_constant(value, size, dtype) if size <= 4096 else np.full(size, value, dtype)
 
 
 def parameter(
@@ -132,7 +133,7 @@ def parameter(
     ``axis`` is the caller's name of the argument that says where the channels are, for the hint.
     """
     if value is None:
-        return _constant(default, math.prod(view.channels))
+        return constant(default, math.prod(view.channels), _DOUBLE)
     if (
         type(value) is np.ndarray
         and value.dtype in _PLAIN
@@ -256,7 +257,7 @@ def output(
     if type(out) is not np.ndarray and not isinstance(out, np.memmap | DeviceArray):
         kind = device_kind(out) or type(out).__name__
         raise TypeError(f"{call}: out must be a NumPy array, got {kind}")
-    y: Any = out if isinstance(out, DeviceArray) else out.view(np.ndarray)
+    y: Any = out.view(np.ndarray) if isinstance(out, np.memmap) else out
     if y.shape != x.shape:
         raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
     if not y.dtype.isnative:
@@ -270,7 +271,9 @@ def output(
     if repeats_memory(y):
         raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
     for other in inputs:
-        if isinstance(other, type(y)) and _overlap(y, other) and not _same(y, other):
+        if other is out or not isinstance(other, type(y)):
+            continue
+        if _overlap(y, other) and not _same(y, other):
             raise ValueError(
                 f"{call}: out of shape {y.shape} partly overlaps an input of shape {other.shape}; "
                 "it may be that very array or share nothing with it"
@@ -306,6 +309,8 @@ def _overlap(a: Any, b: Any) -> bool:
     """Tell whether two arrays share memory; where that is too hard to say, take it for yes."""
     if isinstance(a, DeviceArray):
         return a.overlaps(b)
+    if a.flags.owndata and b.flags.owndata:  # to ask NumPy takes longer than some norms
+        return False
     if not np.may_share_memory(a, b):
         return False
     effort: Any = 10_000

@@ -135,11 +135,12 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
     for shape, channel_axis in (((2, 3, 1024), 1), ((2, 50, 3), -1)):  # planes, channels-last
         x = np.ones(shape, dtype)
         dy = x.astype(result_dtype("warmup", "dtypes", dtype))
-        ones = np.ones(3)
+        ones, short = np.ones(3), np.ones(3, np.float32)
         stats = ChannelStats(ones * (x.size // 3), ones, ones)
         axis: dict[str, Any] = {"channel_axis": channel_axis}
         yield partial(batch_norm_train, x, **axis)
         yield partial(batch_norm, x, mean=ones, var=ones, **axis)
+        yield partial(batch_norm, x, mean=short, var=short, **axis)  # which are taken as they are
         yield partial(channel_stats, x, **axis)
         yield partial(batch_norm_backward, dy, x, mean=ones, var=ones, **axis)
         yield partial(batch_norm_backward, dy, x, stats=stats, activation="relu", y=dy, **axis)

@@ -16,7 +16,7 @@ from numba_bn._kernels import reference
 EPS = 1e-3
 FORWARD = ["moments", "normalize", "forward"]
 BACKWARD = ["gradient_sums", "input_gradient", "backward", "relu_gradient"]
-FUNCTIONS = [*FORWARD, *BACKWARD, "exact_sums", "launches"]
+FUNCTIONS = [*FORWARD, *BACKWARD, "exact_sums", "launches", "own_launches"]
 SHAPES = [
     (1, 5, 3, 1, 1),
     (1, 2, 37, 1, 49),

@@ -2,28 +2,33 @@
 
 import numpy as np
 import pytest
+from table import HALVES
 
 import numba_bn as nbn
 from numba_bn._kernels import _launch
-from numba_bn._kernels.cpu.plain import Launches
+from numba_bn._kernels.cpu.plain import Launches, OwnLaunches
 from numba_bn.functional import _plain
 
 pytestmark = [
     pytest.mark.parametrize("backend", ["cpu"], indirect=True),
     pytest.mark.usefixtures("backend"),
 ]
-CALLS = ("normalized", "trained", "gradients")
-SHAPES = [
-    ((32, 64), 1),
-    ((7,), 0),
-    ((5, 1), -1),
-    ((8, 16, 100), 1),
-    ((2, 3, 600), 1),
-    ((4, 9, 5), 2),
+BATCH = ("normalized", "trained", "gradients")
+ROWS, SAMPLES = ("layer_norm", "rms_norm"), ("instance_norm", "group_norm")
+OWN = ROWS + SAMPLES
+CALLS = BATCH + OWN + tuple(f"{name}_backward" for name in OWN)
+OF_BATCH = [((32, 64), 1), ((7,), 0), ((5, 1), -1), ((8, 16, 100), 1), ((2, 3, 600), 1)]
+OF_BATCH += [((4, 9, 5), 2)]
+OF_ROWS = [((32, 64), -1), ((7,), 0), ((5, 1), 1), ((8, 6, 300), 2), ((40, 1000), 1)]
+# rows of a few values a channel, runs, columns
+OF_SAMPLES = [((4, 6, 5), 1), ((8, 16, 100), 1), ((3, 50, 6), -1), ((40, 6), 1)]
+CASES = [(call, *case) for call in BATCH for case in OF_BATCH]
+CASES += [(name + way, *case) for name in ROWS for case in OF_ROWS for way in ("", "_backward")]
+CASES += [
+    (name + way, *case) for name in SAMPLES for case in OF_SAMPLES for way in ("", "_backward")
 ]
 over_calls = pytest.mark.parametrize("call", CALLS)
-over_shapes = pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
-over_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+over_dtypes = pytest.mark.parametrize("dtype", [*HALVES, np.float32, np.float64], ids=str)
 
 
 class Work:
@@ -33,11 +38,13 @@ class Work:
         rng = np.random.default_rng([len(shape), *shape])
         self.x, self.dy = rng.normal(3, 2, (2, *shape)).astype(dtype)
         self.gamma, self.beta, self.mean = rng.normal(size=(3, shape[axis])).astype(np.float32)
-        self.var = rng.uniform(1, 2, shape[axis])
+        self.var = rng.uniform(1, 2, shape[axis]).astype(np.float32)
         self.axis, self.stats = axis, nbn.channel_stats(self.x, channel_axis=axis)
 
     def run(self, call, **changes):
         """Return all that a public function returns, as arrays."""
+        if call not in BATCH:
+            return self._own(call, **changes)
         options = {"channel_axis": self.axis, "gamma": self.gamma, "x": self.x}
         if call == "gradients":
             options |= {"dy": self.dy, "stats": self.stats, **changes}
@@ -49,6 +56,22 @@ class Work:
             return [nbn.batch_norm(x, **{"mean": self.mean, "var": self.var, **options})]
         y, stats = nbn.batch_norm_train(x, **options)
         return [y, stats.count, stats.mean, stats.m2, stats._moments.low]
+
+    def _own(self, call, **changes):
+        """Return the same of a norm by x's own statistics."""
+        options = {"channel_axis": self.axis, "gamma": self.gamma, "x": self.x, "dy": self.dy}
+        if "rms" not in call and "backward" not in call:
+            options["beta"] = self.beta
+        if "group" in call:
+            options["num_groups"] = 2
+        options |= changes
+        dy = options.pop("dy")
+        if call.startswith(ROWS):
+            options["axis"] = options.pop("channel_axis")
+        if "backward" not in call:
+            return [getattr(nbn, call)(options.pop("x"), **options)]
+        gradients = getattr(nbn, call)(dy, options.pop("x"), **options)
+        return [a for a in gradients if a is not None]
 
 
 @pytest.fixture
@@ -75,8 +98,9 @@ def taken(monkeypatch):
 
         return run
 
-    for name in ("normalize", "forward", "backward"):
-        monkeypatch.setattr(Launches, name, spied(getattr(Launches, name)))
+    for launches in (Launches, OwnLaunches):
+        for name in {"normalize", "forward", "backward"} & vars(launches).keys():
+            monkeypatch.setattr(launches, name, spied(getattr(launches, name)))
     return lambda: len(seen)
 
 
@@ -85,8 +109,7 @@ def assert_same(got, want):
     assert [a.tobytes() for a in got] == [a.tobytes() for a in want]
 
 
-@over_calls
-@over_shapes
+@pytest.mark.parametrize(("call", "shape", "axis"), CASES, ids=str)
 @over_dtypes
 def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
     work = Work(shape, axis, dtype)
@@ -97,14 +120,23 @@ def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
         assert taken() == number
 
 
-@over_calls
+@pytest.mark.parametrize("call", BATCH)
 @pytest.mark.parametrize(("samples", "kept"), [(200, 3), (300, 2), (500, 1)])
 def test_few_large_channels(call, samples, kept, ordinarily, taken):
     """Some train by kept launches that go back by none, larger ones are but normalized by them."""
     work = Work((samples, 3, 7, 7))
     want = ordinarily(lambda: work.run(call))
     assert_same(work.run(call), want)
-    assert taken() == (call in ("normalized", "trained", "gradients")[:kept])
+    assert taken() == (call in BATCH[:kept])
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "axis"),
+    [("layer_norm", (1, 200_000), 1), ("group_norm_backward", (1, 600, 512), 2)],
+)
+def test_what_takes_more_than_one_go(call, shape, axis, taken):
+    Work(shape, axis, np.float16).run(call)
+    assert not taken()
 
 
 @over_calls
@@ -126,6 +158,13 @@ def test_out(call, own, ordinarily, taken):
     assert got[0] is out
     assert_same(got, want)
     assert taken() == 1
+
+
+@pytest.mark.parametrize("call", [*BATCH, "layer_norm", "layer_norm_backward", "rms_norm"])
+def test_out_in_the_memory_of_a_parameter(call):
+    work = Work((7,), axis=0)
+    want = work.run(call)
+    assert_same(work.run(call, out=work.gamma), want)
 
 
 def test_out_in_the_memory_of_statistics(ordinarily):
@@ -151,7 +190,6 @@ OTHERS = {
     "Fortran's order": np.asfortranarray,
     "strided": lambda x: np.repeat(x, 2, axis=0)[::2],
     "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
-    "short": lambda x: x.astype(np.float16),
     "integers": lambda x: np.rint(x).astype(np.int16),
     "a list": lambda x: x.tolist(),
 }
@@ -193,8 +231,16 @@ WRONG_OF_GRADIENTS = {
     "shape of dy": {"dy": np.ones((6, 3), np.float32)},
     "dtype of dy": {"dy": np.ones((6, 4), bool)},
 }
+WRONG_OF_DY = ("shape of dy", "dtype of dy")
+WRONG_OF_GROUPS = {f"{n} groups": {"num_groups": n} for n in (0, 3, None, True, [2], 2.0)}
 NAMED = [(call, name, WRONG[name]) for call in CALLS for name in WRONG]
 NAMED += [("gradients", name, changes) for name, changes in WRONG_OF_GRADIENTS.items()]
+NAMED += [(f"{name}_backward", n, WRONG_OF_GRADIENTS[n]) for name in OWN for n in WRONG_OF_DY]
+NAMED += [
+    (f"group_norm{way}", name, changes)
+    for name, changes in WRONG_OF_GROUPS.items()
+    for way in ("", "_backward")
+]
 
 
 @pytest.mark.parametrize(

@@ -209,5 +209,9 @@ def _whole(values: Array, bits: int) -> list[int]:
     return [(n << bits) // d for n, d in ratios]
 
 
-def launches(shape: tuple[int, ...], itemsize: int) -> None:
+def launches(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Return what a backend keeps for plain arrays of a shape: nothing here."""
+
+
+def own_launches(shape: tuple[int, ...], dtype: np.dtype[Any], centred: bool) -> None:
+    """Return the same of a norm by own statistics."""

@@ -1,8 +1,8 @@
-"""Batch norm of plain arrays: what shape and dtype decide is found once, and looked up after that.
+"""Norms of plain arrays: what shape and dtype decide is found once, and looked up after that.
 
 Small arrays are normalized in a few microseconds, and to check, see and plan them takes ten more.
-Plain are C-contiguous ones of float32 or float64, below a megabyte, in calls without mask, residual
-and activation. Each function returns None where a call is not plain: it then goes the ordinary way,
+Plain are C-contiguous ones of floats, below a megabyte, in calls without mask, residual and
+activation. Each function returns None where a call is not plain: it then goes the ordinary way,
 which gives the same bits by the same kernels, and says what is wrong with it.
 """
 
@@ -16,65 +16,80 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array
+from numba_bn._arrays import Array, is_float, parameter_dtype
 from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
 from numba_bn._memory import LARGE
-from numba_bn._validate import Vector
-from numba_bn._view import Axes, View, batch_view
+from numba_bn._view import Axes, View
+from numba_bn.functional._norms import BATCH, Axis, Norm
 from numba_bn.stats import ChannelStats
 
-_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-_FLOATS = frozenset((_SINGLE, _DOUBLE))
+_DOUBLE = np.dtype(np.float64)
 _PARAMETERS = (("gamma", 1.0), ("beta", 0.0), ("mean", nan), ("var", nan))
 """Their names and defaults, in the order in which functions take them."""
 
 
 class _Kind:
-    """What shape, dtype and channel axis of plain arrays decide."""
+    """What shape, dtype and axis of plain arrays decide."""
 
-    def __init__(self, view: View, dtype: np.dtype[Any]) -> None:
-        self.view, self.channels, self._itemsize = view, view.channels, dtype.itemsize
+    def __init__(self, norm: Norm, view: View, dtype: np.dtype[Any]) -> None:
+        self.norm, self.view, self.channels, self._dtype = norm, view, view.channels, dtype
+        self.parameters = parameter_dtype(dtype)
 
     @cached_property
     def launches(self) -> Any:
         """Kernels, to be asked for when all is checked; None where there are none."""
-        return backend().launches(self.view.shape, self._itemsize)
+        if self.norm.own:
+            return backend().own_launches(self.view.shape, self._dtype, self.norm.centred)
+        return backend().launches(self.view.shape, self._dtype)
 
 
 @lru_cache(maxsize=1024)
-def _kind(shape: Axes, dtype: np.dtype[Any], channel_axis: int) -> _Kind | None:
+def _kind(norm: Norm, shape: Axes, dtype: np.dtype[Any], axis: int, groups: int) -> _Kind | None:
     """Return the kind of C-contiguous arrays; None where they are not plain."""
-    ndim = len(shape)
-    if dtype not in _FLOATS:
+    if not (is_float(dtype) and dtype.isnative and 0 < prod(shape) * dtype.itemsize < LARGE):
         return None
-    if not 0 < prod(shape) * dtype.itemsize < LARGE or not -ndim <= channel_axis < ndim:
+    try:
+        view = norm.view("", shape, tuple(range(len(shape))), axis, groups)
+    except ValueError:  # which the ordinary way will raise again
         return None
-    return _Kind(batch_view(shape, tuple(range(ndim)), (channel_axis % ndim,)), dtype)
+    return _Kind(norm, view, dtype)
 
 
-def _kind_of(x: Any, channel_axis: int | Sequence[int]) -> _Kind | None:
+def _kind_of(norm: Norm, x: Any, axis: Axis, groups: int = 1) -> _Kind | None:
     """Return the same for any x."""
-    # True is no axis, though it equals one
-    if type(x) is np.ndarray and type(channel_axis) is int and x.flags.carray:
-        return _kind(x.shape, x.dtype, channel_axis)
+    # True is no axis and no number, though it equals one
+    if type(x) is np.ndarray and type(axis) is int and type(groups) is int and x.flags.carray:
+        return _kind(norm, x.shape, x.dtype, axis, groups)
     return None
 
 
-def _vectors(call: str, kind: _Kind, x: Array, given: tuple[Any, ...]) -> list[Vector]:
-    """Return parameters, checked; those that are plain at once, or 0.1 µs is lost for each."""
-    channels = kind.channels
-    vectors = []
-    for (name, default), v in zip(_PARAMETERS, given, strict=False):
-        if (
+def _vectors(call: str, kind: _Kind, x: Array, given: Sequence[Any], out: Any) -> Sequence[Array]:
+    """Return parameters, checked: in their dtype for x if all of them are, else float64.
+
+    Those in their dtype are not copied, which takes longer than to look at them, unless ``out`` may
+    be one of them, as it may be of x's shape alone.
+    """
+    dtype, channels, some_default = kind.parameters, kind.channels, False
+    for v in given:
+        if v is None:
+            some_default = True
+        elif not (
             type(v) is np.ndarray
-            and ((d := v.dtype) is _SINGLE or d is _DOUBLE)
+            and v.dtype is dtype
             and v.shape == channels
+            and v.flags.carray  # to Numba, others are types of their own
         ):
-            vectors.append(v.astype(_DOUBLE))
-        else:
-            vectors.append(check.parameter(call, name, v, kind.view, x.shape, default))
-    return vectors
+            return [
+                check.parameter(call, name, p, kind.view, x.shape, default, kind.norm.axis)
+                for (name, default), p in zip(_PARAMETERS, given, strict=False)
+            ]
+    if some_default:
+        given = [
+            check.constant(default, channels[0], dtype) if p is None else p
+            for (_, default), p in zip(_PARAMETERS, given, strict=False)
+        ]
+    return given if out is None or x.ndim > 1 else [p.copy() for p in given]
 
 
 def _given(call: str, out: object, x: Array, *inputs: object) -> Array | None:
@@ -90,15 +105,15 @@ def normalized(
     beta: object,
     mean: object,
     var: object,
-    channel_axis: int | Sequence[int],
+    channel_axis: Axis,
     eps: float,
     out: Any,
 ) -> Any:
     """Return y of batch norm by given statistics."""
-    if (kind := _kind_of(x, channel_axis)) is None:
+    if (kind := _kind_of(BATCH, x, channel_axis)) is None:
         return None
     eps = check.epsilon(call, eps)
-    g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var))
+    g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var), out)
     y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
     if y is None or (launches := kind.launches) is None:
         return None
@@ -107,24 +122,48 @@ def normalized(
 
 
 def trained(
-    call: str,
-    x: Any,
-    gamma: object,
-    beta: object,
-    channel_axis: int | Sequence[int],
-    eps: float,
-    out: Any,
+    call: str, x: Any, gamma: object, beta: object, channel_axis: Axis, eps: float, out: Any
 ) -> tuple[Any, ChannelStats] | None:
     """Return y of a training step, and its statistics."""
-    if (kind := _kind_of(x, channel_axis)) is None:
+    if (kind := _kind_of(BATCH, x, channel_axis)) is None:
         return None
     eps = check.epsilon(call, eps)
-    g, b = _vectors(call, kind, x, (gamma, beta))
+    g, b = _vectors(call, kind, x, (gamma, beta), out)
     y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
     if y is None or (launches := kind.launches) is None or not launches.trains:
         return None
     moments = launches.forward(x, g, b, eps, y)
     return y if out is None else out, ChannelStats._of_rows(moments)
+
+
+def own(
+    call: str,
+    norm: Norm,
+    x: Any,
+    axis: Axis,
+    groups: int,
+    gamma: object,
+    beta: object,
+    eps: float,
+    out: Any,
+) -> Any:
+    """Return y of a norm by x's own statistics."""
+    if (kind := _kind_of(norm, x, axis, groups)) is None:
+        return None
+    eps = check.epsilon(call, eps)
+    g, b = _vectors(call, kind, x, (gamma, beta), out)
+    y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
+    if y is None or (launches := kind.launches) is None or not launches.trains:
+        return None
+    launches.forward(x, g, b, eps, y)
+    return y if out is None else out
+
+
+def _alike(dy: Any, x: Array) -> bool:
+    """Tell whether dy is as plain as x."""
+    return (
+        type(dy) is np.ndarray and dy.shape == x.shape and dy.dtype == x.dtype and dy.flags.carray
+    )
 
 
 def gradients(
@@ -133,25 +172,23 @@ def gradients(
     x: Any,
     gamma: object,
     stats: object,
-    channel_axis: int | Sequence[int],
+    channel_axis: Axis,
     eps: float,
     out: Any,
 ) -> Gradients | None:
     """Return the gradients of a training step."""
-    kind = _kind_of(x, channel_axis)
+    kind = _kind_of(BATCH, x, channel_axis)
     if kind is None or type(stats) is not ChannelStats:
         return None
     eps = check.epsilon(call, eps)
-    (g,) = _vectors(call, kind, x, (gamma,))
+    (g,) = _vectors(call, kind, x, (gamma,), out)
     known = stats._moments
     count, mean, m2 = known.count, known.mean, known.m2
     if count.shape != kind.channels or np.count_nonzero(count) < count.size:
         return None
     if not (count.flags.carray and mean.flags.carray and m2.flags.carray):
         return None  # kernels would be compiled anew for such vectors
-    if type(dy) is not np.ndarray or dy.shape != x.shape or dy.dtype != x.dtype:
-        return None
-    if not dy.flags.carray:
+    if not _alike(dy, x):
         return None
     dx = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := kind.launches) is None or not launches.differentiates:
@@ -159,7 +196,36 @@ def gradients(
     if out is not None:  # of which they may be a part
         count, mean, m2 = count.copy(), mean.copy(), m2.copy()
     sums = launches.backward(dy, x, g, eps, dx, mean, m2, count)
-    dtype = gradient_dtype(gamma, x)
-    if dtype is not _DOUBLE:
-        sums = sums.astype(dtype)
-    return Gradients(dx if out is None else out, sums[1], sums[0])
+    dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
+    return Gradients(dx if out is None else out, dgamma, dbeta)
+
+
+def own_gradients(
+    call: str,
+    norm: Norm,
+    dy: Any,
+    x: Any,
+    axis: Axis,
+    groups: int,
+    gamma: object,
+    eps: float,
+    out: Any,
+) -> Gradients | None:
+    """Return the gradients of a norm by x's own statistics."""
+    if (kind := _kind_of(norm, x, axis, groups)) is None or not _alike(dy, x):
+        return None
+    eps = check.epsilon(call, eps)
+    (g,) = _vectors(call, kind, x, (gamma,), out)
+    dx = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
+    if dx is None or (launches := kind.launches) is None or not launches.differentiates:
+        return None
+    sums = launches.backward(dy, x, g, eps, dx)
+    dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
+    return Gradients(dx if out is None else out, dgamma, dbeta if norm.centred else None)
+
+
+def _parameter_gradients(sums: Array, kind: _Kind, g: Array, gamma: object, x: Array) -> Array:
+    """Return sums in the dtype of gamma, of which ``g`` was made."""
+    plain = g.dtype is kind.parameters and kind.parameters is not _DOUBLE
+    dtype = kind.parameters if plain else gradient_dtype(gamma, x)
+    return sums.astype(dtype, copy=False)

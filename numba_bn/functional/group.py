@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, order_of
-from numba_bn._call import Gradients, own_backward, own_forward, real_array
-from numba_bn._view import View, sample_view
+from numba_bn._arrays import Array
+from numba_bn._call import Gradients
+from numba_bn.functional import _own
+from numba_bn.functional._norms import GROUP, INSTANCE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -66,9 +65,7 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    call = "instance_norm"
-    a, view = _sample_call(call, x, channel_axis)
-    return own_forward(call, a, view, gamma, beta, eps, out)
+    return _own.forward("instance_norm", INSTANCE, x, channel_axis, gamma, beta, eps, out)
 
 
 @adapted
@@ -117,9 +114,7 @@ def instance_norm_backward(
     >>> nbn.instance_norm_backward(np.array([[[2.0, 0.0, 0.0]]]), x).dbeta
     array([2.])
     """
-    call = "instance_norm_backward"
-    a, view = _sample_call(call, x, channel_axis)
-    return own_backward(call, dy, a, view, gamma, eps, out)
+    return _own.backward("instance_norm_backward", INSTANCE, dy, x, channel_axis, gamma, eps, out)
 
 
 @adapted
@@ -175,9 +170,8 @@ def group_norm(
     >>> nbn.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
     array([[-1.,  1., -1.,  1.]])
     """
-    call = "group_norm"
-    a, view = _sample_call(call, x, channel_axis, num_groups)
-    return own_forward(call, a, view, gamma, beta, eps, out)
+    given = (x, channel_axis, gamma, beta, eps, out, num_groups)
+    return _own.forward("group_norm", GROUP, *given)
 
 
 @adapted
@@ -227,32 +221,5 @@ def group_norm_backward(
     >>> nbn.group_norm_backward(np.array([[2.0, 0.0, 0.0, 1.0]]), x, 2).dbeta
     array([2., 0., 0., 1.])
     """
-    call = "group_norm_backward"
-    a, view = _sample_call(call, x, channel_axis, num_groups)
-    return own_backward(call, dy, a, view, gamma, eps, out)
-
-
-def _sample_call(
-    call: str, x: object, channel_axis: int | Sequence[int], *num_groups: int
-) -> tuple[Array, View]:
-    """Return x as an array, and its view with statistics within each sample.
-
-    Without ``num_groups`` every channel is a group of its own.
-    """
-    a = real_array(call, x)
-    axes = check.axis_tuple(call, "channel_axis", channel_axis, a.shape)
-    if 0 in axes:
-        raise ValueError(
-            f"{call}: channel_axis must not be 0, the axis of the samples, "
-            f"got {channel_axis!r} for x of shape {a.shape}"
-        )
-    channels = math.prod(a.shape[axis] for axis in axes)
-    groups = channels
-    if num_groups:
-        groups = check.positive_int(call, "num_groups", *num_groups)
-        if channels % groups:
-            raise ValueError(
-                f"{call}: num_groups must divide the number of channels, {channels}, "
-                f"got {groups} for x of shape {a.shape}"
-            )
-    return a, sample_view(a.shape, order_of(a), axes, groups if channels else 1)
+    given = (dy, x, channel_axis, gamma, eps, out, num_groups)
+    return _own.backward("group_norm_backward", GROUP, *given)

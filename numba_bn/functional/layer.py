@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from numba_bn import _validate as check
 from numba_bn._adapters import adapted
-from numba_bn._arrays import Array, order_of
-from numba_bn._call import Gradients, own_backward, own_forward, real_array
-from numba_bn._view import View, row_view
+from numba_bn._arrays import Array
+from numba_bn._call import Gradients
+from numba_bn.functional import _own
+from numba_bn.functional._norms import LAYER, RMS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -64,9 +64,7 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    call = "layer_norm"
-    a, view = _row_call(call, x, axis)
-    return own_forward(call, a, view, gamma, beta, eps, out, axis="axis")
+    return _own.forward("layer_norm", LAYER, x, axis, gamma, beta, eps, out)
 
 
 @adapted
@@ -115,9 +113,7 @@ def layer_norm_backward(
     >>> nbn.layer_norm_backward(np.array([[2.0, 0.0], [1.0, 5.0]]), x).dbeta
     array([3., 5.])
     """
-    call = "layer_norm_backward"
-    a, view = _row_call(call, x, axis)
-    return own_backward(call, dy, a, view, gamma, eps, out, axis="axis")
+    return _own.backward("layer_norm_backward", LAYER, dy, x, axis, gamma, eps, out)
 
 
 @adapted
@@ -161,9 +157,7 @@ def rms_norm(
     >>> nbn.rms_norm(np.array([3.0, 4.0, 0.0, 0.0]), eps=0.0)
     array([1.2, 1.6, 0. , 0. ])
     """
-    call = "rms_norm"
-    a, view = _row_call(call, x, axis)
-    return own_forward(call, a, view, gamma, None, eps, out, centred=False, axis="axis")
+    return _own.forward("rms_norm", RMS, x, axis, gamma, None, eps, out)
 
 
 @adapted
@@ -208,12 +202,4 @@ def rms_norm_backward(
     >>> nbn.rms_norm_backward(np.ones((2, 2)), x, eps=0.0).dbeta is None
     True
     """
-    call = "rms_norm_backward"
-    a, view = _row_call(call, x, axis)
-    return own_backward(call, dy, a, view, gamma, eps, out, centred=False, axis="axis")
-
-
-def _row_call(call: str, x: object, axis: int | Sequence[int]) -> tuple[Array, View]:
-    """Return x as an array, and its view with statistics of each row."""
-    a = real_array(call, x)
-    return a, row_view(a.shape, order_of(a), check.trailing_axes(call, axis, a.shape))
+    return _own.backward("rms_norm_backward", RMS, dy, x, axis, gamma, eps, out)

@@ -2,7 +2,7 @@
 
 from numba_bn._kernels.cpu.gradients import backward, gradient_sums, input_gradient, relu_gradient
 from numba_bn._kernels.cpu.norms import forward, moments, normalize
-from numba_bn._kernels.cpu.plain import launches
+from numba_bn._kernels.cpu.plain import launches, own_launches
 from numba_bn._kernels.cpu.sums import exact_sums
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "launches",
     "moments",
     "normalize",
+    "own_launches",
     "relu_gradient",
 ]

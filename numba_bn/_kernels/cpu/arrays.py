@@ -13,6 +13,7 @@ from numba_bn._kernels.cpu.plan import Plan, l2_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _STREAM_CACHES = 32  # outputs of this many L2 caches and more go past them
 
 
@@ -56,12 +57,17 @@ def columns_of(plan: Plan) -> tuple[int, ...]:
     return plan.outer, plan.tail, plan.stride, plan.period
 
 
-def per_value(p: Array, plan: Plan, x5: Array, y5: Array) -> Array:
-    """(channels,) → (groups · length,), as the arithmetic in which y is made of x holds them."""
-    single = y5.itemsize <= 4 and (x5.itemsize <= 2 or x5.dtype == np.float32)
-    if plan.inner == 1 and not single:
-        return p
-    values = np.empty(p.size * plan.inner, np.float32 if single else np.float64)
+def held_in(x: np.dtype[Any], y: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of the arithmetic in which an array y is made of an array x."""
+    single = y.itemsize <= 4 and (x.itemsize <= 2 or x == _SINGLE)
+    return _SINGLE if single else _DOUBLE
+
+
+def per_value(p: Array, plan: Plan, dtype: np.dtype[Any]) -> Array:
+    """(channels,) → (groups · length,), in the dtype of their arithmetic."""
+    if p.dtype == dtype:
+        return p if plan.inner == 1 else np.repeat(p, plan.inner)
+    values = np.empty(p.size * plan.inner, dtype)
     elementwise.repeat(values.nbytes, p, values)  # NumPy would warn of what float32 cannot hold
     return values
 

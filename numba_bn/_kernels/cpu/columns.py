@@ -11,8 +11,9 @@ from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.columns_moments import tile_moments
+from numba_bn._kernels.cpu.own import channel_factors
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
-from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, affine, conclude, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
 
 _UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
@@ -132,7 +133,7 @@ def normalize(
     tile: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, batch, period // length)
+    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, length // inner)
     tiles = (stride + tile - 1) // tile
     units = batch * tiles * slices_of(rows, tiles)[0]
     for u in prange(units):

@@ -19,6 +19,7 @@ from numba_bn._kernels.cpu.arrays import (
     Array,
     Launch,
     columns_of,
+    held_in,
     optional,
     per_value,
     plan_streams,
@@ -32,6 +33,7 @@ from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_tile,
     batch_chunks,
+    by_rows,
     chunks,
     one_go,
     onward,
@@ -179,50 +181,59 @@ def _backward_fused(
     return sums[1], sums[0]
 
 
+def own_in_one_go(plan: Plan, itemsize: int, stream: bool, centred: bool) -> Launch:
+    """Say how the gradients of a norm by x's own statistics are taken, those anew in the same go.
+
+    All of it comes after the sums of parameter gradients.
+    """
+    parts = batch_chunks(plan)
+    if by_rows(plan, centred):
+        # they begin anywhere in a line
+        past = stream and (plan.length % 16 == 0 or plan.length > SHORT)
+        rows = plan.batch, plan.groups, plan.length, parts
+        return Launch(rows_backward.backward, (centred, past), rows)
+    if plan.kind == "columns":
+        columns = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
+        return Launch(columns_own_backward.backward, (stream,), columns)
+    runs = plan.groups, plan.size, plan.inner, parts, slab(plan, 2 * itemsize, stream)
+    if plan.outer == 1 and plan.length <= BLOCK:
+        return Launch(runs_own_backward.backward, (stream,), (plan.batch, *runs))
+    return Launch(runs_backward_own.backward_own, (stream,), (plan.batch, plan.outer, *runs))
+
+
+def sums_of_parts(plan: Plan, centred: bool) -> Array:
+    """Return zeros for the sums of parameter gradients of all parts, as kernels take them."""
+    parts = batch_chunks(plan)
+    if by_rows(plan, centred):
+        return np.zeros((parts, 2 * plan.groups * plan.length))
+    return np.zeros((2, parts * plan.groups * plan.size))
+
+
+def total_of_parts(sums: Array, plan: Plan, centred: bool) -> Array:
+    """Such sums → dbeta, dgamma (2, channels)."""
+    parts, channels = batch_chunks(plan), plan.groups * plan.size
+    if not by_rows(plan, centred):
+        return sums if parts == 1 else sums.reshape(2, parts, channels).sum(1)
+    if parts == plan.inner == 1:
+        return sums.reshape(2, channels)
+    return np.asarray(sums.reshape(parts, 2, channels, plan.inner).sum((0, 3)))
+
+
 def _backward_own(
     dy5: Array, x5: Array, gamma: Array, eps: float, dx5: Array, centred: bool
 ) -> tuple[Array, Array]:
-    """Gradients of a norm by x's own statistics: those are taken anew, in the same go."""
+    """Gradients of a norm by x's own statistics."""
     plan = plan_of(x5.shape)
     if plan.kind == "columns" and not samples_apart(plan):
         return _backward_columns(dy5, x5, gamma, eps, dx5)
-    parts = batch_chunks(plan)
-    arrays = kernel_array(dy5), kernel_array(x5), kernel_array(dx5)
-    nbytes = 3 * x5.nbytes
-    if plan.kind == "rows" or not centred:
-        width = plan.groups * plan.length
-        acc = np.zeros((parts, 2 * width))
-        rows_backward.backward(
-            nbytes,
-            *arrays,
-            per_value(gamma, plan, x5, dx5),
-            eps,
-            centred,
-            run_streams(plan.length, dx5, x5, dy5)
-            and (plan.length % 16 == 0 or plan.length > SHORT),  # they begin anywhere in a line
-            acc,
-            plan.batch,
-            plan.groups,
-            plan.length,
-            parts,
-        )
-        sums = acc.reshape(parts, 2, plan.groups * plan.size, plan.inner).sum((0, 3))
-        return sums[1], sums[0]
-    acc = np.zeros((2, parts * plan.groups * plan.size))
-    if plan.kind == "columns":
-        shape = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
-        stream = plan_streams(plan, dx5, x5, dy5)
-        columns_own_backward.backward(nbytes, *arrays, gamma, eps, acc, stream, *shape)
-    else:
-        stream = run_streams(plan.inner, dx5, x5, dy5)
-        values = *arrays, gamma, eps, acc, stream, plan.batch
-        shape = plan.groups, plan.size, plan.inner, parts, slab(plan, 2 * x5.itemsize, stream)
-        if plan.outer == 1 and plan.length <= BLOCK:
-            runs_own_backward.backward(nbytes, *values, *shape)
-        else:
-            runs_backward_own.backward_own(nbytes, *values, plan.outer, *shape)
-    sums = acc.reshape(2, parts, -1).sum(1)
-    return sums[1], sums[0]
+    rows = by_rows(plan, centred)
+    stream = run_streams(plan.length, dx5, x5, dy5) if rows else plan_streams(plan, dx5, x5, dy5)
+    kernel, switches, sizes = own_in_one_go(plan, x5.itemsize, stream, centred)
+    g = per_value(gamma, plan, held_in(x5.dtype, dx5.dtype)) if rows else gamma
+    arrays, sums = (kernel_array(a) for a in (dy5, x5, dx5)), sums_of_parts(plan, centred)
+    kernel(3 * x5.nbytes, *arrays, g, eps, sums, *switches, *sizes)
+    dbeta, dgamma = total_of_parts(sums, plan, centred)
+    return dgamma, dbeta
 
 
 def _backward_columns(

@@ -39,11 +39,18 @@ class _Alias:
         }
 
 
+def record_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the record that the elements of an array are to kernels; None if they are numbers."""
+    if dtype.itemsize == 2 and dtype.kind in "fV":
+        return _HALVES["float16" if dtype.kind == "f" else "bfloat16"]
+    return None
+
+
 def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return x flat, as the kernels take it: one type per dtype, read-only or not."""
     flat = x.reshape(-1)
-    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
-        flat = flat.view(_HALVES["float16" if x.dtype.kind == "f" else "bfloat16"])
+    if (record := record_of(x.dtype)) is not None:
+        flat = flat.view(record)
     # to Numba a read-only array is a type of its own: not worth compiling every kernel twice
     return flat if flat.flags.writeable else np.asarray(_Alias(flat))
 

@@ -12,6 +12,7 @@ from numba_bn._kernels.cpu.arrays import (
     Array,
     Launch,
     columns_of,
+    held_in,
     optional,
     per_value,
     plan_streams,
@@ -21,6 +22,7 @@ from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_tile,
+    by_rows,
     chunks,
     one_block,
     one_go,
@@ -136,6 +138,13 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     return Launch(runs.forward, (stream, ahead), shape)
 
 
+def rows_in_one_go(plan: Plan, itemsize: int, centred: bool, stream: bool) -> Launch:
+    """Say the same of rows, each with a scale and a shift per value."""
+    together = slab(plan, itemsize, stream)
+    sizes = plan.batch * plan.groups, plan.groups, plan.length, together
+    return Launch(rows.forward, (centred, stream), sizes)
+
+
 def _normalize(
     x5: Array,
     mean: Array,
@@ -168,7 +177,7 @@ def forward(
 ) -> Moments:
     """x → y5 by its own statistics, which are returned if they are to be kept."""
     plan = plan_of(x5.shape)
-    if plan.kind == "rows" or not centred:
+    if by_rows(plan, centred):
         result = _forward_rows(x5, gamma, beta, eps, y5, centred, keep)
         return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
     if not one_go(plan, x5.itemsize):
@@ -189,16 +198,13 @@ def _forward_rows(
     x5: Array, gamma: Array, beta: Array, eps: float, y5: Array, centred: bool, keep: bool
 ) -> Array:
     plan = plan_of(x5.shape)
-    count = plan.batch * plan.groups
-    g, b = per_value(gamma, plan, x5, y5), per_value(beta, plan, x5, y5)
-    x, y = kernel_array(x5), kernel_array(y5)
-    stream = run_streams(plan.length, y5, x5)
-    given = g, b, eps, centred, stream
-    if not one_go(plan, x5.itemsize):
-        result = _moments(x5, None)
-        rows.normalize(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length)
-        return result
-    result = np.empty((4, count if keep else 0))
-    together = slab(plan, x5.itemsize, stream)
-    rows.forward(x5.nbytes, x, y, *given, result, count, plan.groups, plan.length, together)
+    dtype, stream = held_in(x5.dtype, y5.dtype), run_streams(plan.length, y5, x5)
+    arrays = kernel_array(x5), kernel_array(y5)
+    given = per_value(gamma, plan, dtype), per_value(beta, plan, dtype), eps
+    kernel, switches, sizes = rows_in_one_go(plan, x5.itemsize, centred, stream)
+    if one_go(plan, x5.itemsize):
+        result = np.empty((4, plan.batch * plan.groups if keep else 0))
+    else:
+        result, kernel, sizes = _moments(x5, None), rows.normalize, sizes[:-1]
+    kernel(x5.nbytes, *arrays, *given, *switches, result, *sizes)
     return result

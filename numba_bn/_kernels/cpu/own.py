@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block
+import numpy as np
+
+from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels.cpu.precision import gradient_terms
 from numba_bn._kernels.cpu.state import (
     affine,
@@ -79,6 +81,19 @@ def own_factors(
                 m[h], a[h], b[h] = affine(x, y, means[h], lows[h], rs[h], g[h], shift[h])
         at += step
         channel = channel + step if channel + step < gamma.size else 0
+
+
+@unit
+def channel_factors(
+    x: Any, y: Any, gamma: Any, beta: Any, mean: Any, low: Any, var: Any, eps: float, size: int
+) -> Any:
+    """Per (groups,) mean, low, var → factors (3, channels) of the same, ``size`` a group."""
+    count = mean.size
+    kept, factors = np.empty((KEPT, count)), np.empty((3, count * size))
+    for k in range(count):
+        kept[0, k], kept[1, k], kept[2, k] = mean[k], low[k], rsqrt(var[k], eps)
+    own_factors(x, y, gamma, beta, 0, kept, count, size, factors)
+    return factors
 
 
 @block

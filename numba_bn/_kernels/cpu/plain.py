@@ -1,32 +1,52 @@
-"""Batch norm of plain arrays of one shape: how it is done is found once, and kept.
+"""Norms of plain arrays of one shape: how it is done is found once, and kept.
 
-Plain are C-contiguous arrays of float32 or float64 that are not written past the caches, without
-mask, residual and activation: nothing but shape and dtype says how the very kernels of ``norms``
-and ``gradients`` go about them, and to find it out takes as long as a small array.
+Plain are C-contiguous arrays of floats that are not written past the caches, without mask, residual
+and activation: nothing but shape and dtype says how the very kernels of ``norms`` and ``gradients``
+go about them, and to find it out takes as long as a small array.
+
+All arrays are C-contiguous and writable: x, y, dy and dx of one dtype; gamma, beta and given
+statistics all of the dtype of parameters for it, or all float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, large
-from numba_bn._kernels.cpu.plan import Plan, Shape, one_go, plan_of
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value
+from numba_bn._kernels.cpu.memory import record_of
+from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
+
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def _flattening(dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    """Return what makes of a plain array what kernels take."""
+    if (record := record_of(dtype)) is None:
+        return np.ndarray.ravel
+    return lambda x: x.view(record).ravel()
+
+
+def _wide(p: Array) -> Array:
+    """Return parameters for kernels that are compiled for float64 alone."""
+    return p if p.dtype is _DOUBLE else p.astype(_DOUBLE)
 
 
 class Launches:
     """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
 
     ``trains`` and ``differentiates`` tell whether there is one for it, as there is where sums are
-    taken and used in one go. All arrays are C-contiguous and writable: x, y, dy and dx of one
-    dtype, the others float64.
+    taken and used in one go.
     """
 
     __slots__ = (
         "_backward",
+        "_flat",
         "_forward",
         "_lossless",
         "_normalize",
@@ -38,9 +58,11 @@ class Launches:
         "trains",
     )
 
-    def __init__(self, plan: Plan, nbytes: int, itemsize: int) -> None:
+    def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
+        itemsize, self._flat = dtype.itemsize, _flattening(dtype)
         kernel, switches, sizes = norms.applying(plan, False)
-        self._normalize = Prepared(kernel, nbytes)
+        # parameters as they are: to make float64 of them takes a fifth of a small call
+        self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
         self.trains, self.differentiates = one_go(plan, itemsize), one_go(plan, 2 * itemsize)
         kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
@@ -55,13 +77,14 @@ class Launches:
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
     ) -> None:
         """x, mean, var (channels,) → y."""
+        flat, run = self._flat, self._normalize[gamma.dtype].run
         given = gamma, beta, mean, self._lossless, var, eps
-        self._normalize.run(x.ravel(), y.ravel(), None, *given, *self._rest_of_normalize)
+        run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
-        result = np.empty((4, gamma.size))
-        given = x.ravel(), y.ravel(), None, None, gamma, beta, eps
+        flat, result = self._flat, np.empty((4, gamma.size))
+        given = flat(x), flat(y), None, None, _wide(gamma), _wide(beta), eps
         self._forward.run(*given, *self._switches_of_forward, result, *self._sizes_of_forward)
         return result
 
@@ -77,13 +100,71 @@ class Launches:
         count: Array,
     ) -> Array:
         """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
-        sums = np.empty((2, gamma.size))
-        given = mean, m2, count, gamma, eps, sums
-        self._backward.run(dy.ravel(), x.ravel(), None, dx.ravel(), *given, *self._rest_of_backward)
+        flat, sums = self._flat, np.empty((2, gamma.size))
+        given = mean, m2, count, _wide(gamma), eps, sums
+        self._backward.run(flat(dy), flat(x), None, flat(dx), *given, *self._rest_of_backward)
         return sums
 
 
-def launches(shape: Shape, itemsize: int) -> Launches | None:
+class OwnLaunches:
+    """The same for any five-axis shape, of a norm by its own statistics, which nobody keeps."""
+
+    __slots__ = (
+        "_backward",
+        "_centred",
+        "_flat",
+        "_forward",
+        "_options",
+        "_parameter",
+        "_plan",
+        "_rest_of_backward",
+        "_rest_of_forward",
+        "differentiates",
+        "trains",
+    )
+
+    _parameter: Callable[[Array], Array]
+    _options: tuple[None, ...]
+
+    def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any], centred: bool) -> None:
+        self._plan, self._centred, self._flat = plan, centred, _flattening(dtype)
+        self.trains = one_go(plan, dtype.itemsize)
+        self.differentiates = plan.kind != "columns" or samples_apart(plan)
+        if by_rows(plan, centred):
+            held = held_in(dtype, dtype)
+            self._parameter, self._options = lambda p: per_value(p, plan, held), ()
+            kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, False)
+        else:
+            self._parameter, self._options = _wide, (None, None)
+            kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, False)
+            switches = False, *switches
+        self._forward = Prepared(kernel, nbytes)
+        self._rest_of_forward = *switches, np.empty((4, 0)), *sizes
+        kernel, switches, sizes = gradients.own_in_one_go(plan, dtype.itemsize, False, centred)
+        self._backward = Prepared(kernel, 3 * nbytes)
+        self._rest_of_backward = *switches, *sizes
+
+    def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> None:
+        """x → y."""
+        flat, of = self._flat, self._parameter
+        arrays = flat(x), flat(y), *self._options, of(gamma), of(beta)
+        self._forward.run(*arrays, eps, *self._rest_of_forward)
+
+    def backward(self, dy: Array, x: Array, gamma: Array, eps: float, dx: Array) -> Array:
+        """dy, x → dx; dbeta, dgamma (2, channels)."""
+        flat, sums = self._flat, gradients.sums_of_parts(self._plan, self._centred)
+        given = flat(dy), flat(x), flat(dx), self._parameter(gamma), eps, sums
+        self._backward.run(*given, *self._rest_of_backward)
+        return gradients.total_of_parts(sums, self._plan, self._centred)
+
+
+def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches | None:
     """Return the launches for plain arrays of a shape without a zero; None if there are none."""
-    nbytes = prod(shape) * itemsize
-    return None if large(nbytes) else Launches(plan_of(shape), nbytes, itemsize)
+    nbytes = prod(shape) * dtype.itemsize
+    return None if large(nbytes) else Launches(plan_of(shape), nbytes, dtype)
+
+
+def own_launches(shape: Shape, dtype: np.dtype[Any], centred: bool) -> OwnLaunches | None:
+    """Return those of a norm by own statistics."""
+    nbytes = prod(shape) * dtype.itemsize
+    return None if large(nbytes) else OwnLaunches(plan_of(shape), nbytes, dtype, centred)

@@ -16,8 +16,9 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.loops import apply_values
 from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
+from numba_bn._kernels.cpu.own import channel_factors
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import STATE, affine, channel_factors, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, affine, conclude, rsqrt
 
 
 @inlined
@@ -256,7 +257,7 @@ def normalize(
     inner: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, batch, groups)
+    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, channels // groups)
     runs = batch * outer * channels
     units = pieces_of(runs, inner)[0]
     for u in prange(units):

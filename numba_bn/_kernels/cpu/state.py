@@ -145,31 +145,3 @@ def centred(x: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any) -> Any:
     for k in range(mean.size):
         put_factors(x, dx, mean[k], a[k], b[k], c[k], factors, k)
     return factors
-
-
-@unit
-def channel_factors(
-    x: Any,
-    y: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    low: Any,
-    var: Any,
-    eps: float,
-    batch: int,
-    groups: int,
-) -> Any:
-    """Per (batch·groups,) mean, low, var → (3, batch·channels): mean, factor, shift."""
-    size = gamma.size // groups
-    factors = np.empty((3, batch * gamma.size))
-    for b in range(batch):
-        for g in range(groups):
-            t = b * groups + g
-            r = rsqrt(var[t], eps)
-            for c in range(g * size, (g + 1) * size):
-                at = b * gamma.size + c
-                factors[0, at], factors[1, at], factors[2, at] = affine(
-                    x, y, mean[t], low[t], r, gamma[c], beta[c]
-                )
-    return factors
