@@ -125,15 +125,8 @@ def trained(
     call: str, x: Any, gamma: object, beta: object, channel_axis: Axis, eps: float, out: Any
 ) -> tuple[Any, ChannelStats] | None:
     """Return y of a training step, and its statistics."""
-    if (kind := _kind_of(BATCH, x, channel_axis)) is None:
-        return None
-    eps = check.epsilon(call, eps)
-    g, b = _vectors(call, kind, x, (gamma, beta), out)
-    y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
-    if y is None or (launches := kind.launches) is None or not launches.trains:
-        return None
-    moments = launches.forward(x, g, b, eps, y)
-    return y if out is None else out, ChannelStats._of_rows(moments)
+    done = own(call, BATCH, x, channel_axis, 1, gamma, beta, eps, out)
+    return None if done is None else (done[0], ChannelStats._of_rows(done[1]))
 
 
 def own(
@@ -146,8 +139,8 @@ def own(
     beta: object,
     eps: float,
     out: Any,
-) -> Any:
-    """Return y of a norm by x's own statistics."""
+) -> tuple[Any, Any] | None:
+    """Return y of a norm by x's own statistics, and their moments where the norm keeps them."""
     if (kind := _kind_of(norm, x, axis, groups)) is None:
         return None
     eps = check.epsilon(call, eps)
@@ -155,8 +148,8 @@ def own(
     y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
     if y is None or (launches := kind.launches) is None or not launches.trains:
         return None
-    launches.forward(x, g, b, eps, y)
-    return y if out is None else out
+    moments = launches.forward(x, g, b, eps, y)
+    return y if out is None else out, moments
 
 
 def _alike(dy: Any, x: Array) -> bool:
