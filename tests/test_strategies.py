@@ -7,7 +7,7 @@ from oracle import assert_near
 from table import CASES, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import arrays, plan
+from numba_bn._kernels.cpu import plan
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -16,9 +16,8 @@ over_caches = pytest.mark.parametrize("cache", [1 << 12, 1 << 40], ids=["tiny", 
 
 
 def pretend(monkeypatch, cache):
-    """Let the core's own cache have another size: large arrays become small, and small large."""
-    for module in (arrays, plan):
-        monkeypatch.setattr(module, "l2_bytes", lambda: cache)
+    """Let caches have another size: large arrays become small, and small large."""
+    monkeypatch.setattr(plan, "_cache_bytes", lambda index: cache)
     _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
 

@@ -9,12 +9,11 @@ import numpy as np
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
 from numba_bn._kernels.cpu.memory import kernel_array
-from numba_bn._kernels.cpu.plan import Plan, l2_bytes
+from numba_bn._kernels.cpu.plan import Plan, far_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-_STREAM_CACHES = 32  # outputs of this many L2 caches and more go past them
 
 
 class Launch(NamedTuple):
@@ -32,13 +31,14 @@ def optional(a: Array | None) -> Array | None:
 
 
 def large(nbytes: int) -> bool:
-    """Tell whether an output is too large for the caches."""
-    return nbytes >= _STREAM_CACHES * l2_bytes()
+    """Tell whether what a call reads and writes is too large for the caches."""
+    return nbytes >= far_bytes()
 
 
 def streams(y5: Array, *inputs5: Array) -> bool:
     """Tell whether to write past the caches: large, and not what is being read."""
-    return large(y5.nbytes) and not any(np.may_share_memory(y5, a) for a in inputs5)
+    far = large(y5.nbytes + sum(a.nbytes for a in inputs5))
+    return far and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
 def run_streams(length: int, y5: Array, *inputs5: Array) -> bool:

@@ -19,8 +19,9 @@ from numba_bn._kernels.cpu.lanes import (
     select,
     sub,
 )
-from numba_bn._kernels.cpu.loops import first_part, pick_up, put_down, put_first
+from numba_bn._kernels.cpu.loops import first_part, pick_up, put_down, put_first, whole
 from numba_bn._kernels.cpu.memory import (
+    asks,
     before_aligned,
     claim,
     flags,
@@ -43,15 +44,15 @@ def run_gradients(
 ) -> Any:
     """dy, x [i : i + n], mean m → s + Σdy, t + Σdy·(x-m); what is excluded counts if finite."""
     end = i + n
-    while i + 16 <= end:
-        prefetch(x, i + ahead)
-        prefetch(dy, i + ahead)
-        d, u = load(dy, i), sub(load(x, i), m)
+    for k in range(i, end - 15, 16):
+        prefetch(x, k + ahead)
+        prefetch(dy, k + ahead)
+        d, u = load(dy, k), sub(load(x, k), m)
         if where is not None:
-            usable = either(flags(where, i), finite(mul(d, u)))
+            usable = either(flags(where, k), finite(mul(d, u)))
             d, u = select(usable, d, fill(0.0)), select(usable, u, fill(0.0))
         s, t = add(s, d), fma(d, u, t)
-        i += 16
+    i = whole(i, end)
     if i < end:
         part = head(end - i)
         d, u = load_if(dy, i, part), sub(load_if(x, i, part), m)
@@ -91,16 +92,17 @@ def run_input_gradient(
         v = _gradient(dy, x, where, i - back, part, m, a, b, c)
         put_first(dx, i - back, v, part, back, carry)
         i += lead
-    while i + 16 <= end:
-        prefetch(x, i + ahead)
-        prefetch(dy, i + ahead)
-        share = fma(sub(load_as(x, i, m), m), b, c)
+    for k in range(i, end - 15, 16):
+        if asks(stream):
+            prefetch(x, k + ahead)
+            prefetch(dy, k + ahead)
+        share = fma(sub(load_as(x, k, m), m), b, c)
         if where is not None:
-            share = select(flags(where, i), share, fill_as(m, 0.0))
+            share = select(flags(where, k), share, fill_as(m, 0.0))
         if not stream:
-            claim(dx, i + near(dx) // 4)
-        store(dx, i, add(mul(load_as(dy, i, m), a), share), stream)
-        i += 16
+            claim(dx, k + near(dx) // 4)
+        store(dx, k, add(mul(load_as(dy, k, m), a), share), stream)
+    i = whole(i, end)
     if i < end:
         part = head(end - i)
         carry = _gradient(dy, x, where, i, part, m, a, b, c)
@@ -180,9 +182,9 @@ def _gradient(
 def relu_gradient_run(dy: Any, y: Any, out: Any, i: int, n: int) -> None:
     """dy, y [i : i + n] → dy where y is above 0 (or NaN), else 0."""
     end = i + n
-    while i + 16 <= end:
-        store(out, i, select(positive(load(y, i)), load(dy, i), fill(0.0)), False)
-        i += 16
+    for k in range(i, end - 15, 16):
+        store(out, k, select(positive(load(y, k)), load(dy, k), fill(0.0)), False)
+    i = whole(i, end)
     if i < end:
         part = head(end - i)
         through = positive(load_if(y, i, part))

@@ -161,10 +161,10 @@ class OwnLaunches:
 def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches | None:
     """Return the launches for plain arrays of a shape without a zero; None if there are none."""
     nbytes = prod(shape) * dtype.itemsize
-    return None if large(nbytes) else Launches(plan_of(shape), nbytes, dtype)
+    return None if large(3 * nbytes) else Launches(plan_of(shape), nbytes, dtype)
 
 
 def own_launches(shape: Shape, dtype: np.dtype[Any], centred: bool) -> OwnLaunches | None:
     """Return those of a norm by own statistics."""
     nbytes = prod(shape) * dtype.itemsize
-    return None if large(nbytes) else OwnLaunches(plan_of(shape), nbytes, dtype, centred)
+    return None if large(3 * nbytes) else OwnLaunches(plan_of(shape), nbytes, dtype, centred)

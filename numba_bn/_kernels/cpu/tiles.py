@@ -10,7 +10,7 @@ from typing import Any
 
 from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import add, fill_as, fma, head, mul, select, sub
-from numba_bn._kernels.cpu.loops import rectify
+from numba_bn._kernels.cpu.loops import rectify, whole
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
     claim,
@@ -122,17 +122,17 @@ def _row_apply(
     if j == 0 and lead > 0:
         j = min(lead, end)
         _part_apply(x, y, residual, at, 0, head(j), m, a, b, relu_too)
-    while j + 16 <= end:
-        i, mj = at + j, load_own(m, j)
+    for k in range(j, end - 15, 16):
+        i, mk = at + k, load_own(m, k)
         if stream:  # from caches it costs more than it gives
             prefetch(x, i + ahead)
-        v = fma(sub(load_as(x, i, mj), mj), load_own(a, j), load_own(b, j))
+        v = fma(sub(load_as(x, i, mk), mk), load_own(a, k), load_own(b, k))
         if residual is not None:
-            v = add(v, load_as(residual, i, mj))
+            v = add(v, load_as(residual, i, mk))
         if not stream:
             claim(y, i + near(y) // 4)
         store(y, i, rectify(v, relu_too), stream)
-        j += 16
+    j = whole(j, end)
     if j < end:
         _part_apply(x, y, residual, at + j, j, head(end - j), m, a, b, relu_too)
 
@@ -230,18 +230,18 @@ def _row_gradient(
     if j == 0 and lead > 0:
         j = min(lead, end)
         _part_gradient(dy, x, where, dx, at, 0, head(j), m, a, b, c)
-    while j + 16 <= end:
-        i, mj = at + j, load_own(m, j)
+    for k in range(j, end - 15, 16):
+        i, mk = at + k, load_own(m, k)
         if stream:  # from caches it costs more than it gives
             prefetch(x, i + ahead)
             prefetch(dy, i + ahead)
-        share = fma(sub(load_as(x, i, mj), mj), load_own(b, j), load_own(c, j))
+        share = fma(sub(load_as(x, i, mk), mk), load_own(b, k), load_own(c, k))
         if where is not None:
-            share = select(flags(where, i), share, fill_as(mj, 0.0))
+            share = select(flags(where, i), share, fill_as(mk, 0.0))
         if not stream:
             claim(dx, i + near(dx) // 4)
-        store(dx, i, add(mul(load_as(dy, i, mj), load_own(a, j)), share), stream)
-        j += 16
+        store(dx, i, add(mul(load_as(dy, i, mk), load_own(a, k)), share), stream)
+    j = whole(j, end)
     if j < end:
         _part_gradient(dy, x, where, dx, at + j, j, head(end - j), m, a, b, c)
 
