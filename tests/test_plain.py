@@ -121,13 +121,34 @@ def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
 
 
 @pytest.mark.parametrize("call", BATCH)
-@pytest.mark.parametrize(("samples", "kept"), [(300, 3), (500, 2), (900, 1)])
-def test_few_large_channels(call, samples, kept, ordinarily, taken):
-    """Some train by kept launches that go back by none, larger ones are but normalized by them."""
-    work = Work((samples, 3, 7, 7))
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((300, 3, 7, 7), 1),
+        ((500, 3, 7, 7), 1),
+        ((900, 3, 7, 7), 1),
+        ((3, 1, 400, 400), 1),
+        ((900, 7, 7, 3), -1),
+        ((3, 2, 300, 300), 1),
+    ],
+    ids=str,
+)
+def test_few_large_channels(call, shape, axis, ordinarily, taken):
+    """Some train in one go and go back in two, larger ones do both in two."""
+    work = Work(shape, axis)
     want = ordinarily(lambda: work.run(call))
     assert_same(work.run(call), want)
-    assert taken() == (call in BATCH[:kept])
+    assert taken() == 1
+
+
+@pytest.mark.parametrize("call", BATCH)
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e30])
+def test_values_that_are_not_numbers(call, value, ordinarily):
+    """No warning either, where warnings are errors."""
+    work = Work((900, 3, 7, 7))
+    work.x[1, 1, 1, 1] = value
+    work.stats = nbn.channel_stats(work.x)
+    assert_same(work.run(call), ordinarily(lambda: work.run(call)))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Norms of plain arrays: what shape and dtype decide is found once, and looked up after that.
 
 Small arrays are normalized in a few microseconds, and to check, see and plan them takes ten more.
-Plain are C-contiguous ones of floats, below a megabyte, in calls without mask, residual and
+Plain are C-contiguous ones of floats that the caches hold, in calls without mask, residual and
 activation. Each function returns None where a call is not plain: it then goes the ordinary way,
 which gives the same bits by the same kernels, and says what is wrong with it.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from math import nan, prod
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numba_bn import _validate as check
 from numba_bn._arrays import Array, is_float, parameter_dtype
 from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
-from numba_bn._memory import LARGE
+from numba_bn._memory import empty
 from numba_bn._view import Axes, View
 from numba_bn.functional._norms import BATCH, Axis, Norm
 from numba_bn.stats import ChannelStats
@@ -47,7 +47,7 @@ class _Kind:
 @lru_cache(maxsize=1024)
 def _kind(norm: Norm, shape: Axes, dtype: np.dtype[Any], axis: int, groups: int) -> _Kind | None:
     """Return the kind of C-contiguous arrays; None where they are not plain."""
-    if not (is_float(dtype) and dtype.isnative and 0 < prod(shape) * dtype.itemsize < LARGE):
+    if not (is_float(dtype) and dtype.isnative and 0 not in shape):
         return None
     try:
         view = norm.view("", shape, tuple(range(len(shape))), axis, groups)
@@ -114,7 +114,7 @@ def normalized(
         return None
     eps = check.epsilon(call, eps)
     g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var), out)
-    y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
+    y = empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
     if y is None or (launches := kind.launches) is None:
         return None
     launches.normalize(x, m, v, g, b, eps, y)
@@ -145,7 +145,7 @@ def own(
         return None
     eps = check.epsilon(call, eps)
     g, b = _vectors(call, kind, x, (gamma, beta), out)
-    y = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
+    y = empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
     if y is None or (launches := kind.launches) is None or not launches.trains:
         return None
     moments = launches.forward(x, g, b, eps, y)
@@ -183,7 +183,7 @@ def gradients(
         return None  # kernels would be compiled anew for such vectors
     if not _alike(dy, x):
         return None
-    dx = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
+    dx = empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := kind.launches) is None or not launches.differentiates:
         return None
     if out is not None:  # of which they may be a part
@@ -209,7 +209,7 @@ def own_gradients(
         return None
     eps = check.epsilon(call, eps)
     (g,) = _vectors(call, kind, x, (gamma,), out)
-    dx = np.empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
+    dx = empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := kind.launches) is None or not launches.differentiates:
         return None
     sums = launches.backward(dy, x, g, eps, dx)

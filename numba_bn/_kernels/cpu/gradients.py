@@ -51,34 +51,46 @@ def gradient_sums(
 ) -> tuple[Array, Array]:
     """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
     sums = _raw_sums(dy5, x5, mean.reshape(-1), where5)
-    return sums[0], sums[1] * rstd_of(var, eps)
+    scale(sums, rstd_of(var, eps))
+    return sums[0], sums[1]
+
+
+@np.errstate(all="ignore")  # what overflows or is not a number is so in dgamma
+def scale(sums: Array, rstd: Array) -> None:
+    """Σdy, Σdy·(x - mean) (2, channels) → Σdy, Σdy·x̂, in their place."""
+    sums[1] *= rstd
+
+
+def summing(plan: Plan, itemsize: int) -> Launch:
+    """Say how sums of gradients are taken; the parts they are taken in are `parts_of`."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan)
+        return Launch(columns_backward.gradient_sums, (), sizes)
+    sizes = plan.outer, plan.groups, plan.inner, wide_slab(plan, itemsize)
+    return Launch(runs_backward.gradient_sums, (), sizes)
+
+
+def parts_of(plan: Plan) -> Array:
+    """Return room for the sums of all parts."""
+    return np.empty((plan.batch * plan.groups * plan.size * chunks(plan), 2))
+
+
+def applying(plan: Plan, stream: bool) -> Launch:
+    """Say how dx is made by given sums."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
+        return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
+    sizes = plan.outer, plan.groups, plan.inner
+    return Launch(runs_backward.input_gradient, (stream,), sizes)
 
 
 def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
     """dy, x → Σdy, Σdy·(x - mean): (2, batch · channels)."""
     plan = plan_of(x5.shape)
-    channels = plan.batch * plan.groups * plan.size
-    sums, parts = np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
-    arrays = kernel_array(dy5), kernel_array(x5), optional(where5), mean, sums, parts
-    if plan.kind == "columns":
-        columns_backward.gradient_sums(
-            2 * x5.nbytes,
-            *arrays,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            sum_tile(plan),
-        )
-    else:
-        runs_backward.gradient_sums(
-            2 * x5.nbytes,
-            *arrays,
-            plan.outer,
-            plan.groups,
-            plan.inner,
-            wide_slab(plan, x5.itemsize),
-        )
+    sums = np.empty((2, plan.batch * plan.groups * plan.size))
+    kernel, _, sizes = summing(plan, x5.itemsize)
+    arrays = kernel_array(dy5), kernel_array(x5), optional(where5)
+    kernel(2 * x5.nbytes, *arrays, mean, sums, parts_of(plan), *sizes)
     return sums
 
 
@@ -95,12 +107,22 @@ def input_gradient(
     where5: Array | None = None,
 ) -> None:
     """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
-    rstd, n = rstd_of(var, eps), count.reshape(-1)
-    a = gamma * rstd
-    b, c = np.zeros_like(a), np.zeros_like(a)
-    if sums is not None:
-        b, c = -a * rstd * sums[1] / n, -a * sums[0] / n
+    rstd = rstd_of(var, eps)
+    if sums is None:
+        a = gamma * rstd
+        b, c = np.zeros_like(a), np.zeros_like(a)
+    else:
+        a, b, c = coefficients(gamma, rstd, *sums, count.reshape(-1))
     _input_gradient(dy5, x5, dx5, (mean.reshape(-1), a, b, c), where5)
+
+
+@np.errstate(all="ignore")
+def coefficients(
+    gamma: Array, rstd: Array, dbeta: Array, dgamma: Array, count: Array
+) -> tuple[Array, Array, Array]:
+    """Per (channels,) sums → a, b, c of dx = dy·a + (x - mean)·b + c."""
+    a = gamma * rstd
+    return a, -a * rstd * dgamma / count, -a * dbeta / count
 
 
 def _input_gradient(
@@ -109,14 +131,8 @@ def _input_gradient(
     """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    stream = plan_streams(plan, dx5, x5, dy5)
-    if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
-        columns_input_gradient.input_gradient(3 * x5.nbytes, *arrays, *given, stream, *sizes)
-    else:
-        runs_backward.input_gradient(
-            3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
-        )
+    kernel, switches, sizes = applying(plan, plan_streams(plan, dx5, x5, dy5))
+    kernel(3 * x5.nbytes, *arrays, *given, *switches, *sizes)
 
 
 def backward(

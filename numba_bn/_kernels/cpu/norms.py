@@ -44,37 +44,26 @@ def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
     return count, mean, low, m2
 
 
+def summing(plan: Plan, itemsize: int) -> Launch:
+    """Say how moments are taken; the parts they are taken in are `parts_of`."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.length, sum_tile(plan)
+        return Launch(columns_moments.moments, (), sizes)
+    sizes = plan.batch, plan.outer, plan.groups, plan.length, wide_slab(plan, itemsize)
+    return Launch(run_moments.moments, (), sizes)
+
+
+def parts_of(plan: Plan) -> Array:
+    """Return room for the moments of all parts."""
+    return np.empty((plan.batch * plan.groups * chunks(plan), STATE))
+
+
 def _moments(x5: Array, where5: Array | None) -> Array:
     """x → count, mean, what the mean lost to rounding, m2: (4, batch · groups)."""
     plan = plan_of(x5.shape)
     result = np.empty((4, plan.batch * plan.groups))
-    parts = np.empty((plan.batch * plan.groups * chunks(plan), STATE))
-    x, w = kernel_array(x5), optional(where5)
-    if plan.kind == "columns":
-        columns_moments.moments(
-            x5.nbytes,
-            x,
-            w,
-            result,
-            parts,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            sum_tile(plan),
-        )
-    else:
-        run_moments.moments(
-            x5.nbytes,
-            x,
-            w,
-            result,
-            parts,
-            plan.batch,
-            plan.outer,
-            plan.groups,
-            plan.length,
-            wide_slab(plan, x5.itemsize),
-        )
+    kernel, _, sizes = summing(plan, x5.itemsize)
+    kernel(x5.nbytes, kernel_array(x5), optional(where5), result, parts_of(plan), *sizes)
     return result
 
 

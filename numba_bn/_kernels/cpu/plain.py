@@ -18,7 +18,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value, rstd_of
 from numba_bn._kernels.cpu.memory import record_of
 from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
 
@@ -38,40 +38,57 @@ def _wide(p: Array) -> Array:
 
 
 class Launches:
-    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
-
-    ``trains`` and ``differentiates`` tell whether there is one for it, as there is where sums are
-    taken and used in one go.
-    """
+    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays."""
 
     __slots__ = (
+        "_applies",
         "_backward",
         "_flat",
         "_forward",
         "_lossless",
         "_normalize",
+        "_plan",
+        "_rest_of_applies",
         "_rest_of_backward",
         "_rest_of_normalize",
         "_sizes_of_forward",
         "_switches_of_forward",
-        "differentiates",
-        "trains",
     )
 
+    _applies: Prepared | None
+    trains = differentiates = True
+
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
-        itemsize, self._flat = dtype.itemsize, _flattening(dtype)
+        self._plan, self._flat = plan, _flattening(dtype)
         kernel, switches, sizes = norms.applying(plan, False)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
-        self.trains, self.differentiates = one_go(plan, itemsize), one_go(plan, 2 * itemsize)
-        kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
-        self._forward = Prepared(kernel, nbytes)
-        self._switches_of_forward = False, *switches
-        kernel, switches, sizes = gradients.in_one_go(plan, itemsize, False)
-        self._backward = Prepared(kernel, 3 * nbytes)
-        self._rest_of_backward = *switches, *sizes
         self._lossless = np.zeros(plan.groups)
+        self._plan_forward(plan, nbytes, dtype.itemsize)
+        self._plan_backward(plan, nbytes, dtype.itemsize)
+
+    def _plan_forward(self, plan: Plan, nbytes: int, itemsize: int) -> None:
+        self._switches_of_forward: tuple[int, ...] | None = None
+        if one_go(plan, itemsize):
+            kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
+            self._switches_of_forward = False, *switches
+        else:
+            kernel, _, self._sizes_of_forward = norms.summing(plan, itemsize)
+        self._forward = Prepared(kernel, nbytes)
+
+    def _plan_backward(self, plan: Plan, nbytes: int, itemsize: int) -> None:
+        self._applies = None
+        if one_go(plan, 2 * itemsize):
+            kernel, switches, sizes = gradients.in_one_go(plan, itemsize, False)
+            self._backward = Prepared(kernel, 3 * nbytes)
+            self._rest_of_backward = *switches, *sizes
+        else:
+            kernel, _, self._rest_of_backward = gradients.summing(plan, itemsize)
+            self._backward = Prepared(kernel, 2 * nbytes)
+            kernel, switches, sizes = gradients.applying(plan, False)
+            self._applies = Prepared(kernel, 3 * nbytes)
+            self._rest_of_applies = *switches, *sizes
 
     def normalize(
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
@@ -84,8 +101,18 @@ class Launches:
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
         flat, result = self._flat, np.empty((4, gamma.size))
-        given = flat(x), flat(y), None, None, _wide(gamma), _wide(beta), eps
-        self._forward.run(*given, *self._switches_of_forward, result, *self._sizes_of_forward)
+        wide = _wide(gamma), _wide(beta)
+        if self._switches_of_forward is None:
+            parts = norms.parts_of(self._plan)
+            self._forward.run(flat(x), None, result, parts, *self._sizes_of_forward)
+            _, mean, low, m2 = result
+            given = *wide, mean, low, m2 / result[0], eps
+            run = self._normalize[_DOUBLE].run
+            run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
+        else:
+            arrays = flat(x), flat(y), None, None, *wide, eps
+            rest = result, *self._sizes_of_forward
+            self._forward.run(*arrays, *self._switches_of_forward, *rest)
         return result
 
     def backward(
@@ -101,8 +128,17 @@ class Launches:
     ) -> Array:
         """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
         flat, sums = self._flat, np.empty((2, gamma.size))
-        given = mean, m2, count, _wide(gamma), eps, sums
-        self._backward.run(flat(dy), flat(x), None, flat(dx), *given, *self._rest_of_backward)
+        arrays, wide = (flat(dy), flat(x), None), _wide(gamma)
+        if self._applies is None:
+            given = mean, m2, count, wide, eps, sums
+            self._backward.run(*arrays, flat(dx), *given, *self._rest_of_backward)
+            return sums
+        parts = gradients.parts_of(self._plan)
+        self._backward.run(*arrays, mean, sums, parts, *self._rest_of_backward)
+        rstd = rstd_of(m2 / count, eps)
+        gradients.scale(sums, rstd)
+        factors = gradients.coefficients(wide, rstd, sums[0], sums[1], count)
+        self._applies.run(*arrays, flat(dx), mean, *factors, *self._rest_of_applies)
         return sums
 
 
