@@ -13,9 +13,9 @@ from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import add, fill, head
-from numba_bn._kernels.cpu.memory import load_if, scalar, store_if
-from numba_bn._kernels.cpu.precision import vectors_as
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
+from numba_bn._kernels.cpu.memory import load_if, scalar, store, store_if
+from numba_bn._kernels.cpu.precision import gradient_terms, vectors_as
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
@@ -60,8 +60,9 @@ def tile_chunk_sums(
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns after → out (2, channels)."""
     s, t = columns[0], columns[1]
-    for j in range(padded(width)):
-        s[j], t[j] = 0.0, 0.0
+    for j in range(0, width, 16):
+        store(s, j, fill(0.0), False)
+        store(t, j, fill(0.0), False)
     tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
     _fold(s, t, width, period, inner, out)
 
@@ -189,6 +190,34 @@ def gradient_sums(
             result[1, c] += parts[k, 1]
 
 
+@block
+def _shared_factors(
+    x: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    channel: int,
+    sums: Any,
+    result: Any,
+    factors: Any,
+) -> None:
+    """Σdy, Σdy·(x-mean) of channels from ``channel`` on → result, factors (4, channels).
+
+    Slices, as LLVM makes gathers of indices that might be negative.
+    """
+    s, t, here = sums[0], sums[1], slice(channel, channel + sums.shape[1])
+    means, r, g, n = mean[here], rs[here], gamma[here], count[here]
+    all_s, all_t = result[0, here], result[1, here]
+    m, a, b, c = factors[0], factors[1], factors[2], factors[3]
+    for k in range(s.size):
+        all_s[k], all_t[k] = s[k], t[k]
+    for k in range(s.size):
+        ak, bk, ck = coefficients(g[k], r[k], n[k], s[k], t[k])
+        m[k], a[k], b[k], c[k] = gradient_terms(x, dx, means[k], ak, bk, ck)
+
+
 @unit
 def _shared_unit(
     u: int,
@@ -212,19 +241,13 @@ def _shared_unit(
 ) -> None:
     """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
     first, width, own = tile_of(u, tile, stride, period)
-    channel, channels = first // inner, own // inner
-    columns, sums = np.empty((3, padded(width))), np.empty((2, channels))
+    columns, sums = np.empty((3, padded(width))), np.empty((2, own // inner))
     spread_out(mean, 0, first, width, own, inner, columns[2])
     tile_sums_of(
         dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
     )
-    factors = np.empty((4, channels))
-    for k in range(channels):
-        c = channel + k
-        s, t = sums[0, k], sums[1, k]
-        result[0, c], result[1, c] = s, t
-        a, b, shift = coefficients(gamma[c], rs[c], count[c], s, t)
-        put_factors(x, dx, mean[c], a, b, shift, factors, k)
+    factors = np.empty((4, own // inner))
+    _shared_factors(x, dx, mean, rs, gamma, count, first // inner, sums, result, factors)
     gradient_by(
         dy,
         x,

@@ -52,8 +52,9 @@ def spread_out(
             store(into, k, value, False)
         c, j = c + 1, end
     whole = period * ((15 + period) // period)
-    for k in range(period, min(width, whole)):
-        into[k] = into[k - period]
+    repeated = load(into, 0)
+    for k in range(period, min(width, whole), period):
+        store(into, k, repeated, False)
     for k in range(whole, width, 16):
         store(into, k, load(into, k - whole), False)
     store(into, width, load(into, 0), False)

@@ -14,7 +14,8 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
-from numba_bn._kernels.cpu.memory import nearest, scalar
+from numba_bn._kernels.cpu.lanes import fill
+from numba_bn._kernels.cpu.memory import nearest, scalar, store
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
@@ -70,8 +71,11 @@ def sum_about(
     """
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
     spread_out(pivots, 0, 0, width, period, length, p)
-    for j in range(padded(width)):
-        s[j], q[j], n[j] = 0.0, 0.0, 0.0
+    for j in range(0, width, 16):
+        store(s, j, fill(0.0), False)
+        store(q, j, fill(0.0), False)
+        if where is not None:
+            store(n, j, fill(0.0), False)
     for k in range(2):
         start, some = (at, rows) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0)
         tile_sums(x, where, start, stride, some, width if k == 0 else tail, p, s, q, n)
