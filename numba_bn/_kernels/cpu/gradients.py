@@ -57,29 +57,27 @@ def gradient_sums(
 def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
     """dy, x → Σdy, Σdy·(x - mean): (2, batch · channels)."""
     plan = plan_of(x5.shape)
-    channels = plan.batch * plan.groups * plan.size
-    sums, parts = np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
-    arrays = kernel_array(dy5), kernel_array(x5), optional(where5), mean, sums, parts
-    if plan.kind == "columns":
-        columns_backward.gradient_sums(
-            2 * x5.nbytes,
-            *arrays,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            plan.inner,
-            sum_tile(plan),
-        )
-    else:
-        runs_backward.gradient_sums(
-            2 * x5.nbytes,
-            *arrays,
-            plan.outer,
-            plan.groups,
-            plan.inner,
-            wide_slab(plan, x5.itemsize),
-        )
+    kernel, _, sizes = summing(plan, x5.itemsize)
+    sums, parts = room_of_sums(plan)
+    arrays = kernel_array(dy5), kernel_array(x5), optional(where5)
+    kernel(2 * x5.nbytes, *arrays, mean, sums, parts, *sizes)
     return sums
+
+
+def summing(plan: Plan, itemsize: int) -> Launch:
+    """Say how Σdy, Σdy·(x - mean) are taken."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan)
+        return Launch(columns_backward.gradient_sums, (), sizes)
+    slab = wide_slab(plan, itemsize)
+    sizes = plan.outer, plan.groups, plan.inner, slab
+    return Launch(runs_backward.gradient_sums, (), sizes)
+
+
+def room_of_sums(plan: Plan) -> tuple[Array, Array]:
+    """Return room for them, and for those of parts."""
+    channels = plan.batch * plan.groups * plan.size
+    return np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
 
 
 def input_gradient(
@@ -99,8 +97,13 @@ def input_gradient(
     a = gamma * rstd
     b, c = np.zeros_like(a), np.zeros_like(a)
     if sums is not None:
-        b, c = -a * rstd * sums[1] / n, -a * sums[0] / n
+        b, c = shares(a, rstd, n, *sums)
     _input_gradient(dy5, x5, dx5, (mean.reshape(-1), a, b, c), where5)
+
+
+def shares(a: Array, rstd: Array, n: Array, dbeta: Array, dgamma: Array) -> tuple[Array, Array]:
+    """Return b, c of dx = dy·a + (x - mean)·b + c, by which statistics follow x."""
+    return -a * rstd * dgamma / n, -a * dbeta / n
 
 
 def _input_gradient(
@@ -109,14 +112,17 @@ def _input_gradient(
     """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    stream = plan_streams(plan, dx5, x5, dy5)
+    kernel, switches, sizes = differentiating(plan, plan_streams(plan, dx5, x5, dy5))
+    kernel(3 * x5.nbytes, *arrays, *given, *switches, *sizes)
+
+
+def differentiating(plan: Plan, stream: bool) -> Launch:
+    """Say how dx is made by mean, a, b, c."""
     if plan.kind == "columns":
         sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
-        columns_input_gradient.input_gradient(3 * x5.nbytes, *arrays, *given, stream, *sizes)
-    else:
-        runs_backward.input_gradient(
-            3 * x5.nbytes, *arrays, *given, stream, plan.outer, plan.groups, plan.inner
-        )
+        return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
+    sizes = plan.outer, plan.groups, plan.inner
+    return Launch(runs_backward.input_gradient, (stream,), sizes)
 
 
 def backward(

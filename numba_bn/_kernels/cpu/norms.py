@@ -47,35 +47,26 @@ def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
 def _moments(x5: Array, where5: Array | None) -> Array:
     """x → count, mean, what the mean lost to rounding, m2: (4, batch · groups)."""
     plan = plan_of(x5.shape)
-    result = np.empty((4, plan.batch * plan.groups))
-    parts = np.empty((plan.batch * plan.groups * chunks(plan), STATE))
-    x, w = kernel_array(x5), optional(where5)
-    if plan.kind == "columns":
-        columns_moments.moments(
-            x5.nbytes,
-            x,
-            w,
-            result,
-            parts,
-            plan.batch,
-            *columns_of(plan),
-            plan.length,
-            sum_tile(plan),
-        )
-    else:
-        run_moments.moments(
-            x5.nbytes,
-            x,
-            w,
-            result,
-            parts,
-            plan.batch,
-            plan.outer,
-            plan.groups,
-            plan.length,
-            wide_slab(plan, x5.itemsize),
-        )
+    kernel, _, sizes = taking(plan, x5.itemsize)
+    result, parts = room_of_moments(plan)
+    kernel(x5.nbytes, kernel_array(x5), optional(where5), result, parts, *sizes)
     return result
+
+
+def taking(plan: Plan, itemsize: int) -> Launch:
+    """Say how statistics of x are taken."""
+    if plan.kind == "columns":
+        tile = sum_tile(plan)
+        sizes = plan.batch, *columns_of(plan), plan.length, tile
+        return Launch(columns_moments.moments, (), sizes)
+    shape = plan.batch, plan.outer, plan.groups, plan.length
+    return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
+
+
+def room_of_moments(plan: Plan) -> tuple[Array, Array]:
+    """Return room for them, and for those of parts."""
+    groups = plan.batch * plan.groups
+    return np.empty((4, groups)), np.empty((groups * chunks(plan), STATE))
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
