@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inline, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.columns_moments import tile_moments
@@ -28,7 +28,7 @@ def slices_of(rows: int, tiles: int) -> Any:
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
 
 
-@block
+@inlined
 def apply_by(
     x: Any,
     y: Any,
@@ -55,11 +55,11 @@ def apply_by(
     """
     channels = channel + first // inner, channels_of(first, own, inner)
     if all_fit(x, y, factors, channels[0], channels[1]):
-        spread_each(factors, channel, first, width, own, inner, v)
+        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b = v[0], v[1], v[2]
         tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
     else:
-        spread_each(factors, channel, first, width, own, inner, w)
+        spread_each(factors, channel, first, width, own, inner, stream, w)
         tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import slices_of
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
@@ -16,7 +16,7 @@ from numba_bn._kernels.cpu.state import centred
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradient_wide, tile_input_gradient
 
 
-@block
+@inlined
 def gradient_by(
     dy: Any,
     x: Any,
@@ -44,13 +44,13 @@ def gradient_by(
     """
     channels = channel + first // inner, channels_of(first, own, inner)
     if all_fit(x, dx, factors, channels[0], channels[1]):
-        spread_each(factors, channel, first, width, own, inner, v)
+        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b, c = v[0], v[1], v[2], v[3]
         tile_input_gradient(
             dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
         )
     else:
-        spread_each(factors, channel, first, width, own, inner, w)
+        spread_each(factors, channel, first, width, own, inner, stream, w)
         mw, aw, bw, cw = w[0], w[1], w[2], w[3]
         tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
 
