@@ -34,6 +34,7 @@ def apply_by(
     y: Any,
     residual: Any,
     factors: Any,
+    fit: bool,
     channel: int,
     first: int,
     at: int,
@@ -51,10 +52,10 @@ def apply_by(
 ) -> None:
     """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on.
 
-    v are three vectors of columns in the arithmetic of x and y, w three in float64.
+    ``fit`` tells whether the arithmetic of x and y holds them. v are three vectors of columns in
+    that arithmetic, w three in float64.
     """
-    channels = channel + first // inner, channels_of(first, own, inner)
-    if all_fit(x, y, factors, channels[0], channels[1]):
+    if fit:
         spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b = v[0], v[1], v[2]
         tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
@@ -88,11 +89,13 @@ def _normalize_unit(
     last = tail if part == slices - 1 else 0
     ahead = ahead_of(x, stride, width)
     channel = b * (period // inner)
+    some = channel + first // inner, channels_of(first, own, inner)
     apply_by(
         x,
         y,
         residual,
         factors,
+        all_fit(x, y, factors, some[0], some[1]),
         channel,
         first,
         at,
@@ -219,6 +222,7 @@ def _forward_unit(
         y,
         residual,
         factors,
+        all_fit(x, y, factors, 0, own // inner),
         0,
         0,
         at,

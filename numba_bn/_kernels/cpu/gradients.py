@@ -6,6 +6,7 @@ import numpy as np
 
 from numba_bn._kernels.cpu import (
     columns_backward,
+    columns_backward_shared,
     columns_input_gradient,
     columns_own_backward,
     elementwise,
@@ -159,7 +160,7 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
     if plan.kind == "columns":
         asks = onward(2 * plan.outer * plan.tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.inner, plan.tile
-        return Launch(columns_backward.backward_shared, (stream, asks), sizes)
+        return Launch(columns_backward_shared.backward_shared, (stream, asks), sizes)
     together = slab(plan, 2 * itemsize, stream)
     unit = 2 * together * plan.outer * plan.length * itemsize
     ahead = onward(unit, stream, plan.outer)
