@@ -113,7 +113,7 @@ def applying(plan: Plan, stream: bool) -> Launch:
 def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
-        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan)
+        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan, itemsize)
         return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
     if plan.kind == "columns":
         asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
