@@ -13,7 +13,7 @@ from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_eac
 from numba_bn._kernels.cpu.columns_moments import tile_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
-from numba_bn._kernels.cpu.state import STATE, finish, rsqrt
+from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
 
 _UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
@@ -177,7 +177,8 @@ def _factors(
     count, mean, low, m2 = result[0, here], result[1, here], result[2, here], result[3, here]
     for g in range(groups):
         s = states[g]
-        count[g], mean[g], low[g], m2[g] = finish(s[0], s[1], s[2], s[3])
+        count[g], mean[g], low[g], m2[g] = s[0], s[1], s[2], s[3]
+    conclude_each(count, mean, low, m2)
     for g in range(groups):
         kept[0, g], kept[1, g], kept[2, g] = mean[g], low[g], rsqrt(m2[g] / count[g], eps)
     own_factors(x, y, gamma, beta, channel, kept, groups, out.shape[1] // groups, out)

@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
-from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
+from numba_bn._kernels.cpu.state import STATE, conclude_each, fold, is_far, merge, spread
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
@@ -111,10 +111,10 @@ def _take_rows(
             gather(columns[3], width, period, length, n)
         else:
             _count(rows, tail, width, period, length, n)
-        far = False
+        far = 0  # all are counted, none ends the loop: so it is one of vectors
         for g in range(pivots.size):
-            far = far or (attempt == 0 and n[g] > 0.0 and is_far(n[g], s[g], q[g]))
-        if not far:
+            far += 1 if (n[g] > 0.0) & is_far(n[g], s[g], q[g]) else 0
+        if attempt == 1 or far == 0:
             break
         for g in range(pivots.size):
             if n[g] > 0.0:
@@ -122,7 +122,9 @@ def _take_rows(
                 if better - better == 0.0:
                     pivots[g] = better
     for g in range(pivots.size):
-        take(states, g, n[g], pivots[g], s[g], q[g])
+        q[g] = spread(n[g], s[g], q[g])
+    for g in range(pivots.size):
+        merge(states, g, n[g], pivots[g], s[g], q[g])
 
 
 @unit
@@ -270,4 +272,6 @@ def moments(
     state = np.empty((1, STATE))
     for t in range(batch * (period // length)):
         fold(parts, t * chunks, chunks, state, 0)
-        conclude(state, 0, result, t)
+        for i in range(STATE):
+            result[i, t] = state[0, i]
+    conclude_each(result[0], result[1], result[2], result[3])
