@@ -91,6 +91,7 @@ def test_nothing_is_copied_on_the_way(kind, monkeypatch):
 
     noting = type("Noting", (), {"moments": note})
     monkeypatch.setattr("numba_bn.stats.of_array.backend", lambda kind: noting)
+    monkeypatch.setattr("numba_bn.functional._plain._kind_of", lambda *_: None)  # the short way
     nbn.channel_stats(theirs)
     assert seen == [kind.look(theirs).ctypes.data]
     if kind.shares:

@@ -120,6 +120,21 @@ def test_bits_of_the_ordinary_way(call, shape, axis, dtype, ordinarily, taken):
         assert taken() == number
 
 
+@pytest.mark.parametrize(("shape", "axis"), OF_BATCH, ids=str)
+@over_dtypes
+def test_bits_of_statistics(shape, axis, dtype, ordinarily, monkeypatch):
+    x, asked, moments = Work(shape, axis, dtype).x, [], Launches.moments
+
+    def statistics():
+        found = nbn.channel_stats(x, channel_axis=axis)._moments
+        return [found.count, found.mean, found.low, found.m2]
+
+    want = ordinarily(statistics)
+    monkeypatch.setattr(Launches, "moments", lambda *args: (asked.append(1), moments(*args))[1])
+    assert_same(statistics(), want)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("call", BATCH)
 @pytest.mark.parametrize(
     ("shape", "axis"),

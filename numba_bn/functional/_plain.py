@@ -121,6 +121,14 @@ def normalized(
     return y if out is None else out
 
 
+def statistics(x: Any, channel_axis: Axis) -> ChannelStats | None:
+    """Return the statistics of channels."""
+    kind = _kind_of(BATCH, x, channel_axis)
+    if kind is None or (launches := kind.launches) is None:
+        return None
+    return ChannelStats._of_rows(launches.moments(x))
+
+
 def trained(
     call: str, x: Any, gamma: object, beta: object, channel_axis: Axis, eps: float, out: Any
 ) -> tuple[Any, ChannelStats] | None:
@@ -184,7 +192,7 @@ def gradients(
     if not _alike(dy, x):
         return None
     dx = empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
-    if dx is None or (launches := kind.launches) is None or not launches.differentiates:
+    if dx is None or (launches := kind.launches) is None:
         return None
     if out is not None:  # of which they may be a part
         count, mean, m2 = count.copy(), mean.copy(), m2.copy()

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inline, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.columns_moments import tile_moments
-from numba_bn._kernels.cpu.own import channel_factors
+from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
-from numba_bn._kernels.cpu.state import STATE, affine, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
 
 _UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
@@ -28,12 +28,13 @@ def slices_of(rows: int, tiles: int) -> Any:
     return max((rows + per_slice - 1) // per_slice, 1), per_slice
 
 
-@block
+@inlined
 def apply_by(
     x: Any,
     y: Any,
     residual: Any,
     factors: Any,
+    fit: bool,
     channel: int,
     first: int,
     at: int,
@@ -51,15 +52,15 @@ def apply_by(
 ) -> None:
     """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on.
 
-    v are three vectors of columns in the arithmetic of x and y, w three in float64.
+    ``fit`` tells whether the arithmetic of x and y holds them. v are three vectors of columns in
+    that arithmetic, w three in float64.
     """
-    channels = channel + first // inner, channels_of(first, own, inner)
-    if all_fit(x, y, factors, channels[0], channels[1]):
-        spread_each(factors, channel, first, width, own, inner, v)
+    if fit:
+        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b = v[0], v[1], v[2]
         tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
     else:
-        spread_each(factors, channel, first, width, own, inner, w)
+        spread_each(factors, channel, first, width, own, inner, stream, w)
         tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
 
 
@@ -88,11 +89,13 @@ def _normalize_unit(
     last = tail if part == slices - 1 else 0
     ahead = ahead_of(x, stride, width)
     channel = b * (period // inner)
+    some = channel + first // inner, channels_of(first, own, inner)
     apply_by(
         x,
         y,
         residual,
         factors,
+        all_fit(x, y, factors, some[0], some[1]),
         channel,
         first,
         at,
@@ -165,18 +168,20 @@ def _factors(
     beta: Any,
     channel: int,
     eps: float,
+    kept: Any,
     out: Any,
 ) -> None:
     """States of a tile's groups → result[:, t :], and out (3, channels): mean, factor, shift."""
-    size = out.shape[1] // states.shape[0]
-    for g in range(states.shape[0]):
-        conclude(states, g, result, t + g)
-        r = rsqrt(result[3, t + g] / result[0, t + g], eps)
-        for k in range(g * size, (g + 1) * size):
-            c = channel + k
-            out[0, k], out[1, k], out[2, k] = affine(
-                x, y, result[1, t + g], result[2, t + g], r, gamma[c], beta[c]
-            )
+    groups = states.shape[0]
+    here = slice(t, t + groups)
+    count, mean, low, m2 = result[0, here], result[1, here], result[2, here], result[3, here]
+    for g in range(groups):
+        s = states[g]
+        count[g], mean[g], low[g], m2[g] = s[0], s[1], s[2], s[3]
+    conclude_each(count, mean, low, m2)
+    for g in range(groups):
+        kept[0, g], kept[1, g], kept[2, g] = mean[g], low[g], rsqrt(m2[g] / count[g], eps)
+    own_factors(x, y, gamma, beta, channel, kept, groups, out.shape[1] // groups, out)
 
 
 @unit
@@ -208,16 +213,17 @@ def _forward_unit(
     at = b * (rows * stride + tail) + first
     columns, states = np.empty((4, padded(width))), np.empty((own // length, STATE))
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
-    factors = np.empty((3, own // inner))
+    kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
     t = (b * period + first) // length
     if result.size == 0:
         result, t = np.empty((STATE, own // length)), 0
-    _factors(x, y, states, result, t, gamma, beta, first // inner, eps, factors)
+    _factors(x, y, states, result, t, gamma, beta, first // inner, eps, kept, factors)
     apply_by(
         x,
         y,
         residual,
         factors,
+        all_fit(x, y, factors, 0, own // inner),
         0,
         0,
         at,

@@ -9,13 +9,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import add, fill, head
-from numba_bn._kernels.cpu.memory import load_if, scalar, store_if
-from numba_bn._kernels.cpu.precision import vectors_as
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
+from numba_bn._kernels.cpu.memory import load_if, scalar, store, store_if
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
@@ -60,8 +57,9 @@ def tile_chunk_sums(
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns after → out (2, channels)."""
     s, t = columns[0], columns[1]
-    for j in range(padded(width)):
-        s[j], t[j] = 0.0, 0.0
+    for j in range(0, width, 16):
+        store(s, j, fill(0.0), False)
+        store(t, j, fill(0.0), False)
     tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
     _fold(s, t, width, period, inner, out)
 
@@ -187,109 +185,3 @@ def gradient_sums(
         for k in range(c * chunks, (c + 1) * chunks):
             result[0, c] += parts[k, 0]
             result[1, c] += parts[k, 1]
-
-
-@unit
-def _shared_unit(
-    u: int,
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    mean: Any,
-    rs: Any,
-    gamma: Any,
-    count: Any,
-    result: Any,
-    stream: bool,
-    onward: bool,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    inner: int,
-    tile: int,
-) -> None:
-    """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
-    first, width, own = tile_of(u, tile, stride, period)
-    channel, channels = first // inner, own // inner
-    columns, sums = np.empty((3, padded(width))), np.empty((2, channels))
-    spread_out(mean, 0, first, width, own, inner, columns[2])
-    tile_sums_of(
-        dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
-    )
-    factors = np.empty((4, channels))
-    for k in range(channels):
-        c = channel + k
-        s, t = sums[0, k], sums[1, k]
-        result[0, c], result[1, c] = s, t
-        a, b, shift = coefficients(gamma[c], rs[c], count[c], s, t)
-        put_factors(x, dx, mean[c], a, b, shift, factors, k)
-    gradient_by(
-        dy,
-        x,
-        where,
-        dx,
-        factors,
-        0,
-        0,
-        first,
-        stride,
-        rows,
-        tail,
-        width,
-        own,
-        inner,
-        width if onward else 0,
-        stream,
-        vectors_as(x, dx, 4, padded(width)),
-        np.empty((4, padded(width))),
-    )
-
-
-@Kernel
-def backward_shared(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    mean: Any,
-    m2: Any,
-    count: Any,
-    gamma: Any,
-    eps: float,
-    result: Any,
-    stream: bool,
-    onward: bool,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    inner: int,
-    tile: int,
-) -> None:
-    """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
-    rs = each_rsqrt(m2, count, eps)
-    for u in prange((stride + tile - 1) // tile):
-        _shared_unit(
-            u,
-            dy,
-            x,
-            where,
-            dx,
-            mean,
-            rs,
-            gamma,
-            count,
-            result,
-            stream,
-            onward,
-            rows,
-            tail,
-            stride,
-            period,
-            inner,
-            tile,
-        )
-    for c in range(rs.size):
-        result[1, c] *= rs[c]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import slices_of
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
@@ -16,13 +16,14 @@ from numba_bn._kernels.cpu.state import centred
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradient_wide, tile_input_gradient
 
 
-@block
+@inlined
 def gradient_by(
     dy: Any,
     x: Any,
     where: Any,
     dx: Any,
     factors: Any,
+    fit: bool,
     channel: int,
     first: int,
     at: int,
@@ -39,18 +40,17 @@ def gradient_by(
 ) -> None:
     """Rows of a tile → dx, by factors (4, …) of the channels from ``channel`` on.
 
-    They are m, a, b, c of dx = dy·a + (x-m)·b + c; v are four vectors of columns in the arithmetic
-    of x and dx, w four in float64.
+    They are m, a, b, c of dx = dy·a + (x-m)·b + c, and ``fit`` tells whether the arithmetic of x
+    and dx holds them. v are four vectors of columns in that arithmetic, w four in float64.
     """
-    channels = channel + first // inner, channels_of(first, own, inner)
-    if all_fit(x, dx, factors, channels[0], channels[1]):
-        spread_each(factors, channel, first, width, own, inner, v)
+    if fit:
+        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b, c = v[0], v[1], v[2], v[3]
         tile_input_gradient(
             dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
         )
     else:
-        spread_each(factors, channel, first, width, own, inner, w)
+        spread_each(factors, channel, first, width, own, inner, stream, w)
         mw, aw, bw, cw = w[0], w[1], w[2], w[3]
         tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
 
@@ -79,13 +79,16 @@ def _input_gradient_unit(
     last = tail if part == slices - 1 else 0
     at = b * (rows * stride + tail) + first + r0 * stride
     ahead = ahead_of(x, stride, width)
+    channel = b * (period // inner)
+    some = channel + first // inner, channels_of(first, own, inner)
     gradient_by(
         dy,
         x,
         where,
         dx,
         factors,
-        b * (period // inner),
+        all_fit(x, dx, factors, some[0], some[1]),
+        channel,
         first,
         at,
         stride,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import add, fill, head, total
 from numba_bn._kernels.cpu.memory import load, load_if, store, store_if
 
@@ -38,7 +38,7 @@ def padded(width: int) -> int:
 def spread_out(
     values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
 ) -> None:
-    """values[at :], one per ``inner`` columns → one per column from ``first`` on, then 16 again."""
+    """values[at :], one per ``inner`` columns → one per column from ``first`` on."""
     c, j, stop = first // inner, 0, min(width, period)
     if inner == 1:
         for k in range(0, stop, 16):
@@ -52,20 +52,30 @@ def spread_out(
             store(into, k, value, False)
         c, j = c + 1, end
     whole = period * ((15 + period) // period)
-    for k in range(period, min(width, whole)):
-        into[k] = into[k - period]
+    repeated = load(into, 0)
+    for k in range(period, min(width, whole), period):
+        store(into, k, repeated, False)
     for k in range(whole, width, 16):
         store(into, k, load(into, k - whole), False)
-    store(into, width, load(into, 0), False)
 
 
-@block
+@inlined
 def spread_each(
-    factors: Any, at: int, first: int, width: int, period: int, inner: int, vectors: Any
+    factors: Any,
+    at: int,
+    first: int,
+    width: int,
+    period: int,
+    inner: int,
+    stream: bool,
+    vectors: Any,
 ) -> None:
-    """The same for each row of factors."""
+    """The same for each row of factors, and, where rows may be joined, the first 16 again."""
     for i in range(factors.shape[0]):
-        spread_out(factors[i], at, first, width, period, inner, vectors[i])
+        v = vectors[i]
+        spread_out(factors[i], at, first, width, period, inner, v)
+        if stream:
+            store(v, width, load(v, 0), False)
 
 
 @block

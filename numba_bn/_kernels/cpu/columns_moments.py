@@ -14,8 +14,9 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
-from numba_bn._kernels.cpu.memory import nearest, scalar
-from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
+from numba_bn._kernels.cpu.lanes import fill
+from numba_bn._kernels.cpu.memory import nearest, scalar, store
+from numba_bn._kernels.cpu.state import STATE, conclude_each, fold, is_far, merge, spread
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
@@ -70,8 +71,11 @@ def sum_about(
     """
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
     spread_out(pivots, 0, 0, width, period, length, p)
-    for j in range(padded(width)):
-        s[j], q[j], n[j] = 0.0, 0.0, 0.0
+    for j in range(0, width, 16):
+        store(s, j, fill(0.0), False)
+        store(q, j, fill(0.0), False)
+        if where is not None:
+            store(n, j, fill(0.0), False)
     for k in range(2):
         start, some = (at, rows) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0)
         tile_sums(x, where, start, stride, some, width if k == 0 else tail, p, s, q, n)
@@ -107,10 +111,10 @@ def _take_rows(
             gather(columns[3], width, period, length, n)
         else:
             _count(rows, tail, width, period, length, n)
-        far = False
+        far = 0  # all are counted, none ends the loop: so it is one of vectors
         for g in range(pivots.size):
-            far = far or (attempt == 0 and n[g] > 0.0 and is_far(n[g], s[g], q[g]))
-        if not far:
+            far += 1 if (n[g] > 0.0) & is_far(n[g], s[g], q[g]) else 0
+        if attempt == 1 or far == 0:
             break
         for g in range(pivots.size):
             if n[g] > 0.0:
@@ -118,7 +122,9 @@ def _take_rows(
                 if better - better == 0.0:
                     pivots[g] = better
     for g in range(pivots.size):
-        take(states, g, n[g], pivots[g], s[g], q[g])
+        q[g] = spread(n[g], s[g], q[g])
+    for g in range(pivots.size):
+        merge(states, g, n[g], pivots[g], s[g], q[g])
 
 
 @unit
@@ -266,4 +272,6 @@ def moments(
     state = np.empty((1, STATE))
     for t in range(batch * (period // length)):
         fold(parts, t * chunks, chunks, state, 0)
-        conclude(state, 0, result, t)
+        for i in range(STATE):
+            result[i, t] = state[0, i]
+    conclude_each(result[0], result[1], result[2], result[3])

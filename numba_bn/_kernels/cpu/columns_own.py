@@ -18,7 +18,7 @@ from numba_bn._kernels.cpu.columns_layout import padded, tile_of
 from numba_bn._kernels.cpu.columns_moments import sum_about
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
-from numba_bn._kernels.cpu.precision import vectors_as
+from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.state import is_off, spread
 
@@ -119,12 +119,14 @@ def _forward_samples(
         _moments(x, at, count, stride, rows, tail, width, own, length, n, columns, kept)
         standards(kept, groups, n, eps, result, t)
         own_factors(x, y, gamma, beta, first // inner, kept, groups, size, factors)
+        fit = all_fit(x, y, factors, 0, count * channels)  # to ask each small sample takes longer
         for k in range(count):
             apply_by(
                 x,
                 y,
                 residual,
                 factors,
+                fit or all_fit(x, y, factors, k * channels, channels),
                 k * channels,
                 0,
                 at + k * sample,

@@ -17,7 +17,7 @@ from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
-from numba_bn._kernels.cpu.precision import vectors_as
+from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import spread
 from numba_bn._kernels.cpu.tile_sums import tile_own_sums
 from numba_bn._kernels.cpu.tiles import ahead_of
@@ -110,6 +110,7 @@ def _backward_samples(
             dy, x, at, count, stride, rows, tail, width, own, length, inner, n, columns, kept, out
         )
         own_gradients(x, dx, gamma, channel, eps, sums, into, n, kept, groups, size, out, factors)
+        fit = all_fit(x, dx, factors, 0, count * channels)
         for k in range(count):
             gradient_by(
                 dy,
@@ -117,6 +118,7 @@ def _backward_samples(
                 None,
                 dx,
                 factors,
+                fit or all_fit(x, dx, factors, k * channels, channels),
                 k * channels,
                 0,
                 at + k * sample,

@@ -6,6 +6,7 @@ import numpy as np
 
 from numba_bn._kernels.cpu import (
     columns_backward,
+    columns_backward_shared,
     columns_input_gradient,
     columns_own_backward,
     elementwise,
@@ -61,37 +62,30 @@ def scale(sums: Array, rstd: Array) -> None:
     sums[1] *= rstd
 
 
-def summing(plan: Plan, itemsize: int) -> Launch:
-    """Say how sums of gradients are taken; the parts they are taken in are `parts_of`."""
-    if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan)
-        return Launch(columns_backward.gradient_sums, (), sizes)
-    sizes = plan.outer, plan.groups, plan.inner, wide_slab(plan, itemsize)
-    return Launch(runs_backward.gradient_sums, (), sizes)
-
-
-def parts_of(plan: Plan) -> Array:
-    """Return room for the sums of all parts."""
-    return np.empty((plan.batch * plan.groups * plan.size * chunks(plan), 2))
-
-
-def applying(plan: Plan, stream: bool) -> Launch:
-    """Say how dx is made by given sums."""
-    if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
-        return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
-    sizes = plan.outer, plan.groups, plan.inner
-    return Launch(runs_backward.input_gradient, (stream,), sizes)
-
-
 def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
     """dy, x → Σdy, Σdy·(x - mean): (2, batch · channels)."""
     plan = plan_of(x5.shape)
-    sums = np.empty((2, plan.batch * plan.groups * plan.size))
     kernel, _, sizes = summing(plan, x5.itemsize)
+    sums, parts = room_of_sums(plan)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5)
-    kernel(2 * x5.nbytes, *arrays, mean, sums, parts_of(plan), *sizes)
+    kernel(2 * x5.nbytes, *arrays, mean, sums, parts, *sizes)
     return sums
+
+
+def summing(plan: Plan, itemsize: int) -> Launch:
+    """Say how Σdy, Σdy·(x - mean) are taken."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan)
+        return Launch(columns_backward.gradient_sums, (), sizes)
+    slab = wide_slab(plan, itemsize)
+    sizes = plan.outer, plan.groups, plan.inner, slab
+    return Launch(runs_backward.gradient_sums, (), sizes)
+
+
+def room_of_sums(plan: Plan) -> tuple[Array, Array]:
+    """Return room for them, and for those of parts."""
+    channels = plan.batch * plan.groups * plan.size
+    return np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
 
 
 def input_gradient(
@@ -131,8 +125,17 @@ def _input_gradient(
     """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    kernel, switches, sizes = applying(plan, plan_streams(plan, dx5, x5, dy5))
+    kernel, switches, sizes = differentiating(plan, plan_streams(plan, dx5, x5, dy5))
     kernel(3 * x5.nbytes, *arrays, *given, *switches, *sizes)
+
+
+def differentiating(plan: Plan, stream: bool) -> Launch:
+    """Say how dx is made by mean, a, b, c."""
+    if plan.kind == "columns":
+        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
+        return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
+    sizes = plan.outer, plan.groups, plan.inner
+    return Launch(runs_backward.input_gradient, (stream,), sizes)
 
 
 def backward(
@@ -169,7 +172,7 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
     if plan.kind == "columns":
         asks = onward(2 * plan.outer * plan.tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.inner, plan.tile
-        return Launch(columns_backward.backward_shared, (stream, asks), sizes)
+        return Launch(columns_backward_shared.backward_shared, (stream, asks), sizes)
     together = slab(plan, 2 * itemsize, stream)
     unit = 2 * together * plan.outer * plan.length * itemsize
     ahead = onward(unit, stream, plan.outer)

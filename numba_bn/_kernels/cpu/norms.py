@@ -44,27 +44,29 @@ def _shaped(result: Array, shape: tuple[int, ...]) -> Moments:
     return count, mean, low, m2
 
 
-def summing(plan: Plan, itemsize: int) -> Launch:
-    """Say how moments are taken; the parts they are taken in are `parts_of`."""
-    if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, sum_tile(plan)
-        return Launch(columns_moments.moments, (), sizes)
-    sizes = plan.batch, plan.outer, plan.groups, plan.length, wide_slab(plan, itemsize)
-    return Launch(run_moments.moments, (), sizes)
-
-
-def parts_of(plan: Plan) -> Array:
-    """Return room for the moments of all parts."""
-    return np.empty((plan.batch * plan.groups * chunks(plan), STATE))
-
-
 def _moments(x5: Array, where5: Array | None) -> Array:
     """x → count, mean, what the mean lost to rounding, m2: (4, batch · groups)."""
     plan = plan_of(x5.shape)
-    result = np.empty((4, plan.batch * plan.groups))
-    kernel, _, sizes = summing(plan, x5.itemsize)
-    kernel(x5.nbytes, kernel_array(x5), optional(where5), result, parts_of(plan), *sizes)
+    kernel, _, sizes = taking(plan, x5.itemsize)
+    result, parts = room_of_moments(plan)
+    kernel(x5.nbytes, kernel_array(x5), optional(where5), result, parts, *sizes)
     return result
+
+
+def taking(plan: Plan, itemsize: int) -> Launch:
+    """Say how statistics of x are taken."""
+    if plan.kind == "columns":
+        tile = sum_tile(plan)
+        sizes = plan.batch, *columns_of(plan), plan.length, tile
+        return Launch(columns_moments.moments, (), sizes)
+    shape = plan.batch, plan.outer, plan.groups, plan.length
+    return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
+
+
+def room_of_moments(plan: Plan) -> tuple[Array, Array]:
+    """Return room for them, and for those of parts."""
+    groups = plan.batch * plan.groups
+    return np.empty((4, groups)), np.empty((groups * chunks(plan), STATE))
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
@@ -111,7 +113,7 @@ def applying(plan: Plan, stream: bool) -> Launch:
 def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
-        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan)
+        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan, itemsize)
         return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
     if plan.kind == "columns":
         asks = onward(plan.outer * plan.tile * itemsize, stream) > 0

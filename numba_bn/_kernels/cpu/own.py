@@ -19,7 +19,6 @@ from numba_bn._kernels.cpu.state import (
     coefficients,
     finish,
     is_off,
-    put_factors,
     rsqrt,
     spread,
 )
@@ -168,5 +167,7 @@ def _group_gradients(
         dbeta[h] += s[h]
         dgamma[h] += own * r
     b, c = coefficients(1.0, r, n, sum_g, sum_t)[1:]
+    here = slice(at, at + gamma.size)
+    ms, als, bs, cs = factors[0, here], factors[1, here], factors[2, here], factors[3, here]
     for h in range(gamma.size):
-        put_factors(x, dx, mean, gamma[h] * r, b, c, factors, at + h)
+        ms[h], als[h], bs[h], cs[h] = gradient_terms(x, dx, mean, gamma[h] * r, b, c)

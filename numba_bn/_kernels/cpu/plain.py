@@ -38,81 +38,83 @@ def _wide(p: Array) -> Array:
 
 
 class Launches:
-    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays."""
+    """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
+
+    Where sums are not taken and used in one go, it is two, one by one.
+    """
 
     __slots__ = (
-        "_applies",
         "_backward",
+        "_differentiate",
         "_flat",
         "_forward",
         "_lossless",
         "_normalize",
         "_plan",
-        "_rest_of_applies",
         "_rest_of_backward",
+        "_rest_of_differentiate",
         "_rest_of_normalize",
         "_sizes_of_forward",
+        "_sizes_of_sum",
+        "_sizes_of_take",
+        "_sum",
         "_switches_of_forward",
+        "_take",
     )
 
-    _applies: Prepared | None
-    trains = differentiates = True
+    trains = True
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
-        self._plan, self._flat = plan, _flattening(dtype)
+        itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
         kernel, switches, sizes = norms.applying(plan, False)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
         self._lossless = np.zeros(plan.groups)
-        self._plan_forward(plan, nbytes, dtype.itemsize)
-        self._plan_backward(plan, nbytes, dtype.itemsize)
-
-    def _plan_forward(self, plan: Plan, nbytes: int, itemsize: int) -> None:
-        self._switches_of_forward: tuple[int, ...] | None = None
+        kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
+        self._take = Prepared(kernel, nbytes)
+        self._forward, self._backward = None, None
         if one_go(plan, itemsize):
             kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
+            self._forward = Prepared(kernel, nbytes)
             self._switches_of_forward = False, *switches
-        else:
-            kernel, _, self._sizes_of_forward = norms.summing(plan, itemsize)
-        self._forward = Prepared(kernel, nbytes)
-
-    def _plan_backward(self, plan: Plan, nbytes: int, itemsize: int) -> None:
-        self._applies = None
         if one_go(plan, 2 * itemsize):
             kernel, switches, sizes = gradients.in_one_go(plan, itemsize, False)
             self._backward = Prepared(kernel, 3 * nbytes)
             self._rest_of_backward = *switches, *sizes
-        else:
-            kernel, _, self._rest_of_backward = gradients.summing(plan, itemsize)
-            self._backward = Prepared(kernel, 2 * nbytes)
-            kernel, switches, sizes = gradients.applying(plan, False)
-            self._applies = Prepared(kernel, 3 * nbytes)
-            self._rest_of_applies = *switches, *sizes
+        kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
+        self._sum = Prepared(kernel, 2 * nbytes)
+        kernel, switches, sizes = gradients.differentiating(plan, False)
+        self._differentiate = Prepared(kernel, 3 * nbytes)
+        self._rest_of_differentiate = *switches, *sizes
 
     def normalize(
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
     ) -> None:
         """x, mean, var (channels,) → y."""
-        flat, run = self._flat, self._normalize[gamma.dtype].run
-        given = gamma, beta, mean, self._lossless, var, eps
+        self._normalized(x, (gamma, beta, mean, self._lossless, var, eps), y)
+
+    def _normalized(self, x: Array, given: tuple[Any, ...], y: Array) -> None:
+        flat, run = self._flat, self._normalize[given[0].dtype].run
         run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
+
+    def moments(self, x: Array) -> Array:
+        """x → count, mean, low, m2 (4, channels)."""
+        result, parts = norms.room_of_moments(self._plan)
+        self._take.run(self._flat(x), None, result, parts, *self._sizes_of_take)
+        return result
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
-        flat, result = self._flat, np.empty((4, gamma.size))
-        wide = _wide(gamma), _wide(beta)
-        if self._switches_of_forward is None:
-            parts = norms.parts_of(self._plan)
-            self._forward.run(flat(x), None, result, parts, *self._sizes_of_forward)
-            _, mean, low, m2 = result
-            given = *wide, mean, low, m2 / result[0], eps
-            run = self._normalize[_DOUBLE].run
-            run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
-        else:
-            arrays = flat(x), flat(y), None, None, *wide, eps
-            rest = result, *self._sizes_of_forward
-            self._forward.run(*arrays, *self._switches_of_forward, *rest)
+        flat, g, b = self._flat, _wide(gamma), _wide(beta)
+        if self._forward is None:
+            result = self.moments(x)
+            count, mean, low, m2 = result
+            self._normalized(x, (g, b, mean, low, m2 / count, eps), y)
+            return result
+        result = np.empty((4, gamma.size))
+        given = flat(x), flat(y), None, None, g, b, eps
+        self._forward.run(*given, *self._switches_of_forward, result, *self._sizes_of_forward)
         return result
 
     def backward(
@@ -127,18 +129,19 @@ class Launches:
         count: Array,
     ) -> Array:
         """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
-        flat, sums = self._flat, np.empty((2, gamma.size))
-        arrays, wide = (flat(dy), flat(x), None), _wide(gamma)
-        if self._applies is None:
-            given = mean, m2, count, wide, eps, sums
+        flat, g = self._flat, _wide(gamma)
+        arrays = flat(dy), flat(x), None
+        if self._backward is not None:
+            sums = np.empty((2, gamma.size))
+            given = mean, m2, count, g, eps, sums
             self._backward.run(*arrays, flat(dx), *given, *self._rest_of_backward)
             return sums
-        parts = gradients.parts_of(self._plan)
-        self._backward.run(*arrays, mean, sums, parts, *self._rest_of_backward)
+        sums, parts = gradients.room_of_sums(self._plan)
+        self._sum.run(*arrays, mean, sums, parts, *self._sizes_of_sum)
         rstd = rstd_of(m2 / count, eps)
         gradients.scale(sums, rstd)
-        factors = gradients.coefficients(wide, rstd, sums[0], sums[1], count)
-        self._applies.run(*arrays, flat(dx), mean, *factors, *self._rest_of_applies)
+        terms = mean, *gradients.coefficients(g, rstd, sums[0], sums[1], count)
+        self._differentiate.run(*arrays, flat(dx), *terms, *self._rest_of_differentiate)
         return sums
 
 

@@ -87,6 +87,13 @@ def conclude(states: Any, j: int, result: Any, at: int) -> None:
 
 
 @block
+def conclude_each(count: Any, mean: Any, low: Any, m2: Any) -> None:
+    """The same of states in four vectors, in their place."""
+    for k in range(count.size):
+        count[k], mean[k], low[k], m2[k] = finish(count[k], mean[k], low[k], m2[k])
+
+
+@block
 def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
     """Merge parts[at : at + count], in order, into states[into], which is empty."""
     for i in range(STATE):

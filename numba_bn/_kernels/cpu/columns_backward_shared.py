@@ -1,0 +1,145 @@
+"""Gradients of a training step over columns, in one go: sums of a tile, then its dx from cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.columns_backward import tile_sums_of
+from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
+from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
+from numba_bn._kernels.cpu.precision import all_fit, gradient_terms, vectors_as
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
+
+
+@block
+def _shared_factors(
+    x: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    channel: int,
+    sums: Any,
+    result: Any,
+    factors: Any,
+) -> None:
+    """Σdy, Σdy·(x-mean) of channels from ``channel`` on → result, factors (4, channels).
+
+    Slices, as LLVM makes gathers of indices that might be negative.
+    """
+    s, t, here = sums[0], sums[1], slice(channel, channel + sums.shape[1])
+    means, r, g, n = mean[here], rs[here], gamma[here], count[here]
+    all_s, all_t = result[0, here], result[1, here]
+    m, a, b, c = factors[0], factors[1], factors[2], factors[3]
+    for k in range(s.size):
+        all_s[k], all_t[k] = s[k], t[k]
+    for k in range(s.size):
+        ak, bk, ck = coefficients(g[k], r[k], n[k], s[k], t[k])
+        m[k], a[k], b[k], c[k] = gradient_terms(x, dx, means[k], ak, bk, ck)
+
+
+@unit
+def _shared_unit(
+    u: int,
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    rs: Any,
+    gamma: Any,
+    count: Any,
+    result: Any,
+    stream: bool,
+    onward: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
+    first, width, own = tile_of(u, tile, stride, period)
+    columns, sums = np.empty((3, padded(width))), np.empty((2, own // inner))
+    spread_out(mean, 0, first, width, own, inner, columns[2])
+    tile_sums_of(
+        dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
+    )
+    factors = np.empty((4, own // inner))
+    _shared_factors(x, dx, mean, rs, gamma, count, first // inner, sums, result, factors)
+    gradient_by(
+        dy,
+        x,
+        where,
+        dx,
+        factors,
+        all_fit(x, dx, factors, 0, own // inner),
+        0,
+        0,
+        first,
+        stride,
+        rows,
+        tail,
+        width,
+        own,
+        inner,
+        width if onward else 0,
+        stream,
+        vectors_as(x, dx, 4, padded(width)),
+        np.empty((4, padded(width))),
+    )
+
+
+@Kernel
+def backward_shared(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    mean: Any,
+    m2: Any,
+    count: Any,
+    gamma: Any,
+    eps: float,
+    result: Any,
+    stream: bool,
+    onward: bool,
+    rows: int,
+    tail: int,
+    stride: int,
+    period: int,
+    inner: int,
+    tile: int,
+) -> None:
+    """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
+    rs = each_rsqrt(m2, count, eps)
+    for u in prange((stride + tile - 1) // tile):
+        _shared_unit(
+            u,
+            dy,
+            x,
+            where,
+            dx,
+            mean,
+            rs,
+            gamma,
+            count,
+            result,
+            stream,
+            onward,
+            rows,
+            tail,
+            stride,
+            period,
+            inner,
+            tile,
+        )
+    for c in range(rs.size):
+        result[1, c] *= rs[c]
