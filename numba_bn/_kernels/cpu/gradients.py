@@ -44,7 +44,6 @@ from numba_bn._kernels.cpu.plan import (
     sum_tile,
     wide_slab,
 )
-from numba_bn._kernels.cpu.short_rows import SHORT
 
 
 def gradient_sums(
@@ -207,10 +206,8 @@ def own_in_one_go(plan: Plan, itemsize: int, stream: bool, centred: bool) -> Lau
     """
     parts = batch_chunks(plan)
     if by_rows(plan, centred):
-        # they begin anywhere in a line
-        past = stream and (plan.length % 16 == 0 or plan.length > SHORT)
         rows = plan.batch, plan.groups, plan.length, parts
-        return Launch(rows_backward.backward, (centred, past), rows)
+        return Launch(rows_backward.backward, (centred, stream), rows)
     if plan.kind == "columns":
         columns = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
         return Launch(columns_own_backward.backward, (stream,), columns)

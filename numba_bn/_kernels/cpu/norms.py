@@ -6,7 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from numba_bn._kernels.cpu import columns, columns_moments, columns_own, rows, runs, runs_own
+from numba_bn._kernels.cpu import (
+    columns,
+    columns_moments,
+    columns_own,
+    rows,
+    rows_own,
+    runs,
+    runs_own,
+)
 from numba_bn._kernels.cpu import moments as run_moments
 from numba_bn._kernels.cpu.arrays import (
     Array,
@@ -133,7 +141,7 @@ def rows_in_one_go(plan: Plan, itemsize: int, centred: bool, stream: bool) -> La
     """Say the same of rows, each with a scale and a shift per value."""
     together = slab(plan, itemsize, stream)
     sizes = plan.batch * plan.groups, plan.groups, plan.length, together
-    return Launch(rows.forward, (centred, stream), sizes)
+    return Launch(rows_own.forward, (centred, stream), sizes)
 
 
 def _normalize(

@@ -180,7 +180,7 @@ def rows_input_gradient(
         )
     for e in range(lead, n - last, 16):
         g = load_as(gamma, j + e, carry)
-        s, t = _sums_before(sums, j + e, full, zero)
+        s, t = sums_before(sums, j + e, full, zero)
         for k in range(rows):
             at, own = i + k * n + e, k * TERMS
             prefetch(x, at + rows * n)  # the next rows': a tenth faster than what is near
@@ -192,16 +192,16 @@ def rows_input_gradient(
             v, w = _gradient(d, u, g, terms, own)
             store(dx, at, v, stream)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
-        _sums_after(sums, j + e, full, s, t)
+        sums_after(sums, j + e, full, s, t)
     if last > 0 and not stream:
         part, e = head(last), n - last
-        s, t = _sums_before(sums, j + e, part, zero)
+        s, t = sums_before(sums, j + e, part, zero)
         for k in range(rows):
             at = i + k * n + e
             v, d, w = _part_gradient(dy, x, gamma, at, j + e, part, terms, k * TERMS)
             store_if(dx, at, v, part)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
-        _sums_after(sums, j + e, part, s, t)
+        sums_after(sums, j + e, part, s, t)
     return carry
 
 
@@ -227,8 +227,8 @@ def _edges(
     """The same of the ``lead`` values before whole lines and the ``last`` ones after them."""
     back, end = 16 - lead, n - last
     before, after = outside(head(back)), head(last)
-    s, t = _sums_before(sums, j - back, before, zero)
-    p, q = _sums_before(sums, j + end, after, zero)
+    s, t = sums_before(sums, j - back, before, zero)
+    p, q = sums_before(sums, j + end, after, zero)
     for k in range(rows):
         at, own = i + k * n, k * TERMS
         if lead > 0:
@@ -243,20 +243,20 @@ def _edges(
             p, q = add(p, suit(d, zero)), add(q, suit(w, zero))
             if not (more or k + 1 < rows):
                 store_if(dx, at + end, carry, after)
-    _sums_after(sums, j - back, before, s, t)
-    _sums_after(sums, j + end, after, p, q)
+    sums_after(sums, j - back, before, s, t)
+    sums_after(sums, j + end, after, p, q)
     return carry
 
 
 @inline
-def _sums_before(sums: Any, j: int, part: Any, zero: Any) -> Any:
+def sums_before(sums: Any, j: int, part: Any, zero: Any) -> Any:
     """Return what sums over dy and dy·x̂ of some columns begin with."""
     s, t = load_if(sums, j, part), load_if(sums, sums.size // 2 + j, part)
     return go_on(zero, s), go_on(zero, t)
 
 
 @inline
-def _sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
+def sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
     """Keep what they end with."""
     other = sums.size // 2 + j
     store_if(sums, j, put_onto(load_if(sums, j, part), s), part)

@@ -11,7 +11,7 @@ from numba_bn._kernels._compile import block, inline, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down
-from numba_bn._kernels.cpu.memory import nearest, scalar, store
+from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
 from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.precision import (
     additive,
@@ -22,6 +22,7 @@ from numba_bn._kernels.cpu.precision import (
     vector_like,
     vectors_as,
 )
+from numba_bn._kernels.cpu.row_blocks import put_lines, rows_gradient
 from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, backward_terms
@@ -97,7 +98,10 @@ def _each_terms(
     terms: Any,
 ) -> int:
     """Those of the rows from x[at] on that are not plain → terms; bits: which fit."""
-    fit = plain & ((1 << rows) - 1)
+    every = (1 << rows) - 1
+    fit = plain & every
+    if fit == every:
+        return fit
     for k in range(rows):
         if plain >> k & 1 == 0:
             _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
@@ -123,6 +127,7 @@ def _write(
     first: int,
     vectors: Any,
     wide: Any,
+    buffer: Any,
     zero: Any,
     stream: bool,
     carry: Any,
@@ -130,6 +135,16 @@ def _write(
     more: bool,
 ) -> Any:
     """Rows from x[at] on, by terms[:, first :] → dx, sums; a row that does not fit is one."""
+    if fits and length <= SHORT:
+        for i in range(5):
+            store(vectors, i * ROWS, load(terms, i * ROWS + first), False)
+        if not stream:
+            rows_gradient(dy, x, gamma, dx, sums, at, at, rows, length, j, vectors, zero, carry)
+            return carry
+        back = (16 - before_aligned(dx, at)) % 16
+        store(buffer, 0, carry, False)
+        rows_gradient(dy, x, gamma, buffer, sums, at, back, rows, length, j, vectors, zero, carry)
+        return put_lines(dx, at, rows * length, buffer, joined, more)
     if fits:
         _spread(terms, first, rows, vectors)
         return rows_input_gradient(
@@ -166,6 +181,7 @@ def _gradient_rows(
     terms: Any,
     vectors: Any,
     wide: Any,
+    buffer: Any,
 ) -> None:
     """Rows [start, last), ``some`` at a time → dx, sums."""
     carry, zero = arithmetic(x, dx), additive(dy, x)
@@ -199,6 +215,7 @@ def _gradient_rows(
                 k,
                 vectors,
                 wide,
+                buffer,
                 zero,
                 stream,
                 carry,
@@ -228,12 +245,13 @@ def _backward_unit(
     some = min(max(_AT_ONCE // length, 2), ROWS)
     # neighbours have other columns, or begin otherwise in their lines; where it decides what is
     # summed with what, it is for the shape alone to say
-    apart = stream or (is_single(zero) and length > SHORT)
-    if groups > 1 or (apart and length % 16 > 0):
+    apart = length > SHORT and (stream or is_single(zero)) and length % 16 > 0
+    if groups > 1 or apart:
         some = 1
-    states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(5 * ROWS)
+    states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(6 * ROWS)
     lines = vector_like(zero, 4 * LANES)
-    vectors, wide = vectors_as(x, dx, some, TERMS), np.empty((1, TERMS))
+    vectors, wide = vectors_as(x, dx, 1, some * TERMS)[0], np.empty(TERMS)
+    buffer = vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0]
     _gradient_rows(
         dy,
         x,
@@ -254,6 +272,7 @@ def _backward_unit(
         terms,
         vectors,
         wide,
+        buffer,
     )
 
 

@@ -42,6 +42,7 @@ from numba_bn._kernels.cpu.memory import (
 )
 from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.precision import is_single
+from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.row_loops import row_sums
 from numba_bn._kernels.cpu.state import DIGITS
 from numba_bn._kernels.cpu.totals import totals
@@ -56,15 +57,14 @@ _SINGLE_DIGITS = 8.0  # (mean - pivot)²/variance above which float32 sums are t
 @block
 def _sums(x: Any, i: int, n: int, p: Any) -> Any:
     """x[i : i + n], pivot p → Σ(x-p), Σ(x-p)², in lanes of p's kind."""
-    end, s, q = i + n, fill_as(p, 0.0), fill_as(p, 0.0)
-    while i + 16 <= end:
-        prefetch(x, i + near(x))
-        d = sub(load_as(x, i, p), p)
+    whole, s, q = n - n % 16, fill_as(p, 0.0), fill_as(p, 0.0)
+    for e in range(i, i + whole, 16):
+        prefetch(x, e + near(x))
+        d = sub(load_as(x, e, p), p)
         s, q = add(s, d), fma(d, d, q)
-        i += 16
-    if i < end:
-        part = head(end - i)
-        d = select(part, sub(load_as_if(x, i, part, p), p), fill_as(p, 0.0))
+    if whole < n:
+        part = head(n - whole)
+        d = select(part, sub(load_as_if(x, i + whole, part, p), p), fill_as(p, 0.0))
         s, q = add(s, d), fma(d, d, q)
     return s, q
 
@@ -138,7 +138,7 @@ def forward_terms(
     lines: Any,
     terms: Any,
 ) -> int:
-    """Rows of n from the ``first`` on, sixteen at most → terms (4, 16): m, r, z; bits: which.
+    """Rows of n from the ``first`` on, sixteen at most → terms (4, 16): m, r, z, 1; bits: which.
 
     y = ((x - m)·r + z)·gamma + beta in the arithmetic of ``like``; lines has room for lanes.
     """
@@ -167,6 +167,7 @@ def forward_terms(
     store(terms, 0, m, False)
     store(terms, 16, r, False)
     store(terms, 32, mul(sub(fill(0.0), add(sub(mean, m), low)), r), False)
+    store(terms, 48, fill(1.0), False)
     return int(set_bits(plain))
 
 
@@ -198,7 +199,7 @@ def backward_terms(
             terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
             terms[3 * ROWS + k], terms[4 * ROWS + k] = total(gv), total(tv)
         else:
-            s, q, g, t = row_sums(dy, x, gamma, i, n, 0, p)
+            s, q, g, t = row_products(dy, x, gamma, i, n, p, like)
             store(lines, k * 16, s, False)
             store(lines, LANES + k * 16, q, False)
             store(lines, 2 * LANES + k * 16, g, False)
