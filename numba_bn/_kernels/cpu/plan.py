@@ -28,9 +28,10 @@ _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is wo
 _SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
 _SUMS = 14 << 16  # bytes of partial sums of parameter gradients
 _PART = 1 << 14  # values that earn partial sums of their own: rows are taken sixteen at a time
+_CORES = os.cpu_count() or 1
 # units of work from which there is no need to split inside a group: with 8, two cores take 0.65 to
 # 0.95 of the time of 16
-_MIN_UNITS = min(4 * (os.cpu_count() or 1), 16)
+_MIN_UNITS = min(4 * _CORES, 16)
 
 
 @cache
@@ -46,6 +47,15 @@ def _cache_bytes(index: int) -> int | None:
 def l2_bytes() -> int:
     """Return the size of a core's own cache: Linux tells, elsewhere it is taken for 1 MB."""
     return _cache_bytes(2) or 1 << 20
+
+
+def held_bytes() -> int:
+    """Return how much a core finds again near by: in its own cache, or half its part of the last.
+
+    To train so on groups of 3 MB takes 0.75 of the time of two sweeps over memory.
+    """
+    part = (_cache_bytes(3) or 0) // (2 * _CORES)
+    return max(l2_bytes(), min(part, 8 * l2_bytes()))
 
 
 def far_bytes() -> int:
@@ -211,7 +221,7 @@ def one_go(plan: Plan, itemsize: int) -> bool:
         units, values = plan.batch * plan.groups, plan.outer * plan.length
     size = values * itemsize
     enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
-    return (enough and size <= l2_bytes()) or units * size <= _SMALL
+    return (enough and size <= held_bytes()) or units * size <= _SMALL
 
 
 def _earned(plan: Plan) -> int:
