@@ -96,7 +96,8 @@ def channel_stats(
         options = work.Options(progress, checkpoint, checkpoint_every)
         how = {"nan_policy": nan_policy, "reproducible": bool(reproducible)}
         return statistics.of_source(call, x, channel_axis, where, how, options)
-    if where is checkpoint is None and nan_policy == "propagate" and not reproducible:
+    propagates = isinstance(nan_policy, str) and nan_policy == "propagate"
+    if where is checkpoint is None and propagates and not reproducible:
         from numba_bn.functional import _plain  # which imports this package
 
         if (done := _plain.statistics(x, channel_axis)) is not None:
