@@ -202,7 +202,7 @@ def one_block(plan: Plan) -> bool:
 
 def samples_slab(plan: Plan, itemsize: int) -> int:
     """Return how many samples a unit takes, which are so small that it takes one or more."""
-    if plan.batch * plan.outer * plan.groups * plan.length * itemsize <= _SMALL:
+    if plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize <= _SMALL:
         return plan.batch  # one thread's, as in `slab`: units of an eighth take 1.1 × as long
     return max(plan.batch * tiles(plan) // (2 * _MIN_UNITS), 1)
 
