@@ -104,7 +104,7 @@ def test_an_edit_of_what_a_kernel_calls_is_seen(copied):
     assert run("float32", root=copied)["first"] == 0.0
     callee = copied / "numba_bn" / "_kernels" / "cpu" / "gradient_loops.py"
     before = callee.read_text(encoding="utf-8")
-    edited = before.replace("load(dy, i), fill(0.0)", "load(dy, i), fill(7.0)")
+    edited = before.replace("load(dy, k), fill(0.0)", "load(dy, k), fill(7.0)")
     assert edited != before
     callee.write_text(edited, encoding="utf-8")
     said = run("float32", root=copied)
