@@ -154,9 +154,9 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
 
 def _long_row(dtype: np.dtype[Any]) -> None:
     """Normalize a row that no cache of a core holds, which another kernel does."""
-    from numba_bn._kernels.cpu.plan import l2_bytes
+    from numba_bn._kernels.cpu.plan import SMALL, l2_bytes
 
-    layer_norm(np.ones((1, l2_bytes() // dtype.itemsize + 16), dtype))
+    layer_norm(np.ones((1, max(l2_bytes(), SMALL) // dtype.itemsize + 16), dtype))
 
 
 def _long_plane(dtype: np.dtype[Any]) -> None:

@@ -41,6 +41,32 @@ def test_the_size_of_the_cache(case, cache, monkeypatch):
         assert np.array_equal(a, b), f"result {i}, by {np.abs(a - b).max()}"
 
 
+@over_caches
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.usefixtures("backend")
+def test_a_channel_far_from_its_first_pivot(masked, cache, monkeypatch):
+    """It moves no other's, whichever channels are summed beside it."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((2048, 1024), np.float32)
+    if masked:
+        x[:, 0] += 100
+    else:
+        x[256::512, 0] = 300  # what the first pivots are taken from
+    where = rng.random(x.shape) < 0.9 if masked else None
+    options = {"where": where}
+
+    def everything():
+        y, stats = nbn.batch_norm_train(x, **options)
+        other = nbn.channel_stats(x, **options)
+        return [y, stats.mean, stats.m2, other.mean, other.m2]
+
+    want = everything()
+    assert np.array_equal(want[1], want[3])
+    pretend(monkeypatch, cache)
+    for a, b in zip(everything(), want, strict=True):
+        assert np.array_equal(a, b)
+
+
 @over_cases
 @over_caches
 @pytest.mark.usefixtures("backend")

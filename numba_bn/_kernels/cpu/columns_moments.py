@@ -117,7 +117,8 @@ def _take_rows(
         if attempt == 1 or far == 0:
             break
         for g in range(pivots.size):
-            if n[g] > 0.0:
+            # of those alone: which others are in the tile must change no bit
+            if (n[g] > 0.0) & is_far(n[g], s[g], q[g]):
                 better = nearest(x, pivots[g] + s[g] / n[g])
                 if better - better == 0.0:
                     pivots[g] = better

@@ -83,7 +83,8 @@ def moments(x5: Array, where5: Array | None = None) -> Moments:
 
 
 @lru_cache(maxsize=256)
-def _no_loss(size: int) -> Array:
+def no_loss(size: int) -> Array:
+    """Return what means lost to rounding that were given as they are."""
     return np.zeros(size)
 
 
@@ -103,7 +104,7 @@ def normalize(
 
     ``low`` is what the mean lost to rounding.
     """
-    lost = _no_loss(mean.size) if low is None else low.reshape(-1)
+    lost = no_loss(mean.size) if low is None else low.reshape(-1)
     _normalize(x5, mean.reshape(-1), lost, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
 
 

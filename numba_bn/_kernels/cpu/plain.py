@@ -48,7 +48,6 @@ class Launches:
         "_differentiate",
         "_flat",
         "_forward",
-        "_lossless",
         "_normalize",
         "_plan",
         "_rest_of_backward",
@@ -70,7 +69,6 @@ class Launches:
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
-        self._lossless = np.zeros(plan.groups)
         kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
         self._take = Prepared(kernel, nbytes)
         self._forward, self._backward = None, None
@@ -92,7 +90,7 @@ class Launches:
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
     ) -> None:
         """x, mean, var (channels,) → y."""
-        self._normalized(x, (gamma, beta, mean, self._lossless, var, eps), y)
+        self._normalized(x, (gamma, beta, mean, norms.no_loss(mean.size), var, eps), y)
 
     def _normalized(self, x: Array, given: tuple[Any, ...], y: Array) -> None:
         flat, run = self._flat, self._normalize[given[0].dtype].run
@@ -138,7 +136,7 @@ class Launches:
             return sums
         sums, parts = gradients.room_of_sums(self._plan)
         self._sum.run(*arrays, mean, sums, parts, *self._sizes_of_sum)
-        rstd = rstd_of(m2 / count, eps)
+        rstd = rstd_of(m2 / np.maximum(count, 1.0), eps)
         gradients.scale(sums, rstd)
         terms = mean, *gradients.coefficients(g, rstd, sums[0], sums[1], count)
         self._differentiate.run(*arrays, flat(dx), *terms, *self._rest_of_differentiate)

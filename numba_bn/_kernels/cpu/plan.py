@@ -25,7 +25,7 @@ _STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, 
 _SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and its rows
 _SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
-_SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
+SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
 _SUMS = 14 << 16  # bytes of partial sums of parameter gradients
 _PART = 1 << 14  # values that earn partial sums of their own: rows are taken sixteen at a time
 _CORES = os.cpu_count() or 1
@@ -64,8 +64,8 @@ def far_bytes() -> int:
     That is three quarters of the last cache (there it takes 0.8 of the time), or 64 L2 caches
     where the last one is so large that it is shared by many.
     """
-    last = _cache_bytes(3)
-    return min(64 * l2_bytes(), last * 3 // 4) if last else 64 * l2_bytes()
+    most, last = 64 * l2_bytes(), _cache_bytes(3)
+    return max(l2_bytes(), min(most, last * 3 // 4)) if last else most
 
 
 class Plan(NamedTuple):
@@ -133,7 +133,7 @@ def _tile(batch: int, outer: int, width: int, length: int) -> int:
         whole = length
     tile = -(-_WIDE // whole) * whole
     # one thread's values need no more tiles, which take 1.05 to 1.2 × as long
-    shared = 8 * batch * outer * width > _SMALL
+    shared = 8 * batch * outer * width > SMALL
     if shared and batch * -(-width // tile) < _LEAST_UNITS:
         tile = min(-(-width // (_LEAST_UNITS * whole)) * whole, tile)
     return min(tile, width)
@@ -182,7 +182,7 @@ def slab(plan: Plan, itemsize: int, streams: bool) -> int:
     group, groups = plan.outer * plan.length * itemsize, plan.batch * plan.groups
     fits = max(l2_bytes() // (4 if streams else 2) // group, 1)
     # what one thread does is one unit: sixteen take 1.1 to 1.2 × as long
-    units = 1 if groups * group <= _SMALL else _MIN_UNITS
+    units = 1 if groups * group <= SMALL else _MIN_UNITS
     return int(max(min(fits, -(-groups // units)), 1))
 
 
@@ -202,7 +202,7 @@ def one_block(plan: Plan) -> bool:
 
 def samples_slab(plan: Plan, itemsize: int) -> int:
     """Return how many samples a unit takes, which are so small that it takes one or more."""
-    if plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize <= _SMALL:
+    if plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize <= SMALL:
         return plan.batch  # one thread's, as in `slab`: units of an eighth take 1.1 × as long
     return max(plan.batch * tiles(plan) // (2 * _MIN_UNITS), 1)
 
@@ -221,7 +221,7 @@ def one_go(plan: Plan, itemsize: int) -> bool:
         units, values = plan.batch * plan.groups, plan.outer * plan.length
     size = values * itemsize
     enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
-    return (enough and size <= held_bytes()) or units * size <= _SMALL
+    return (enough and size <= held_bytes()) or units * size <= SMALL
 
 
 def _earned(plan: Plan) -> int:
