@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from math import nan
+from math import nan, prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numba_bn import _validate as check
 from numba_bn._arrays import Array, is_float, parameter_dtype
 from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
-from numba_bn._memory import empty
+from numba_bn._memory import LARGE, empty
 from numba_bn._view import Axes, View
 from numba_bn.functional._norms import BATCH, Axis, Norm
 from numba_bn.stats import ChannelStats
@@ -35,6 +35,8 @@ class _Kind:
     def __init__(self, norm: Norm, view: View, dtype: np.dtype[Any]) -> None:
         self.norm, self.view, self.channels, self._dtype = norm, view, view.channels, dtype
         self.parameters = parameter_dtype(dtype)
+        # to find out anew that memory is small takes a tenth of a small call
+        self.new = np.empty if prod(view.shape) * dtype.itemsize < LARGE else empty
 
     @cached_property
     def launches(self) -> Any:
@@ -114,7 +116,7 @@ def normalized(
         return None
     eps = check.epsilon(call, eps)
     g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var), out)
-    y = empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
+    y = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
     if y is None or (launches := kind.launches) is None:
         return None
     launches.normalize(x, m, v, g, b, eps, y)
@@ -153,7 +155,7 @@ def own(
         return None
     eps = check.epsilon(call, eps)
     g, b = _vectors(call, kind, x, (gamma, beta), out)
-    y = empty(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
+    y = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
     if y is None or (launches := kind.launches) is None or not launches.trains:
         return None
     moments = launches.forward(x, g, b, eps, y)
@@ -191,7 +193,7 @@ def gradients(
         return None  # kernels would be compiled anew for such vectors
     if not _alike(dy, x):
         return None
-    dx = empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
+    dx = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := kind.launches) is None:
         return None
     if out is not None:  # of which they may be a part
@@ -217,7 +219,7 @@ def own_gradients(
         return None
     eps = check.epsilon(call, eps)
     (g,) = _vectors(call, kind, x, (gamma,), out)
-    dx = empty(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
+    dx = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
     if dx is None or (launches := kind.launches) is None or not launches.differentiates:
         return None
     sums = launches.backward(dy, x, g, eps, dx)
