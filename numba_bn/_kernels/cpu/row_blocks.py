@@ -31,7 +31,7 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
-from numba_bn._kernels.cpu.row_loops import sums_after, sums_before
+from numba_bn._kernels.cpu.row_loops import gradient_of, sums_after, sums_before
 
 
 @inlined
@@ -149,7 +149,7 @@ def _gradient(d: Any, u: Any, g: Any, terms: Any, k: int, like: Any) -> Any:
     """Return dx and dy·x̂ of sixteen values of row k, u = x - m."""
     b, c = fill_as(like, terms[16 + k]), fill_as(like, terms[32 + k])
     r, z = fill_as(like, terms[48 + k]), fill_as(like, terms[64 + k])
-    return mul(add(mul(d, g), fma(u, b, c)), r), mul(d, fma(u, r, z))
+    return gradient_of(d, u, g, b, c, r, z)
 
 
 @block

@@ -266,9 +266,14 @@ def sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
 @inline
 def _gradient(d: Any, u: Any, g: Any, terms: Any, own: int) -> Any:
     """Return dx and dy·x̂ of sixteen values, u = x - m."""
-    r = load_own(terms, own + 48)
-    share = fma(u, load_own(terms, own + 16), load_own(terms, own + 32))
-    return mul(add(mul(d, g), share), r), mul(d, fma(u, r, load_own(terms, own + 64)))
+    b, c = load_own(terms, own + 16), load_own(terms, own + 32)
+    return gradient_of(d, u, g, b, c, load_own(terms, own + 48), load_own(terms, own + 64))
+
+
+@inline
+def gradient_of(d: Any, u: Any, g: Any, b: Any, c: Any, r: Any, z: Any) -> Any:
+    """Return dx = (dy·gamma + u·b + c)·r and dy·x̂, x̂ = u·r + z, in lanes."""
+    return mul(add(mul(d, g), fma(u, b, c)), r), mul(d, fma(u, r, z))
 
 
 @inline
