@@ -94,10 +94,15 @@ def _vectors(call: str, kind: _Kind, x: Array, given: Sequence[Any], out: Any) -
     return given if out is None or x.ndim > 1 else [p.copy() for p in given]
 
 
-def _given(call: str, out: object, x: Array, *inputs: object) -> Array | None:
-    """Return ``out``, checked, if it is as plain as x."""
-    y = check.output(call, out, x, x.dtype, (x, *inputs))
-    return y if y.flags.carray else None
+def _ready(call: str, kind: _Kind, out: object, x: Array, *inputs: object) -> Any:
+    """Return kernels, and where to write; None if there are none, or ``out`` is not so plain.
+
+    ``out`` is checked before kernels are asked for, and memory taken after: it takes long.
+    """
+    y = None if out is None else check.output(call, out, x, x.dtype, (x, *inputs))
+    if not (y is None or y.flags.carray) or (launches := kind.launches) is None:
+        return None
+    return launches, kind.new(x.shape, x.dtype) if y is None else y
 
 
 def normalized(
@@ -116,9 +121,9 @@ def normalized(
         return None
     eps = check.epsilon(call, eps)
     g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var), out)
-    y = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta, mean, var)
-    if y is None or (launches := kind.launches) is None:
+    if (ready := _ready(call, kind, out, x, gamma, beta, mean, var)) is None:
         return None
+    launches, y = ready
     launches.normalize(x, m, v, g, b, eps, y)
     return y if out is None else out
 
@@ -155,8 +160,10 @@ def own(
         return None
     eps = check.epsilon(call, eps)
     g, b = _vectors(call, kind, x, (gamma, beta), out)
-    y = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, gamma, beta)
-    if y is None or (launches := kind.launches) is None or not launches.trains:
+    if (ready := _ready(call, kind, out, x, gamma, beta)) is None:
+        return None
+    launches, y = ready
+    if not launches.trains:
         return None
     moments = launches.forward(x, g, b, eps, y)
     return y if out is None else out, moments
@@ -193,9 +200,9 @@ def gradients(
         return None  # kernels would be compiled anew for such vectors
     if not _alike(dy, x):
         return None
-    dx = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
-    if dx is None or (launches := kind.launches) is None:
+    if (ready := _ready(call, kind, out, x, dy, gamma)) is None:
         return None
+    launches, dx = ready
     if out is not None:  # of which they may be a part
         count, mean, m2 = count.copy(), mean.copy(), m2.copy()
     sums = launches.backward(dy, x, g, eps, dx, mean, m2, count)
@@ -219,8 +226,10 @@ def own_gradients(
         return None
     eps = check.epsilon(call, eps)
     (g,) = _vectors(call, kind, x, (gamma,), out)
-    dx = kind.new(x.shape, x.dtype) if out is None else _given(call, out, x, dy, gamma)
-    if dx is None or (launches := kind.launches) is None or not launches.differentiates:
+    if (ready := _ready(call, kind, out, x, dy, gamma)) is None:
+        return None
+    launches, dx = ready
+    if not launches.differentiates:
         return None
     sums = launches.backward(dy, x, g, eps, dx)
     dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
