@@ -71,8 +71,22 @@ def additive(typingctx: Any, dy: Any, x: Any) -> Any:
 
 
 @intrinsic
+def exactly(typingctx: Any, x: Any) -> Any:
+    """Return zeros of the kind in which a few values of x, less one of them, are summed exactly.
+
+    Differences of 8 bits and their squares, of up to 256 values, are float32: 0.65 of the time.
+    """
+    kind = singles if bits_of(x) <= 8 and isinstance(x.dtype, types.Integer) else lanes
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant_null(kind)
+
+    return kind(x), codegen
+
+
+@intrinsic
 def go_on(typingctx: Any, zero: Any, before: Any) -> Any:
-    """Return what sums of `additive`'s kind go on from: before's, or zero if they are float32."""
+    """Return what sums of zero's kind go on from: before's, or zero if they are float32."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return args[0] if zero is singles else args[1]

@@ -9,8 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block
-from numba_bn._kernels.cpu.lanes import add, both, either, fill, finite, fma, head, mul, select, sub
-from numba_bn._kernels.cpu.memory import flags, flags_if, load, load_if, prefetch, store
+from numba_bn._kernels.cpu.lanes import (
+    add,
+    both,
+    either,
+    fill,
+    finite,
+    fma,
+    head,
+    mul,
+    select,
+    sub,
+    suit,
+)
+from numba_bn._kernels.cpu.memory import (
+    flags,
+    flags_if,
+    load,
+    load_as,
+    load_as_if,
+    load_if,
+    prefetch,
+    store,
+)
+from numba_bn._kernels.cpu.precision import exactly, go_on, put_onto
 from numba_bn._kernels.cpu.tiles import segment
 
 # rows whose columns share one load and store of the column's sums, as measured best
@@ -26,32 +48,34 @@ def tile_sums(
 
     What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
     """
+    zero = exactly(x)
     for r in range(0, rows, _ROWS):
         some = min(_ROWS, rows - r)
         ahead = min(_AHEAD, rows - 1 - r) * stride
         for j in range(0, width, 16):
-            pj, sj, qj, nj = load(p, j), load(s, j), load(q, j), load(n, j)
+            pj, sj, qj, nj = suit(load(p, j), zero), load(s, j), load(q, j), load(n, j)
+            sk, qk = go_on(zero, sj), go_on(zero, qj)
             i = at + r * stride + j
             part = head(width - j)
             for _ in range(some):
                 if j + 16 <= width:
                     prefetch(x, i + ahead)
-                    d = sub(load(x, i), pj)
+                    d = sub(load_as(x, i, zero), pj)
                     if where is not None:
                         keep = flags(where, i)
-                        d = select(keep, d, fill(0.0))
+                        d = select(keep, d, zero)
                         nj = add(nj, select(keep, fill(1.0), fill(0.0)))
                 else:
-                    d = select(part, sub(load_if(x, i, part), pj), fill(0.0))
+                    d = select(part, sub(load_as_if(x, i, part, zero), pj), zero)
                     if where is not None:
                         keep = flags_if(where, i, part)
-                        d = select(keep, d, fill(0.0))
+                        d = select(keep, d, zero)
                         nj = add(nj, select(keep, fill(1.0), fill(0.0)))
-                sj = add(sj, d)
-                qj = fma(d, d, qj)
+                sk = add(sk, d)
+                qk = fma(d, d, qk)
                 i += stride
-            store(s, j, sj, False)
-            store(q, j, qj, False)
+            store(s, j, put_onto(sj, sk), False)
+            store(q, j, put_onto(qj, qk), False)
             if where is not None:
                 store(n, j, nj, False)
 
