@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.cases import SMALL, Case
 
-from numba_bn._kernels.cpu.plan import l2_bytes
+from numba_bn._kernels.cpu.plan import held_bytes, l2_bytes
 
 BEYOND = 128e6
 """Bytes from which an array is taken to be beyond the caches; smaller ones are inside."""
@@ -38,9 +38,23 @@ def kind(operation: str, case: Case) -> str:
     return "norm backward" if operation.endswith("backward") else "norm"
 
 
+def together(operation: str, case: Case) -> int:
+    """Return the bytes that a norm reads before it can write one value of them."""
+    norm, _, backward = operation.partition(" ")
+    apart = case.shape[0]
+    if case.layout == "first":  # else the groups of a sample lie in between each other
+        apart *= {"instance": case.channels, "group": case.groups}.get(norm, 1)
+    return case.nbytes // apart * (2 if backward else 1)
+
+
 def target(operation: str, case: Case) -> float | None:
-    """Return the highest ratio promised; none for arrays whose calls take microseconds."""
-    if case in SMALL:
+    """Return the highest ratio promised, None where there is none.
+
+    There is none for arrays whose calls take microseconds, nor for groups that no cache holds.
+    """
+    norm = kind(operation, case) in ("norm", "norm backward")
+    held = not norm or where(case) == "inside" or together(operation, case) <= held_bytes()
+    if case in SMALL or not held:
         return None
     return TARGETS[kind(operation, case)][where(case) == "inside"]
 

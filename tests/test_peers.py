@@ -218,10 +218,16 @@ def test_short_dtypes_are_held_against_float32(rows):
         ("layer backward", "65536x1024 first float32", 0.9),
         ("group backward", "32x64x56x56 last float32", 1.8),
         ("train", "32x64 first float32", None),
+        ("instance backward", "64x64x112x112 last float32", 0.9),
+        ("instance", "8x4x1024x1024 first float32", 0.85),
+        ("instance", "8x4x1024x1024 last float32", None),
+        ("group", "1x8x4096x4096 first uint16", None),
+        ("group", "2x32x64x64x64 last float32", 1.6),
     ],
 )
 def test_targets_are_those_of_the_table(monkeypatch, operation, case, most):
     monkeypatch.setattr(targets, "l2_bytes", lambda: 1 << 21)
+    monkeypatch.setattr(targets, "held_bytes", lambda: 1 << 23)
     assert targets.target(operation, Case.parse(case)) == most
 
 

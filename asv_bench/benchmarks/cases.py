@@ -35,6 +35,11 @@ class Case(NamedTuple):
         return self.shape[1]
 
     @property
+    def groups(self) -> int:
+        """The groups of its group norm."""
+        return math.gcd(32, self.channels)
+
+    @property
     def axis(self) -> int:
         """The channels' axis of the stored array."""
         return 1 if self.layout == "first" else -1

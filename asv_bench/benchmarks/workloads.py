@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any
@@ -38,7 +37,7 @@ class Work:
         self.gamma, self.beta, self.mean, self.var = (
             np.linspace(0.5, 1.5, case.channels, dtype=np.float32) for _ in range(4)
         )
-        self.groups = math.gcd(32, case.channels)
+        self.groups = case.groups
 
     @cached_property
     def dy(self) -> Array:
