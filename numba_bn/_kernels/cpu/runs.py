@@ -16,43 +16,34 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.loops import apply_values
 from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
-from numba_bn._kernels.cpu.own import channel_factors
+from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import STATE, affine, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, conclude, rsqrt
 
 
 @inlined
-def apply_run(
+def apply_runs(
     x: Any,
     y: Any,
     residual: Any,
     at: int,
-    e0: int,
-    e1: int,
-    first: int,
+    runs: int,
     inner: int,
     ahead: int,
-    mean: float,
-    low: float,
-    r: float,
-    gamma: Any,
-    beta: Any,
+    factors: Any,
     relu: bool,
     stream: bool,
     carry: Any,
     joined: bool,
     more: bool,
 ) -> Any:
-    """Values [e0, e1) of the run at x[at], whose first channel is ``first`` → y."""
-    while e0 < e1:
-        k = e0 // inner
-        stop = min((k + 1) * inner, e1)
-        m, a, b = affine(x, y, mean, low, r, gamma[first + k], beta[first + k])
-        go_on = more or stop < e1
+    """Runs side by side from x[at] on, by factors (3, runs) → y."""
+    for k in range(runs):
+        m, a, b = factors[0, k], factors[1, k], factors[2, k]
+        i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
         carry = apply_values(
-            x, y, residual, at + e0, stop - e0, ahead, m, a, b, relu, stream, carry, joined, go_on
+            x, y, residual, i, inner, ahead, m, a, b, relu, stream, carry, before, after
         )
-        e0, joined = stop, True
     return carry
 
 
@@ -62,48 +53,22 @@ def _apply_slab(
     y: Any,
     residual: Any,
     at: int,
-    gamma: Any,
-    beta: Any,
+    factors: Any,
     relu: bool,
     stream: bool,
     onward: int,
-    result: Any,
-    first: int,
-    rs: Any,
     outer: int,
     stride: int,
-    length: int,
-    size: int,
-    g: int,
-    period: int,
+    inner: int,
 ) -> None:
-    """Neighbouring groups from x[at] and the g-th on, moments in result[:, first :] → y."""
-    wide, carry = rs.size, arithmetic(x, y)
+    """Neighbouring channels from x[at] on, by factors (3, channels) → y; from the end."""
+    wide, carry = factors.shape[1], arithmetic(x, y)
     for back in range(outer):
         o = outer - 1 - back
-        start, ahead = at + o * stride, wide * length if o < onward else 0
-        for j in range(wide):
-            carry = apply_run(
-                x,
-                y,
-                residual,
-                start + j * length,
-                0,
-                length,
-                ((g + j) % period) * size,
-                length // size,
-                ahead,
-                result[1, first + j],
-                result[2, first + j],
-                rs[j],
-                gamma,
-                beta,
-                relu,
-                stream,
-                carry,
-                j > 0,
-                j + 1 < wide,
-            )
+        start, ahead = at + o * stride, wide * inner if o < onward else 0
+        carry = apply_runs(
+            x, y, residual, start, wide, inner, ahead, factors, relu, stream, carry, False, False
+        )
 
 
 @unit
@@ -135,33 +100,19 @@ def _forward_unit(
     at = b * outer * stride + g * length
     states = np.empty((wide, STATE))
     slab_moments(x, where, at, stride, outer, length, wide, states)
-    rs, first = np.empty(wide), b * groups + g
+    kept, first = np.empty((KEPT, wide)), b * groups + g
     if result.size == 0:
         result, first = np.empty((STATE, wide)), 0
     for j in range(wide):
         t = first + j
         conclude(states, j, result, t)
-        rs[j] = rsqrt(result[3, t] / result[0, t], eps)
-    _apply_slab(
-        x,
-        y,
-        residual,
-        at,
-        gamma,
-        beta,
-        relu,
-        stream,
-        onward,
-        result,
-        first,
-        rs,
-        outer,
-        stride,
-        length,
-        size,
-        g,
-        period,
-    )
+        kept[0, j], kept[1, j] = result[1, t], result[2, t]
+        kept[2, j] = rsqrt(result[3, t] / result[0, t], eps)
+    # once a channel: divisions and roots take as long as a run of a hundred values
+    factors = np.empty((3, wide * size))
+    own_factors(x, y, gamma, beta, g % period * size, kept, wide, size, factors)
+    inner = length // size
+    _apply_slab(x, y, residual, at, factors, relu, stream, onward, outer, stride, inner)
 
 
 @Kernel
@@ -227,14 +178,16 @@ def _normalize_unit(
     first = u // pieces * together
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
-    last, carry = min(first + together, runs), arithmetic(x, y)
-    for run in range(first, last):
+    run, last, carry = first, min(first + together, runs), arithmetic(x, y)
+    while run < last:  # to divide for each run takes up to a fifth of the time
         t = run // (outer * channels) * channels + run % channels
-        m, f, s = factors[0, t], factors[1, t], factors[2, t]
-        at, joined, more = run * inner + e0, run > first, run + 1 < last
-        carry = apply_values(
-            x, y, residual, at, n, near(x), m, f, s, relu, stream, carry, joined, more
+        count = min(channels - run % channels, last - run)
+        here, at = factors[:, t : t + count], run * inner + e0
+        joined, more = run > first, run + count < last
+        carry = apply_runs(
+            x, y, residual, at, count, n, near(x), here, relu, stream, carry, joined, more
         )
+        run += count
 
 
 @Kernel

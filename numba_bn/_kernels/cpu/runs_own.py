@@ -15,12 +15,13 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import apply_values, run_sums
+from numba_bn._kernels.cpu.loops import run_sums
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.rows import AT_ONCE
+from numba_bn._kernels.cpu.runs import apply_runs
 from numba_bn._kernels.cpu.state import STATE, is_off, spread
 
 
@@ -46,31 +47,6 @@ def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -
                 kept[2, k] = spread(n, kept[1, k], kept[2, k])
         if attempt == 1 or not spreads(kept, count, n):
             break
-
-
-@block
-def _apply_runs(
-    x: Any,
-    y: Any,
-    residual: Any,
-    at: int,
-    runs: int,
-    inner: int,
-    factors: Any,
-    relu: bool,
-    stream: bool,
-    carry: Any,
-    joined: bool,
-    more: bool,
-) -> Any:
-    """Runs from x[at] on, by factors (3, runs) → y."""
-    for k in range(runs):
-        m, a, b = factors[0, k], factors[1, k], factors[2, k]
-        i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
-        carry = apply_values(
-            x, y, residual, i, inner, near(x), m, a, b, relu, stream, carry, before, after
-        )
-    return carry
 
 
 @block
@@ -100,8 +76,8 @@ def _forward_groups(
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
-        carry = _apply_runs(
-            x, y, residual, at, runs, inner, factors, relu, stream, carry, joined, more
+        carry = apply_runs(
+            x, y, residual, at, runs, inner, near(x), factors, relu, stream, carry, joined, more
         )
 
 
