@@ -57,6 +57,14 @@ def pieces_of(runs: int, length: int) -> Any:
     return (runs + together - 1) // together, together, 1
 
 
+@inline
+def rows_ahead(x: Any, rows: int, stride: int) -> int:
+    """Rows of a stride → how many values ahead to ask for memory: whole rows, of at least 8 KB."""
+    if rows > 1:
+        return max(near(x) // stride, 1) * stride
+    return int(near(x))
+
+
 @block
 def _sum_rows(
     x: Any,
@@ -71,7 +79,7 @@ def _sum_rows(
     sums: Any,
 ) -> None:
     """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
-    ahead = stride if rows > 1 else near(x)
+    ahead = rows_ahead(x, rows, stride)
     for j in range(slab * 2):
         store(sums, j * LANES, fill(0.0), False)
     for o in range(rows):

@@ -18,6 +18,7 @@ Shape = tuple[int, int, int, int, int]
 
 # values from which a run earns a loop of its own: it takes 0.6 to 1.1 of the time of columns
 _LONG_RUN = 64
+_LONG_BYTES = 1 << 11  # of a run from which groups that only the last cache holds earn one go
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
@@ -209,7 +210,8 @@ def samples_slab(plan: Plan, itemsize: int) -> int:
 def wide_slab(plan: Plan, itemsize: int) -> int:
     """Return how many neighbouring groups a unit sums: what matters is that rows are long."""
     fits = max(l2_bytes() // 16 // (plan.length * itemsize), 1)
-    return int(min(fits, -(-plan.batch * plan.groups // _MIN_UNITS)))
+    # chunks are units too: of short rows all together, in parts they take twice as long
+    return int(min(fits, -(-plan.batch * plan.groups * chunks(plan) // _MIN_UNITS), plan.groups))
 
 
 def one_go(plan: Plan, itemsize: int) -> bool:
@@ -218,9 +220,11 @@ def one_go(plan: Plan, itemsize: int) -> bool:
         units, values = plan.batch * tiles(plan), plan.outer * plan.tile
     else:
         units, values = plan.batch * plan.groups, plan.outer * plan.length
-    size = values * itemsize
+    size, held = values * itemsize, held_bytes()
+    if plan.kind == "runs" and plan.outer > 1 and plan.length * itemsize < _LONG_BYTES:
+        held = l2_bytes()
     enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
-    return (enough and size <= held_bytes()) or units * size <= SMALL
+    return (enough and size <= held) or units * size <= SMALL
 
 
 def _earned(plan: Plan) -> int:

@@ -22,6 +22,7 @@ from numba_bn._kernels.cpu.moments import (
     bounds,
     cut,
     pieces_of,
+    rows_ahead,
 )
 from numba_bn._kernels.cpu.precision import arithmetic
 
@@ -50,7 +51,7 @@ def slab_chunk_sums(
         out[j, 1] = 0.0
     for k in range(first, last):
         o0, o1, e0, e1 = bounds(k, outer, inner)
-        ahead = stride if o1 - o0 > 1 else near(x)
+        ahead = rows_ahead(x, o1 - o0, stride)
         for j in range(slab * 2):
             store(sums, j * LANES, fill(0.0), False)
         for o in range(o0, o1):
