@@ -1,4 +1,4 @@
-"""What needs no statistics: the gradient through a ReLU, parameters as kernels take them."""
+"""What has no loops of its own: the gradient through a ReLU, terms of dx, repeated parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numba import prange
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.gradient_loops import relu_gradient_run
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of
+from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
 
 
 @Kernel
@@ -17,6 +18,19 @@ def relu_gradient(dy: Any, y: Any, out: Any) -> None:
     for u in prange(pieces_of(1, y.size)[0]):
         i = u * BLOCK
         relu_gradient_run(dy, y, out, i, min(BLOCK, y.size - i))
+
+
+@Kernel
+def training_terms(sums: Any, m2: Any, count: Any, gamma: Any, eps: float, terms: Any) -> None:
+    """Σdy, Σdy·(x - mean) (2, channels) → Σdy, Σdy·x̂, in their place; a, b, c of dx (3, channels).
+
+    NumPy takes 8 µs more, one thirtieth of the time of some planes of 7x7.
+    """
+    rs = each_rsqrt(m2, count, eps)
+    for k in prange(rs.size):
+        s, t = sums[0, k], sums[1, k]
+        terms[0, k], terms[1, k], terms[2, k] = coefficients(gamma[k], rs[k], count[k], s, t)
+        sums[1, k] *= rs[k]
 
 
 @Kernel

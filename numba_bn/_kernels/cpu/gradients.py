@@ -115,7 +115,7 @@ def coefficients(
 ) -> tuple[Array, Array, Array]:
     """Per (channels,) sums → a, b, c of dx = dy·a + (x - mean)·b + c."""
     a = gamma * rstd
-    return a, -a * rstd * dgamma / count, -a * dbeta / count
+    return a, -a * dgamma * rstd / count, -a * dbeta / count  # in the order of the kernels'
 
 
 def _input_gradient(

@@ -60,9 +60,8 @@ def pieces_of(runs: int, length: int) -> Any:
 @inline
 def rows_ahead(x: Any, rows: int, stride: int) -> int:
     """Rows of a stride → how many values ahead to ask for memory: whole rows, of at least 8 KB."""
-    if rows > 1:
-        return max(near(x) // stride, 1) * stride
-    return int(near(x))
+    values = int(near(x))
+    return max(values // stride, 1) * stride if rows > 1 else values
 
 
 @block

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from numba_bn._kernels._launch import Prepared
-from numba_bn._kernels.cpu import gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value, rstd_of
+from numba_bn._kernels.cpu import elementwise, gradients, norms
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value
 from numba_bn._kernels.cpu.memory import record_of
 from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
 
@@ -59,6 +59,7 @@ class Launches:
         "_sum",
         "_switches_of_forward",
         "_take",
+        "_terms",
     )
 
     trains = True
@@ -82,6 +83,7 @@ class Launches:
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, 2 * nbytes)
+        self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
         kernel, switches, sizes = gradients.differentiating(plan, False)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
@@ -136,10 +138,9 @@ class Launches:
             return sums
         sums, parts = gradients.room_of_sums(self._plan)
         self._sum.run(*arrays, mean, sums, parts, *self._sizes_of_sum)
-        rstd = rstd_of(m2 / np.maximum(count, 1.0), eps)
-        gradients.scale(sums, rstd)
-        terms = mean, *gradients.coefficients(g, rstd, sums[0], sums[1], count)
-        self._differentiate.run(*arrays, flat(dx), *terms, *self._rest_of_differentiate)
+        terms = np.empty((3, gamma.size))
+        self._terms.run(sums, m2, count, g, eps, terms)
+        self._differentiate.run(*arrays, flat(dx), mean, *terms, *self._rest_of_differentiate)
         return sums
 
 
