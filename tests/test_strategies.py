@@ -32,9 +32,10 @@ def results(case, d):
 
 @over_cases
 @over_caches
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.usefixtures("backend")
-def test_the_size_of_the_cache(case, cache, monkeypatch):
-    d = data(case, np.float32)
+def test_the_size_of_the_cache(case, dtype, cache, monkeypatch):
+    d = data(case, dtype)
     want = results(case, d)
     pretend(monkeypatch, cache)
     for i, (a, b) in enumerate(zip(results(case, d), want, strict=True)):
