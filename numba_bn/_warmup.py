@@ -148,8 +148,18 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
         yield partial(instance_norm_backward, dy, x, **axis)
     yield partial(layer_norm, x)
     yield partial(layer_norm_backward, dy, x)
+    if is_float(dtype):
+        yield partial(_two_sweeps, dtype)
     yield partial(_long_row, dtype)
     yield partial(_long_plane, dtype)
+
+
+def _two_sweeps(dtype: np.dtype[Any]) -> None:
+    """Take gradients of a plane too large for one go, between whose sweeps there is a kernel."""
+    from numba_bn._kernels.cpu.plan import SMALL
+
+    x, one = np.ones((1, 1, SMALL // dtype.itemsize), dtype), np.ones(1)
+    batch_norm_backward(x, x, stats=ChannelStats(one * x.size, one, one))
 
 
 def _long_row(dtype: np.dtype[Any]) -> None:

@@ -142,15 +142,17 @@ def test_bits_of_statistics(shape, axis, dtype, ordinarily, monkeypatch):
         ((300, 3, 7, 7), 1),
         ((500, 3, 7, 7), 1),
         ((900, 3, 7, 7), 1),
+        ((900, 3, 8, 8), 1),
         ((3, 1, 400, 400), 1),
         ((900, 7, 7, 3), -1),
         ((3, 2, 300, 300), 1),
     ],
     ids=str,
 )
-def test_few_large_channels(call, shape, axis, ordinarily, taken):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_large_channels(call, shape, axis, dtype, ordinarily, taken):
     """Some train in one go and go back in two, larger ones do both in two."""
-    work = Work(shape, axis)
+    work = Work(shape, axis, dtype)
     want = ordinarily(lambda: work.run(call))
     assert_same(work.run(call), want)
     assert taken() == 1
@@ -170,7 +172,16 @@ def test_values_that_are_not_numbers(call, value, ordinarily):
     ("call", "shape", "axis"),
     [("layer_norm", (1, 300_000), 1), ("group_norm_backward", (1, 600, 512), 2)],
 )
-def test_what_takes_more_than_one_go(call, shape, axis, taken):
+def test_what_takes_more_than_one_go(call, shape, axis, taken, monkeypatch):
+    """It goes the ordinary way, and takes memory for its result there alone."""
+    kind_of = _plain._kind_of
+
+    def without_memory(*args):
+        kind = kind_of(*args)
+        kind.new = None
+        return kind
+
+    monkeypatch.setattr(_plain, "_kind_of", without_memory)
     Work(shape, axis, np.float16).run(call)
     assert not taken()
 

@@ -4,20 +4,27 @@ import numpy as np
 import oracle
 import pytest
 from oracle import assert_near
-from table import CASES, backward, data, forward, name
+from table import CASES, Case, backward, data, forward, name
 
 import numba_bn as nbn
 from numba_bn._kernels.cpu import plan
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
-over_cases = pytest.mark.parametrize("case", [c for c in CASES if c.norm != "frozen"], ids=name)
-over_caches = pytest.mark.parametrize("cache", [1 << 12, 1 << 40], ids=["tiny", "endless"])
+SHORT_RUNS = Case("batch", (40, 70, 8, 9))
+"""The last cache holds a channel, a core's own one does not."""
+over_cases = pytest.mark.parametrize(
+    "case", [*(c for c in CASES if c.norm != "frozen"), SHORT_RUNS], ids=name
+)
+TINY, ENDLESS = 1 << 12, 1 << 40
+over_caches = pytest.mark.parametrize(
+    "cache", [(TINY, TINY), (TINY, ENDLESS), (ENDLESS, ENDLESS)], ids=["tiny", "last", "endless"]
+)
 
 
 def pretend(monkeypatch, cache):
-    """Let caches have another size: large arrays become small, and small large."""
-    monkeypatch.setattr(plan, "_cache_bytes", lambda index: cache)
+    """Let a core's cache and the last have other sizes: large arrays become small, small large."""
+    monkeypatch.setattr(plan, "_cache_bytes", lambda index: cache[index - 2])
     _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
 

@@ -96,3 +96,24 @@ def test_runs_without_factors_in_float32(plane, groups, place, streams):
     for got, known in zip(calls(room(x, place)), want, strict=True):
         assert np.array_equal(got, known)
         assert np.isfinite(got).all()
+
+
+@over_places
+@pytest.mark.parametrize("plane", [(8, 9), (13, 13)])
+@pytest.mark.usefixtures("backend")
+def test_channels_without_factors_in_float32(plane, place, streams):
+    """The same of channels, whose runs lie in several samples."""
+    x = np.random.default_rng(0).normal(size=(5, 6, *plane)).astype(np.float32)
+    gamma = np.linspace(0.5, 2.0, 6, dtype=np.float32)
+    x[:, ::2] *= 1e-36
+
+    def calls(out):
+        y, stats = nbn.batch_norm_train(x, gamma, gamma, eps=0.0, out=out)
+        y, var = y.copy(), stats.m2 / stats.count
+        return y, nbn.batch_norm(x, gamma, gamma, mean=stats.mean, var=var, eps=0.0, out=out).copy()
+
+    want = calls(np.empty_like(x))
+    streams()
+    for got, known in zip(calls(room(x, place)), want, strict=True):
+        assert np.array_equal(got, known)
+        assert np.isfinite(got).all()

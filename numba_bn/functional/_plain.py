@@ -94,13 +94,17 @@ def _vectors(call: str, kind: _Kind, x: Array, given: Sequence[Any], out: Any) -
     return given if out is None or x.ndim > 1 else [p.copy() for p in given]
 
 
-def _ready(call: str, kind: _Kind, out: object, x: Array, *inputs: object) -> Any:
-    """Return kernels, and where to write; None if there are none, or ``out`` is not so plain.
+def _ready(
+    call: str, kind: _Kind, able: str, out: object, x: Array, *inputs: object
+) -> tuple[Any, Array] | None:
+    """Return able kernels, and where to write; None if there are none, or ``out`` is not so plain.
 
     ``out`` is checked before kernels are asked for, and memory taken after: it takes long.
     """
     y = None if out is None else check.output(call, out, x, x.dtype, (x, *inputs))
-    if not (y is None or y.flags.carray) or (launches := kind.launches) is None:
+    if not (y is None or y.flags.carray):
+        return None
+    if (launches := kind.launches) is None or not getattr(launches, able):
         return None
     return launches, kind.new(x.shape, x.dtype) if y is None else y
 
@@ -121,7 +125,7 @@ def normalized(
         return None
     eps = check.epsilon(call, eps)
     g, b, m, v = _vectors(call, kind, x, (gamma, beta, mean, var), out)
-    if (ready := _ready(call, kind, out, x, gamma, beta, mean, var)) is None:
+    if (ready := _ready(call, kind, "normalizes", out, x, gamma, beta, mean, var)) is None:
         return None
     launches, y = ready
     launches.normalize(x, m, v, g, b, eps, y)
@@ -160,11 +164,9 @@ def own(
         return None
     eps = check.epsilon(call, eps)
     g, b = _vectors(call, kind, x, (gamma, beta), out)
-    if (ready := _ready(call, kind, out, x, gamma, beta)) is None:
+    if (ready := _ready(call, kind, "trains", out, x, gamma, beta)) is None:
         return None
     launches, y = ready
-    if not launches.trains:
-        return None
     moments = launches.forward(x, g, b, eps, y)
     return y if out is None else out, moments
 
@@ -200,7 +202,7 @@ def gradients(
         return None  # kernels would be compiled anew for such vectors
     if not _alike(dy, x):
         return None
-    if (ready := _ready(call, kind, out, x, dy, gamma)) is None:
+    if (ready := _ready(call, kind, "differentiates", out, x, dy, gamma)) is None:
         return None
     launches, dx = ready
     if out is not None:  # of which they may be a part
@@ -226,11 +228,9 @@ def own_gradients(
         return None
     eps = check.epsilon(call, eps)
     (g,) = _vectors(call, kind, x, (gamma,), out)
-    if (ready := _ready(call, kind, out, x, dy, gamma)) is None:
+    if (ready := _ready(call, kind, "differentiates", out, x, dy, gamma)) is None:
         return None
     launches, dx = ready
-    if not launches.differentiates:
-        return None
     sums = launches.backward(dy, x, g, eps, dx)
     dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
     return Gradients(dx if out is None else out, dgamma, dbeta if norm.centred else None)

@@ -1,4 +1,4 @@
-"""What has no loops of its own: the gradient through a ReLU, terms of dx, repeated parameters."""
+"""Small kernels beside those of norms: the gradient through a ReLU, terms of dx, parameters."""
 
 from __future__ import annotations
 

@@ -51,12 +51,12 @@ def gradient_sums(
 ) -> tuple[Array, Array]:
     """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
     sums = _raw_sums(dy5, x5, mean.reshape(-1), where5)
-    scale(sums, rstd_of(var, eps))
+    _scale(sums, rstd_of(var, eps))
     return sums[0], sums[1]
 
 
 @np.errstate(all="ignore")  # what overflows or is not a number is so in dgamma
-def scale(sums: Array, rstd: Array) -> None:
+def _scale(sums: Array, rstd: Array) -> None:
     """Σdy, Σdy·(x - mean) (2, channels) → Σdy, Σdy·x̂, in their place."""
     sums[1] *= rstd
 
@@ -105,12 +105,12 @@ def input_gradient(
         a = gamma * rstd
         b, c = np.zeros_like(a), np.zeros_like(a)
     else:
-        a, b, c = coefficients(gamma, rstd, *sums, count.reshape(-1))
+        a, b, c = _coefficients(gamma, rstd, *sums, count.reshape(-1))
     _input_gradient(dy5, x5, dx5, (mean.reshape(-1), a, b, c), where5)
 
 
 @np.errstate(all="ignore")
-def coefficients(
+def _coefficients(
     gamma: Array, rstd: Array, dbeta: Array, dgamma: Array, count: Array
 ) -> tuple[Array, Array, Array]:
     """Per (channels,) sums → a, b, c of dx = dy·a + (x - mean)·b + c."""

@@ -59,7 +59,7 @@ def pieces_of(runs: int, length: int) -> Any:
 
 @inline
 def rows_ahead(x: Any, rows: int, stride: int) -> int:
-    """Rows of a stride → how many values ahead to ask for memory: whole rows, of at least 8 KB."""
+    """Rows of a stride → how many values ahead to ask for memory: rows of 8 KB, at least one."""
     values = int(near(x))
     return max(values // stride, 1) * stride if rows > 1 else values
 

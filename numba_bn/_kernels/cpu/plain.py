@@ -40,7 +40,7 @@ def _wide(p: Array) -> Array:
 class Launches:
     """Kernels for a five-axis shape whose batch is one, and what they take besides arrays.
 
-    Where sums are not taken and used in one go, it is two, one by one.
+    Where sums are not taken and used in one go, it is one after the other.
     """
 
     __slots__ = (
@@ -62,7 +62,7 @@ class Launches:
         "_terms",
     )
 
-    trains = True
+    normalizes = trains = differentiates = True
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan

@@ -19,6 +19,7 @@ Shape = tuple[int, int, int, int, int]
 # values from which a run earns a loop of its own: it takes 0.6 to 1.1 of the time of columns
 _LONG_RUN = 64
 _LONG_BYTES = 1 << 11  # of a run from which groups that only the last cache holds earn one go
+_SUMS_OF_RUN = 2 * 16 * 8  # bytes
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
@@ -209,9 +210,9 @@ def samples_slab(plan: Plan, itemsize: int) -> int:
 
 def wide_slab(plan: Plan, itemsize: int) -> int:
     """Return how many neighbouring groups a unit sums: what matters is that rows are long."""
-    fits = max(l2_bytes() // 16 // (plan.length * itemsize), 1)
+    fits = max(l2_bytes() // 16 // (plan.length * itemsize + _SUMS_OF_RUN), 1)
     # chunks are units too: of short rows all together, in parts they take twice as long
-    return int(min(fits, -(-plan.batch * plan.groups * chunks(plan) // _MIN_UNITS), plan.groups))
+    return int(min(fits, -(-plan.batch * plan.groups * chunks(plan) // _MIN_UNITS)))
 
 
 def one_go(plan: Plan, itemsize: int) -> bool:

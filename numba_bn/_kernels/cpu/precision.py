@@ -1,6 +1,7 @@
 """In which precision y and dx are computed; statistics and sums are float64.
 
-Sums of a row whose values have few digits begin in float32 (`additive`), a few hundred at most.
+Sums of a row whose values have few digits begin in float32 (`additive`), a few hundred at most, and
+those of columns of 8 bits where that is exact (`exactly`).
 
 float32 and shorter data is written with float32 arithmetic: (x - m)·a + b about a mean that float32
 holds, what that mean lost being part of b. That is right to two units in the last place at any mean
@@ -72,9 +73,10 @@ def additive(typingctx: Any, dy: Any, x: Any) -> Any:
 
 @intrinsic
 def exactly(typingctx: Any, x: Any) -> Any:
-    """Return zeros of the kind in which a few values of x, less one of them, are summed exactly.
+    """Return zeros of the kind in which a few values of x are summed exactly about a pivot.
 
-    Differences of 8 bits and their squares, of up to 256 values, are float32: 0.65 of the time.
+    Integers are summed about one that lies between them, or about 0: differences of 8 bits and
+    their squares, of up to 256 values, are float32, which takes 0.65 of the time.
     """
     kind = singles if bits_of(x) <= 8 and isinstance(x.dtype, types.Integer) else lanes
 

@@ -18,7 +18,7 @@ from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import STATE, conclude, rsqrt
+from numba_bn._kernels.cpu.state import STATE, conclude, finish, rsqrt
 
 
 @inlined
@@ -100,14 +100,14 @@ def _forward_unit(
     at = b * outer * stride + g * length
     states = np.empty((wide, STATE))
     slab_moments(x, where, at, stride, outer, length, wide, states)
-    kept, first = np.empty((KEPT, wide)), b * groups + g
-    if result.size == 0:
-        result, first = np.empty((STATE, wide)), 0
+    kept = np.empty((KEPT, wide))
     for j in range(wide):
-        t = first + j
-        conclude(states, j, result, t)
-        kept[0, j], kept[1, j] = result[1, t], result[2, t]
-        kept[2, j] = rsqrt(result[3, t] / result[0, t], eps)
+        if result.size > 0:
+            conclude(states, j, result, b * groups + g + j)
+        n, kept[0, j], kept[1, j], m2 = finish(
+            states[j, 0], states[j, 1], states[j, 2], states[j, 3]
+        )
+        kept[2, j] = rsqrt(m2 / n, eps)
     # once a channel: divisions and roots take as long as a run of a hundred values
     factors = np.empty((3, wide * size))
     own_factors(x, y, gamma, beta, g % period * size, kept, wide, size, factors)

@@ -13,7 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.gradient_loops import gradient_about, run_gradients
+from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
@@ -25,6 +25,7 @@ from numba_bn._kernels.cpu.moments import (
     rows_ahead,
 )
 from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.state import centred
 
 
 @block
@@ -184,13 +185,9 @@ def _input_gradient_unit(
     x: Any,
     where: Any,
     dx: Any,
-    mean: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    factors: Any,
     stream: bool,
     runs: int,
-    channels: int,
     inner: int,
 ) -> None:
     together, pieces = pieces_of(runs, inner)[1:]
@@ -198,9 +195,9 @@ def _input_gradient_unit(
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     last, carry = min(first + together, runs), arithmetic(x, dx)
+    k = first % factors.shape[1]
     for run in range(first, last):
-        k = run % channels
-        carry = gradient_about(
+        carry = gradient_values(
             dy,
             x,
             where,
@@ -208,15 +205,16 @@ def _input_gradient_unit(
             run * inner + e0,
             n,
             near(x),
-            mean[k],
-            a[k],
-            b[k],
-            c[k],
+            factors[0, k],
+            factors[1, k],
+            factors[2, k],
+            factors[3, k],
             stream,
             carry,
             run > first,
             run + 1 < last,
         )
+        k = k + 1 if k + 1 < factors.shape[1] else 0
 
 
 @Kernel
@@ -235,9 +233,7 @@ def input_gradient(
     inner: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
-    runs = outer * channels
+    factors, runs = centred(x, dx, mean, a, b, c), outer * channels
     units = pieces_of(runs, inner)[0]
     for u in prange(units):
-        _input_gradient_unit(
-            units - 1 - u, dy, x, where, dx, mean, a, b, c, stream, runs, channels, inner
-        )
+        _input_gradient_unit(units - 1 - u, dy, x, where, dx, factors, stream, runs, inner)
