@@ -24,7 +24,7 @@ def table(found: Found) -> str:
         f"Times are medians in milliseconds, of {samples}. The limit is a plain",
         "pass `y = a*x + b` over the same arrays on the same threads, for a backward",
         "`z = a*x + b*y`, and each call is in turn with its limit; “× faster” is against the",
-        "fastest of PyTorch, torch.compile and JAX.\n",
+        "fastest of PyTorch, torch.compile and JAX; PyTorch's backward is autograd's.\n",
         *markdown_table(
             ["", "value", "at least", ""], [_summary(line) for line in found["summary"]]
         ),

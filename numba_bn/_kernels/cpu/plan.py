@@ -28,7 +28,7 @@ _SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and
 _SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
-_SUMS = 14 << 16  # bytes of partial sums of parameter gradients
+_SUMS = 13 << 16  # bytes of partial sums of parameter gradients: with the rest less than 1 MB
 _PART = 1 << 14  # values that earn partial sums of their own: rows are taken sixteen at a time
 _CORES = os.cpu_count() or 1
 # units of work from which there is no need to split inside a group: with 8, two cores take 0.65 to
