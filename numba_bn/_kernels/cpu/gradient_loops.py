@@ -35,7 +35,7 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
-from numba_bn._kernels.cpu.precision import fits, gradient_terms
+from numba_bn._kernels.cpu.precision import fits
 
 
 @block
@@ -142,29 +142,6 @@ def gradient_values(
         v = _gradient(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
         store_if(dx, i + k, v, part)
     return pick_up(dx, i + n, carry) if stream else carry
-
-
-@inlined
-def gradient_about(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    i: int,
-    n: int,
-    ahead: int,
-    mean: float,
-    a: float,
-    b: float,
-    c: float,
-    stream: bool,
-    carry: Any,
-    joined: bool,
-    more: bool,
-) -> Any:
-    """The same about a mean, with numbers a, b, c as they come."""
-    m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
-    return gradient_values(dy, x, where, dx, i, n, ahead, m, a, b, c, stream, carry, joined, more)
 
 
 @block

@@ -18,7 +18,7 @@ from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.state import STATE, conclude, finish, rsqrt
+from numba_bn._kernels.cpu.state import STATE, finish, rsqrt
 
 
 @inlined
@@ -102,12 +102,11 @@ def _forward_unit(
     slab_moments(x, where, at, stride, outer, length, wide, states)
     kept = np.empty((KEPT, wide))
     for j in range(wide):
+        n, mean, low, m2 = finish(states[j, 0], states[j, 1], states[j, 2], states[j, 3])
+        kept[0, j], kept[1, j], kept[2, j] = mean, low, rsqrt(m2 / n, eps)
         if result.size > 0:
-            conclude(states, j, result, b * groups + g + j)
-        n, kept[0, j], kept[1, j], m2 = finish(
-            states[j, 0], states[j, 1], states[j, 2], states[j, 3]
-        )
-        kept[2, j] = rsqrt(m2 / n, eps)
+            t = b * groups + g + j
+            result[0, t], result[1, t], result[2, t], result[3, t] = n, mean, low, m2
     # once a channel: divisions and roots take as long as a run of a hundred values
     factors = np.empty((3, wide * size))
     own_factors(x, y, gamma, beta, g % period * size, kept, wide, size, factors)

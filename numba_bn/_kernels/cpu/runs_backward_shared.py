@@ -7,51 +7,10 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.gradient_loops import gradient_values
-from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.runs_backward import slab_sums
+from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
 from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
-
-
-@block
-def _slab_gradient(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    factors: Any,
-    stream: bool,
-    onward: int,
-    first: int,
-    outer: int,
-    stride: int,
-    inner: int,
-) -> None:
-    """Neighbouring channels from the ``first`` on, by factors (4, channels) → dx."""
-    wide, carry = factors.shape[1], arithmetic(x, dx)
-    for back in range(outer):
-        o = outer - 1 - back
-        at, ahead = o * stride + first * inner, wide * inner if o < onward else 0
-        for j in range(wide):
-            carry = gradient_values(
-                dy,
-                x,
-                where,
-                dx,
-                at + j * inner,
-                inner,
-                ahead,
-                factors[0, j],
-                factors[1, j],
-                factors[2, j],
-                factors[3, j],
-                stream,
-                carry,
-                j > 0,
-                j + 1 < wide,
-            )
 
 
 @unit
@@ -85,19 +44,8 @@ def _shared_unit(
         # once a channel: the divisions take as long as a run of a hundred values
         a, b, c = coefficients(gamma[k], rs[k], count[k], s, t)
         put_factors(x, dx, mean[k], a, b, c, factors, j)
-    _slab_gradient(
-        dy,
-        x,
-        where,
-        dx,
-        factors,
-        stream,
-        onward,
-        first,
-        outer,
-        stride,
-        inner,
-    )
+    at = first * inner
+    gradient_slab(dy, x, where, dx, at, factors, stream, onward, outer, stride, inner)
 
 
 @Kernel

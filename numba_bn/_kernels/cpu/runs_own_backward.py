@@ -13,12 +13,12 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.gradient_loops import gradient_values
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import arithmetic
 from numba_bn._kernels.cpu.row_loops import row_sums
+from numba_bn._kernels.cpu.runs_backward import gradient_runs
 from numba_bn._kernels.cpu.state import is_off, spread
 
 _AT_ONCE = 2048  # values of x taken to each step before the next
@@ -84,33 +84,10 @@ def _own_groups(
         c, n = (channel + first * size) % gamma.size, float(length)
         own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
         joined, more = first > 0, first + count < groups
-        carry = _gradient_runs(
-            dy, x, dx, start, count * size, inner, factors, stream, carry, joined, more
+        runs, ahead = count * size, near(x)
+        carry = gradient_runs(
+            dy, x, None, dx, start, runs, inner, ahead, factors, stream, carry, joined, more
         )
-
-
-@block
-def _gradient_runs(
-    dy: Any,
-    x: Any,
-    dx: Any,
-    at: int,
-    runs: int,
-    inner: int,
-    factors: Any,
-    stream: bool,
-    carry: Any,
-    joined: bool,
-    more: bool,
-) -> Any:
-    """Runs from x[at] on, by factors (4, runs) → dx."""
-    for k in range(runs):
-        m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
-        i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
-        carry = gradient_values(
-            dy, x, None, dx, i, inner, near(x), m, a, b, c, stream, carry, before, after
-        )
-    return carry
 
 
 @unit
