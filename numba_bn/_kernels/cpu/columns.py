@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, inlined, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.columns_moments import tile_moments
@@ -15,17 +15,6 @@ from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
-
-_UNITS, LEAST_ROWS = 64, 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
-
-
-@inline
-def slices_of(rows: int, tiles: int) -> Any:
-    """Rows of so many tiles → into how many units a tile is cut, rows of each."""
-    slices = min(max(rows // LEAST_ROWS, 1), max(_UNITS // tiles, 1))
-    slices += slices % 2 if slices > 1 else 0  # an even number, so that no thread waits
-    per_slice = max((rows + slices - 1) // slices, 1)
-    return max((rows + per_slice - 1) // per_slice, 1), per_slice
 
 
 @inlined
@@ -79,9 +68,10 @@ def _normalize_unit(
     period: int,
     inner: int,
     tile: int,
+    per_slice: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
-    slices, per_slice = slices_of(rows, tiles)
+    slices = (rows + per_slice - 1) // per_slice
     b, part, which = u // (tiles * slices), u // tiles % slices, u % tiles
     first, width, own = tile_of(which, tile, stride, period)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
@@ -134,11 +124,12 @@ def normalize(
     length: int,
     inner: int,
     tile: int,
+    per_slice: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
     factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, length // inner)
     tiles = (stride + tile - 1) // tile
-    units = batch * tiles * slices_of(rows, tiles)[0]
+    units = batch * tiles * ((rows + per_slice - 1) // per_slice)
     for u in prange(units):
         _normalize_unit(
             units - 1 - u,
@@ -154,6 +145,7 @@ def normalize(
             period,
             inner,
             tile,
+            per_slice,
         )
 
 

@@ -9,11 +9,11 @@ from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns import slices_of
 from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import centred
-from numba_bn._kernels.cpu.tiles import ahead_of, tile_gradient_wide, tile_input_gradient
+from numba_bn._kernels.cpu.tiles import ahead_of
+from numba_bn._kernels.cpu.tiles_gradient import tile_gradient_wide, tile_input_gradient
 
 
 @inlined
@@ -70,9 +70,10 @@ def _input_gradient_unit(
     period: int,
     inner: int,
     tile: int,
+    per_slice: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
-    slices, per_slice = slices_of(rows, tiles)
+    slices = (rows + per_slice - 1) // per_slice
     b, part = u // (tiles * slices), u // tiles % slices
     first, width, own = tile_of(u % tiles, tile, stride, period)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
@@ -122,11 +123,12 @@ def input_gradient(
     period: int,
     inner: int,
     tile: int,
+    per_slice: int,
 ) -> None:
     """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
     tiles = (stride + tile - 1) // tile
     factors = centred(x, dx, mean, a, b, c)
-    units = batch * tiles * slices_of(rows, tiles)[0]
+    units = batch * tiles * ((rows + per_slice - 1) // per_slice)
     for u in prange(units):
         _input_gradient_unit(
             units - 1 - u,
@@ -142,4 +144,5 @@ def input_gradient(
             period,
             inner,
             tile,
+            per_slice,
         )

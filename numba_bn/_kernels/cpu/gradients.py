@@ -32,7 +32,7 @@ from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.norms import moments
 from numba_bn._kernels.cpu.plan import (
     Plan,
-    apply_tile,
+    apply_cut,
     batch_chunks,
     by_rows,
     chunks,
@@ -131,7 +131,7 @@ def _input_gradient(
 def differentiating(plan: Plan, stream: bool) -> Launch:
     """Say how dx is made by mean, a, b, c."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.inner, apply_tile(plan, stream)
+        sizes = plan.batch, *columns_of(plan), plan.inner, *apply_cut(plan, stream)
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
     sizes = plan.outer, plan.groups, plan.inner
     return Launch(runs_backward.input_gradient, (stream,), sizes)

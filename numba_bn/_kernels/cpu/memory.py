@@ -106,12 +106,14 @@ def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> A
     if how == "float":
         return single
     if how == "float16" and _has_f16c(context):
-        bits = builder.bitcast(builder.fptrunc(single, wide(_F16)), ir.VectorType(_F32, WIDTH // 2))
-        # AMD takes twice as long to convert and store in one instruction as in two
-        bits = call(builder, f"llvm.arithmetic.fence.v{WIDTH // 2}f32", bits.type, bits)
-        return builder.bitcast(bits, wide(_I16))
-    round_to = single_to_half if how == "float16" else single_to_bfloat16
-    return builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
+        half = builder.fptrunc(single, wide(_F16))
+    else:
+        round_to = single_to_half if how == "float16" else single_to_bfloat16
+        half = builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
+    # to convert and store in one instruction takes AMD twice as long, and goes through the caches
+    bits = builder.bitcast(half, ir.VectorType(_F32, WIDTH // 2))
+    bits = call(builder, f"llvm.arithmetic.fence.v{WIDTH // 2}f32", bits.type, bits)
+    return builder.bitcast(bits, wide(_I16))
 
 
 def _address(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:

@@ -29,7 +29,7 @@ from numba_bn._kernels.cpu.arrays import (
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
     Plan,
-    apply_tile,
+    apply_cut,
     by_rows,
     chunks,
     one_block,
@@ -111,8 +111,7 @@ def normalize(
 def applying(plan: Plan, stream: bool) -> Launch:
     """Say how x is normalized by given statistics."""
     if plan.kind == "columns":
-        tile = apply_tile(plan, stream)
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, tile
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *apply_cut(plan, stream)
         return Launch(columns.normalize, (stream,), sizes)
     channels = plan.groups * plan.size
     sizes = plan.batch, plan.outer, plan.groups, channels, plan.inner
