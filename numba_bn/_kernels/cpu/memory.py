@@ -285,7 +285,9 @@ def _touch(write: bool, doc: str) -> Any:
         if write and _reads_ahead(context):
             return context.get_dummy_value()
         at = _address(context, builder, sig.args[0], args[0], args[1])
-        hints = _I32(int(write)), _I32(3 if write else 2), _I32(1)
+        # into the L1, where AMD's statistics from memory take 0.95 of the time they do by the L2
+        level = 3 if write or _reads_ahead(context) else 2
+        hints = _I32(int(write)), _I32(level), _I32(1)
         at = builder.bitcast(at, ir.PointerType(_I8))
         call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
         return context.get_dummy_value()
