@@ -66,8 +66,9 @@ class _Once(JITCodeLibrary):  # type: ignore[misc]
     """Code that is optimized once: kernels need no pass for pairs of reference counts before."""
 
     def _optimize_final_module(self) -> None:
-        passes, builder = self._codegen._module_pass_manager()
-        passes.run(self._final_module, builder)
+        made = self._codegen._module_pass_manager()
+        passes, *builder = made if isinstance(made, tuple) else (made,)  # alone until Numba 0.62
+        passes.run(self._final_module, *builder)
 
 
 class _Whole(_Block):
