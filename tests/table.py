@@ -80,6 +80,7 @@ _BATCH = [
     Case("batch", (33, 130, 3, 3)),
     Case("batch", (3, 37, 31, 33)),
     Case("batch", (600, 3, 8, 9)),
+    Case("batch", (140, 4100)),
     Case("batch", (2, 7, 7, 63), (-1,)),
     Case("batch", (2, 31, 33, 37), (-1,)),
     Case("batch", (5, 3, 300), (-1,)),

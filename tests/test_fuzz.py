@@ -20,14 +20,14 @@ def soundly(examples):
     return settings(max_examples=examples, suppress_health_check=checks)
 
 
-@soundly(800)
+@soundly(500)
 @given(drawn([np.float32]))
 def test_calls(choose):
     judge(call(choose))
 
 
 @pytest.mark.slow
-@soundly(500)
+@soundly(300)
 @given(drawn())
 def test_calls_of_every_dtype(choose):
     judge(call(choose))

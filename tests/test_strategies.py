@@ -47,6 +47,19 @@ def test_the_size_of_the_cache(case, dtype, cache, monkeypatch):
         assert np.array_equal(a, b), f"result {i}, by {np.abs(a - b).max()}"
 
 
+@over_cases
+@pytest.mark.parametrize("cores", [1, 64])
+@pytest.mark.usefixtures("backend")
+def test_the_number_of_cores(case, cores, monkeypatch):
+    d = data(case, np.float32)
+    want = results(case, d)
+    monkeypatch.setattr(plan, "_CORES", cores)
+    monkeypatch.setattr(plan, "_MIN_UNITS", min(4 * cores, 16))
+    _plain._kind.cache_clear()
+    for a, b in zip(results(case, d), want, strict=True):
+        assert np.array_equal(a, b)
+
+
 @pytest.mark.usefixtures("backend")
 def test_channels_that_only_the_last_cache_holds(monkeypatch):
     case = Case("batch", (40, 70, 8, 9))

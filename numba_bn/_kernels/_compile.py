@@ -63,7 +63,7 @@ class _Block(Compiler):  # type: ignore[misc]
 
 
 class _Once(JITCodeLibrary):  # type: ignore[misc]
-    """Code that is optimized once: kernels need no pass for pairs of reference counts before."""
+    """A kernel with all its parts, optimized in one go; Numba does so twice, for references."""
 
     def _optimize_final_module(self) -> None:
         made = self._codegen._module_pass_manager()

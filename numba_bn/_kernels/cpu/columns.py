@@ -9,7 +9,13 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
+from numba_bn._kernels.cpu.columns_layout import (
+    channels_of,
+    padded,
+    slices_of,
+    spread_each,
+    tile_of,
+)
 from numba_bn._kernels.cpu.columns_moments import tile_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
@@ -71,7 +77,7 @@ def _normalize_unit(
     per_slice: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
-    slices = (rows + per_slice - 1) // per_slice
+    slices = slices_of(rows, per_slice)
     b, part, which = u // (tiles * slices), u // tiles % slices, u % tiles
     first, width, own = tile_of(which, tile, stride, period)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
@@ -129,7 +135,7 @@ def normalize(
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
     factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, length // inner)
     tiles = (stride + tile - 1) // tile
-    units = batch * tiles * ((rows + per_slice - 1) // per_slice)
+    units = batch * tiles * slices_of(rows, per_slice)
     for u in prange(units):
         _normalize_unit(
             units - 1 - u,

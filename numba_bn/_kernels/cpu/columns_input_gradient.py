@@ -9,7 +9,13 @@ from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import channels_of, padded, spread_each, tile_of
+from numba_bn._kernels.cpu.columns_layout import (
+    channels_of,
+    padded,
+    slices_of,
+    spread_each,
+    tile_of,
+)
 from numba_bn._kernels.cpu.precision import all_fit, vectors_as
 from numba_bn._kernels.cpu.state import centred
 from numba_bn._kernels.cpu.tiles import ahead_of
@@ -73,7 +79,7 @@ def _input_gradient_unit(
     per_slice: int,
 ) -> None:
     tiles = (stride + tile - 1) // tile
-    slices = (rows + per_slice - 1) // per_slice
+    slices = slices_of(rows, per_slice)
     b, part = u // (tiles * slices), u // tiles % slices
     first, width, own = tile_of(u % tiles, tile, stride, period)
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
@@ -128,7 +134,7 @@ def input_gradient(
     """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
     tiles = (stride + tile - 1) // tile
     factors = centred(x, dx, mean, a, b, c)
-    units = batch * tiles * ((rows + per_slice - 1) // per_slice)
+    units = batch * tiles * slices_of(rows, per_slice)
     for u in prange(units):
         _input_gradient_unit(
             units - 1 - u,

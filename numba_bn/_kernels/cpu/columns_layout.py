@@ -23,6 +23,12 @@ def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
 
 
 @inline
+def slices_of(rows: int, per_slice: int) -> int:
+    """Rows, rows of a unit → how many units."""
+    return (rows + per_slice - 1) // per_slice
+
+
+@inline
 def channels_of(first: int, width: int, inner: int) -> int:
     """Columns from ``first`` on → how many channels have a part in them."""
     return (first + width - 1) // inner - first // inner + 1

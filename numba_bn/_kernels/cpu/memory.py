@@ -225,7 +225,7 @@ def flags_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
 
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> Any:
-    """array[index : index + 16] = lanes; with ``stream`` past the caches (64-byte aligned)."""
+    """array[index : index + 16] = lanes; with ``stream`` past the caches (sixteens aligned)."""
     how, element = _element(array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -24,10 +24,9 @@ _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
 _STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
-# rows of a unit that writes, as long as all cores have some; else what is done once a unit counts:
-# with 64 rows 6 MB take 1.1 × as long
-_ROWS, _MANY_ROWS = 64, 256
-_UNITS = 64  # long units: from memory they run 1.2 × as fast as those of 128 rows
+_ROWS = 64  # wide rows of a unit that writes, at least, while there are fewer than 4 units a core
+_MANY_ROWS = 256  # and from then on: what is done once a unit takes a tenth of the time of 64
+_UNITS = 64  # most units of a sample: from memory long ones run 1.2 × as fast as those of 128 rows
 _SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and its rows
 _SLACK = 7  # such rows may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
@@ -157,12 +156,12 @@ def sum_tile(plan: Plan) -> int:
 
 def apply_cut(plan: Plan, streams: bool) -> tuple[int, int]:
     """Return the columns and the rows of a unit that writes: a tile, some of its wide rows."""
-    tile = _apply_tile(plan, streams)
-    tiles = -(-plan.stride // tile)
-    few = min(plan.outer // _ROWS, 4 * _CORES // tiles)
-    count = min(max(plan.outer // _MANY_ROWS, few, 1), max(_UNITS // tiles, 1))
+    tile, wanted = _apply_tile(plan, streams), 4 * _CORES
+    across = -(-plan.stride // tile)
+    short = min(plan.outer // _ROWS, wanted // (plan.batch * across))
+    count = min(max(plan.outer // _MANY_ROWS, short, 1), max(_UNITS, wanted) // across or 1)
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
-    return tile, max(-(-plan.outer // count), 1)
+    return tile, -(-plan.outer // count)
 
 
 def _apply_tile(plan: Plan, streams: bool) -> int:

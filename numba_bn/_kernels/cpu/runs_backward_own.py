@@ -48,6 +48,7 @@ def _own_unit(
         slab_sums(dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out)
         into, channel = chunk * channels + g * size, g * size
         _put_terms(x, dx, gamma, eps, sums, into, channel, result, out, factors)
+        # nothing is asked for, which takes 0.9 of the time, even of groups no core's cache holds
         gradient_slab(dy, x, None, dx, at, factors, stream, 0, outer, stride, inner)
 
 

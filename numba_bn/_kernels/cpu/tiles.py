@@ -95,7 +95,7 @@ def _cached_apply(
     b: Any,
     relu_too: bool,
 ) -> None:
-    """The same without a word of lines and of what comes next, which costs more than it gives."""
+    """The same from caches, where whole lines and asking for x cost more than they give."""
     for r in range(rows + (1 if tail > 0 else 0)):
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
