@@ -27,7 +27,7 @@ def test_calls(choose):
 
 
 @pytest.mark.slow
-@soundly(300)
+@soundly(150)
 @given(drawn())
 def test_calls_of_every_dtype(choose):
     judge(call(choose))
