@@ -27,7 +27,7 @@ def test_calls(choose):
 
 
 @pytest.mark.slow
-@soundly(150)
+@soundly(300)
 @given(drawn())
 def test_calls_of_every_dtype(choose):
     judge(call(choose))

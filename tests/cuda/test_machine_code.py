@@ -116,9 +116,8 @@ def test_wide(dtypes, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtypes", TOGETHER[: len(FLOATS) + 1], ids=" ".join)
+@pytest.mark.parametrize("dtypes", TOGETHER, ids=" ".join)
 def test_narrow(dtypes, tmp_path):
-    """Of the integers the shortest stand for the others, which `test_wide` has all."""
     for label, code in machine_code(map(narrow_of, dtypes), tmp_path):
         assert_in_registers(label, code)
         assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
