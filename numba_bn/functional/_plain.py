@@ -1,9 +1,9 @@
 """Norms of plain arrays: what shape and dtype decide is found once, and looked up after that.
 
 Small arrays are normalized in a few microseconds, and to check, see and plan them takes ten more.
-Plain are C-contiguous ones of floats that the caches hold, in calls without mask, residual and
-activation. Each function returns None where a call is not plain: it then goes the ordinary way,
-which gives the same bits by the same kernels, and says what is wrong with it.
+Plain are C-contiguous ones of floats, in calls without mask, residual and activation. Each function
+returns None where a call is not plain: it then goes the ordinary way, which gives the same bits by
+the same kernels, and says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def _ready(
     if not (y is None or y.flags.carray):
         return None
     if (launches := kind.launches) is None or not getattr(launches, able):
+        return None
+    if launches.past and y is not None and any(np.may_share_memory(y, a) for a in (x, *inputs)):
         return None
     return launches, kind.new(x.shape, x.dtype) if y is None else y
 

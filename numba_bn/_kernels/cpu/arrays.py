@@ -41,16 +41,14 @@ def streams(y5: Array, *inputs5: Array) -> bool:
     return far and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
-def run_streams(length: int, y5: Array, *inputs5: Array) -> bool:
-    """Tell the same of runs so long: a line of memory may hold two, but no more."""
-    return length >= 16 and streams(y5, *inputs5)
+def may_stream(plan: Plan, by_value: bool = False) -> bool:
+    """Tell whether what a plan writes may go past the caches, by rows of a scale per value or not.
 
-
-def plan_streams(plan: Plan, y5: Array, *inputs5: Array) -> bool:
-    """Tell the same of what a plan walks: rows of columns must all begin alike."""
+    Rows of columns must all begin alike; a line of memory may hold two runs, but no more.
+    """
     if plan.kind == "columns":
-        return plan.stride % 16 == 0 and streams(y5, *inputs5)
-    return run_streams(plan.inner, y5, *inputs5)
+        return plan.stride % 16 == 0
+    return (plan.length if by_value else plan.inner) >= 16
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:

@@ -21,10 +21,10 @@ from numba_bn._kernels.cpu.arrays import (
     Launch,
     columns_of,
     held_in,
+    may_stream,
     optional,
     per_value,
-    plan_streams,
-    run_streams,
+    streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
@@ -157,7 +157,8 @@ def _normalize(
     relu: bool,
 ) -> None:
     plan = plan_of(x5.shape)
-    kernel, switches, sizes = applying(plan, plan_streams(plan, y5, x5))
+    stream = may_stream(plan) and streams(y5, x5)
+    kernel, switches, sizes = applying(plan, stream)
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, mean, low, var, eps, relu, *switches, *sizes)
 
@@ -185,9 +186,8 @@ def forward(
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
-    kernel, switches, sizes = in_one_go(
-        plan, x5.itemsize, plan_streams(plan, y5, x5), where5 is not None
-    )
+    stream = may_stream(plan) and streams(y5, x5)
+    kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream, where5 is not None)
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
     return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
@@ -197,7 +197,8 @@ def _forward_rows(
     x5: Array, gamma: Array, beta: Array, eps: float, y5: Array, centred: bool, keep: bool
 ) -> Array:
     plan = plan_of(x5.shape)
-    dtype, stream = held_in(x5.dtype, y5.dtype), run_streams(plan.length, y5, x5)
+    dtype = held_in(x5.dtype, y5.dtype)
+    stream = may_stream(plan, by_value=True) and streams(y5, x5)
     arrays = kernel_array(x5), kernel_array(y5)
     given = per_value(gamma, plan, dtype), per_value(beta, plan, dtype), eps
     kernel, switches, sizes = rows_in_one_go(plan, x5.itemsize, centred, stream)

@@ -1,11 +1,12 @@
 """Norms of plain arrays of one shape: how it is done is found once, and kept.
 
-Plain are C-contiguous arrays of floats that are not written past the caches, without mask, residual
-and activation: nothing but shape and dtype says how the very kernels of ``norms`` and ``gradients``
-go about them, and to find it out takes as long as a small array.
+Plain are C-contiguous arrays of floats, without mask, residual and activation: nothing but shape
+and dtype says how the very kernels of ``norms`` and ``gradients`` go about them, and to find it out
+takes as long as a small array, or a twentieth of one that the caches hold.
 
 All arrays are C-contiguous and writable: x, y, dy and dx of one dtype; gamma, beta and given
-statistics all of the dtype of parameters for it, or all float64.
+statistics all of the dtype of parameters for it, or all float64. What is written to ``past`` the
+caches must not be what is read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, held_in, large, per_value
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
 from numba_bn._kernels.cpu.memory import record_of
 from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
 
@@ -35,6 +36,12 @@ def _flattening(dtype: np.dtype[Any]) -> Callable[[Array], Array]:
 def _wide(p: Array) -> Array:
     """Return parameters for kernels that are compiled for float64 alone."""
     return p if p.dtype is _DOUBLE else p.astype(_DOUBLE)
+
+
+def _past(plan: Plan, nbytes: int, by_value: bool = False) -> tuple[bool, bool]:
+    """Tell whether y, and whether dx, are written past the caches."""
+    may = may_stream(plan, by_value)
+    return may and large(2 * nbytes), may and large(3 * nbytes)
 
 
 class Launches:
@@ -60,13 +67,15 @@ class Launches:
         "_switches_of_forward",
         "_take",
         "_terms",
+        "past",
     )
 
     normalizes = trains = differentiates = True
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
-        kernel, switches, sizes = norms.applying(plan, False)
+        forward, self.past = _past(plan, nbytes)
+        kernel, switches, sizes = norms.applying(plan, forward)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
@@ -74,17 +83,17 @@ class Launches:
         self._take = Prepared(kernel, nbytes)
         self._forward, self._backward = None, None
         if one_go(plan, itemsize):
-            kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, False)
+            kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, forward)
             self._forward = Prepared(kernel, nbytes)
             self._switches_of_forward = False, *switches
         if one_go(plan, 2 * itemsize):
-            kernel, switches, sizes = gradients.in_one_go(plan, itemsize, False)
+            kernel, switches, sizes = gradients.in_one_go(plan, itemsize, self.past)
             self._backward = Prepared(kernel, 3 * nbytes)
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, 2 * nbytes)
         self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
-        kernel, switches, sizes = gradients.differentiating(plan, False)
+        kernel, switches, sizes = gradients.differentiating(plan, self.past)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
 
@@ -158,6 +167,7 @@ class OwnLaunches:
         "_rest_of_backward",
         "_rest_of_forward",
         "differentiates",
+        "past",
         "trains",
     )
 
@@ -168,17 +178,20 @@ class OwnLaunches:
         self._plan, self._centred, self._flat = plan, centred, _flattening(dtype)
         self.trains = one_go(plan, dtype.itemsize)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
-        if by_rows(plan, centred):
+        by_value = by_rows(plan, centred)
+        forward, self.past = _past(plan, nbytes, by_value)
+        if by_value:
             held = held_in(dtype, dtype)
             self._parameter, self._options = lambda p: per_value(p, plan, held), ()
-            kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, False)
+            kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, forward)
         else:
             self._parameter, self._options = _wide, (None, None)
-            kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, False)
+            kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, forward)
             switches = False, *switches
         self._forward = Prepared(kernel, nbytes)
         self._rest_of_forward = *switches, np.empty((4, 0)), *sizes
-        kernel, switches, sizes = gradients.own_in_one_go(plan, dtype.itemsize, False, centred)
+        how = plan, dtype.itemsize, self.past, centred
+        kernel, switches, sizes = gradients.own_in_one_go(*how)
         self._backward = Prepared(kernel, 3 * nbytes)
         self._rest_of_backward = *switches, *sizes
 
@@ -196,13 +209,11 @@ class OwnLaunches:
         return gradients.total_of_parts(sums, self._plan, self._centred)
 
 
-def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches | None:
-    """Return the launches for plain arrays of a shape without a zero; None if there are none."""
-    nbytes = prod(shape) * dtype.itemsize
-    return None if large(3 * nbytes) else Launches(plan_of(shape), nbytes, dtype)
+def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches:
+    """Return the launches for plain arrays of a shape without a zero."""
+    return Launches(plan_of(shape), prod(shape) * dtype.itemsize, dtype)
 
 
-def own_launches(shape: Shape, dtype: np.dtype[Any], centred: bool) -> OwnLaunches | None:
+def own_launches(shape: Shape, dtype: np.dtype[Any], centred: bool) -> OwnLaunches:
     """Return those of a norm by own statistics."""
-    nbytes = prod(shape) * dtype.itemsize
-    return None if large(3 * nbytes) else OwnLaunches(plan_of(shape), nbytes, dtype, centred)
+    return OwnLaunches(plan_of(shape), prod(shape) * dtype.itemsize, dtype, centred)
