@@ -11,14 +11,14 @@ from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import (
     channels_of,
-    padded,
     slices_of,
     spread_each,
     tile_of,
 )
 from numba_bn._kernels.cpu.columns_moments import tile_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
-from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.precision import all_fit
+from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
 from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
 
@@ -53,7 +53,7 @@ def apply_by(
     if fit:
         spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b = v[0], v[1], v[2]
-        tile_apply(x, y, residual, at, stride, rows, tail, width, ahead, m, a, b, relu, stream)
+        tile_apply(x, y, residual, at, stride, rows, tail, width, own, ahead, m, a, b, relu, stream)
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)
         tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
@@ -104,8 +104,8 @@ def _normalize_unit(
         ahead,
         relu,
         stream,
-        vectors_as(x, y, 3, padded(width)),
-        np.empty((3, padded(width))),
+        vectors_as(x, y, 3, width),
+        doubles(3, width),
     )
 
 
@@ -209,7 +209,7 @@ def _forward_unit(
     b = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
     at = b * (rows * stride + tail) + first
-    columns, states = np.empty((4, padded(width))), np.empty((own // length, STATE))
+    columns, states = doubles(4, width), np.empty((own // length, STATE))
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
     kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
     t = (b * period + first) // length
@@ -234,8 +234,8 @@ def _forward_unit(
         width if onward else 0,
         relu,
         stream,
-        vectors_as(x, y, 3, padded(width)),
-        np.empty((3, padded(width))),
+        vectors_as(x, y, 3, width),
+        doubles(3, width),
     )
 
 

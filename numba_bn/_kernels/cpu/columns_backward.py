@@ -9,10 +9,11 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import add, fill, head
 from numba_bn._kernels.cpu.memory import load_if, scalar, store, store_if
+from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
@@ -129,8 +130,8 @@ def _sums_unit(
     b = rest // tiles
     first, width, own = tile_of(rest % tiles, tile, stride, period)
     columns, m, out = (
-        np.empty((2, padded(width))),
-        np.empty(padded(width)),
+        doubles(2, width),
+        doubles(1, width)[0],
         np.empty((2, own // inner)),
     )
     spread_out(mean, b * (period // length), first, width, own, length, m)

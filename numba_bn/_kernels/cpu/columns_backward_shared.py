@@ -11,8 +11,9 @@ from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_backward import tile_sums_of
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_layout import padded, spread_out, tile_of
-from numba_bn._kernels.cpu.precision import all_fit, gradient_terms, vectors_as
+from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
+from numba_bn._kernels.cpu.precision import all_fit, gradient_terms
+from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
 
 
@@ -67,7 +68,7 @@ def _shared_unit(
 ) -> None:
     """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
     first, width, own = tile_of(u, tile, stride, period)
-    columns, sums = np.empty((3, padded(width))), np.empty((2, own // inner))
+    columns, sums = doubles(3, width), np.empty((2, own // inner))
     spread_out(mean, 0, first, width, own, inner, columns[2])
     tile_sums_of(
         dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
@@ -92,8 +93,8 @@ def _shared_unit(
         inner,
         width if onward else 0,
         stream,
-        vectors_as(x, dx, 4, padded(width)),
-        np.empty((4, padded(width))),
+        vectors_as(x, dx, 4, width),
+        doubles(4, width),
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import (
     channels_of,
-    padded,
     slices_of,
     spread_each,
     tile_of,
 )
-from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.precision import all_fit
+from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import centred
 from numba_bn._kernels.cpu.tiles import ahead_of
 from numba_bn._kernels.cpu.tiles_gradient import tile_gradient_wide, tile_input_gradient
@@ -106,8 +105,8 @@ def _input_gradient_unit(
         inner,
         ahead,
         stream,
-        vectors_as(x, dx, 4, padded(width)),
-        np.empty((4, padded(width))),
+        vectors_as(x, dx, 4, width),
+        doubles(4, width),
     )
 
 

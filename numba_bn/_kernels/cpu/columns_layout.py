@@ -34,12 +34,6 @@ def channels_of(first: int, width: int, inner: int) -> int:
     return (first + width - 1) // inner - first // inner + 1
 
 
-@inline
-def padded(width: int) -> int:
-    """Columns → room for them, and for the sixteen that a loop may write beyond."""
-    return width + 16
-
-
 @block
 def spread_out(
     values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any

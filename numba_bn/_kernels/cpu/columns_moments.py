@@ -13,9 +13,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
+from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.state import STATE, conclude_each, fold, is_far, merge, spread
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
@@ -146,7 +147,7 @@ def tile_chunk(
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
     count = states.shape[0]
-    pivots, groups = np.empty(count), np.empty((3, padded(count)))
+    pivots, groups = np.empty(count), doubles(3, count)
     for g in range(count):
         for i in range(STATE):
             states[g, i] = 0.0
@@ -229,7 +230,7 @@ def _moments_unit(
     b = rest // tiles
     first, width, own = tile_of(rest % tiles, tile, stride, period)
     groups = own // length
-    columns, states = np.empty((4, padded(width))), np.empty((groups, STATE))
+    columns, states = doubles(4, width), np.empty((groups, STATE))
     tile_chunk(
         x,
         where,

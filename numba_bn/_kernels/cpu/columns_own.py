@@ -14,11 +14,12 @@ from numba import prange
 from numba_bn._kernels._compile import block, inline, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import apply_by
-from numba_bn._kernels.cpu.columns_layout import padded, tile_of
+from numba_bn._kernels.cpu.columns_layout import tile_of
 from numba_bn._kernels.cpu.columns_moments import sum_about
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
-from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.precision import all_fit
+from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.state import is_off, spread
 
@@ -172,7 +173,7 @@ def _forward_unit(
     b1 = min(b0 + slab, batch)
     first, width, own = tile_of(u % tiles, tile, stride, period)
     some = samples_at_once(rows * width + tail, b1 - b0, tiles)
-    columns, kept = np.empty((4, padded(width))), np.empty((KEPT, some * (own // length)))
+    columns, kept = doubles(4, width), np.empty((KEPT, some * (own // length)))
     _forward_samples(
         x,
         y,
@@ -198,8 +199,8 @@ def _forward_unit(
         columns,
         kept,
         np.empty((3, some * (own // inner))),
-        vectors_as(x, y, 3, padded(width)),
-        np.empty((3, padded(width))),
+        vectors_as(x, y, 3, width),
+        doubles(3, width),
     )
 
 

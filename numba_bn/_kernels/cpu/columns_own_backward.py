@@ -14,10 +14,11 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_layout import gather, padded, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
-from numba_bn._kernels.cpu.precision import all_fit, vectors_as
+from numba_bn._kernels.cpu.precision import all_fit
+from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import spread
 from numba_bn._kernels.cpu.tile_sums import tile_own_sums
 from numba_bn._kernels.cpu.tiles import ahead_of
@@ -183,12 +184,12 @@ def _backward_unit(
         own,
         length,
         inner,
-        np.empty((5, padded(width))),
+        doubles(5, width),
         np.empty((KEPT, some * (own // length))),
         np.empty((2, channels)),
         np.empty((4, channels)),
-        vectors_as(x, dx, 4, padded(width)),
-        np.empty((4, padded(width))),
+        vectors_as(x, dx, 4, width),
+        doubles(4, width),
     )
 
 

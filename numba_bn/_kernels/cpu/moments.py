@@ -17,6 +17,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
 from numba_bn._kernels.cpu.memory import load, near, nearest, scalar, store
+from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 
 BLOCK = 32768  # values summed about one pivot
@@ -168,7 +169,7 @@ def slab_moments(
 ) -> None:
     """``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
     chunks, per_chunk, blocks = cut(outer, length)
-    pivots, sums = np.empty(slab), np.empty(slab * 2 * LANES)
+    pivots, sums = np.empty(slab), doubles(1, slab * 2 * LANES)[0]
     part = np.empty((slab, STATE))
     for j in range(slab):
         for i in range(STATE):
@@ -191,7 +192,7 @@ def _moments_unit(
     b, g = rest // slabs, (rest % slabs) * slab
     wide = min(slab, groups - g)
     stride = groups * length
-    pivots, sums = np.empty(wide), np.empty(wide * 2 * LANES)
+    pivots, sums = np.empty(wide), doubles(1, wide * 2 * LANES)[0]
     states = np.empty((wide, STATE))
     first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
     slab_chunk(

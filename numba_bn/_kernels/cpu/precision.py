@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import extending
 from numba.core import types
 
 from numba_bn._kernels._compile import block, inline
@@ -40,7 +39,7 @@ from numba_bn._kernels.cpu.memory import bits_of, load_if
 _LARGE = 2.0**100  # far enough from float32's end at 2^128, and its inverse from the other
 
 
-def _kind(x: Any, y: Any) -> Any:
+def kind_of(x: Any, y: Any) -> Any:
     """Return the lanes in which y is made of x: float32 where it holds every value of both."""
     return singles if max(bits_of(x), bits_of(y)) <= 24 else lanes
 
@@ -48,7 +47,7 @@ def _kind(x: Any, y: Any) -> Any:
 @intrinsic
 def arithmetic(typingctx: Any, x: Any, y: Any) -> Any:
     """Return zeros of the kind in which the array y is made of the array x."""
-    kind = _kind(x, y)
+    kind = kind_of(x, y)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.get_constant_null(kind)
@@ -111,7 +110,7 @@ def put_onto(typingctx: Any, before: Any, v: Any) -> Any:
 @intrinsic
 def _rounded(typingctx: Any, x: Any, y: Any, value: Any) -> Any:
     """Return a number as the arithmetic of x and y holds it."""
-    kind = _kind(x, y)
+    kind = kind_of(x, y)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if kind is lanes:
@@ -119,28 +118,6 @@ def _rounded(typingctx: Any, x: Any, y: Any, value: Any) -> Any:
         return builder.fpext(builder.fptrunc(args[2], ir.FloatType()), ir.DoubleType())
 
     return types.float64(x, y, types.float64), codegen
-
-
-def vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
-    """Return ``count`` vectors of ``width`` numbers of the kind in which y is made of x."""
-    raise NotImplementedError("for kernels alone")
-
-
-@extending.overload(vectors_as, strict=False)  # strict would compare annotations
-def _vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
-    dtype = np.float32 if _kind(x, y) is singles else np.float64
-    return lambda x, y, count, width: np.empty((count, width), dtype)
-
-
-def vector_like(like: Any, size: int) -> Any:
-    """Return a vector of the kind of lanes."""
-    raise NotImplementedError("for kernels alone")
-
-
-@extending.overload(vector_like, strict=False)
-def _vector_like(like: Any, size: int) -> Any:
-    dtype = np.float32 if like is singles else np.float64
-    return lambda like, size: np.empty(size, dtype)
 
 
 @intrinsic
@@ -156,7 +133,7 @@ def is_single(typingctx: Any, like: Any) -> Any:
 @intrinsic
 def _short(typingctx: Any, x: Any, y: Any) -> Any:
     """Tell whether y is made of x in float32."""
-    answer = _kind(x, y) is singles
+    answer = kind_of(x, y) is singles
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.get_constant(types.boolean, answer)

@@ -19,9 +19,8 @@ from numba_bn._kernels.cpu.precision import (
     centre,
     fits,
     is_single,
-    vector_like,
-    vectors_as,
 )
+from numba_bn._kernels.cpu.room import vector_like, vectors_as
 from numba_bn._kernels.cpu.row_blocks import put_lines, rows_gradient
 from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard

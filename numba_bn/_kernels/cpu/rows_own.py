@@ -17,9 +17,8 @@ from numba_bn._kernels.cpu.precision import (
     additive,
     arithmetic,
     is_single,
-    vector_like,
-    vectors_as,
 )
+from numba_bn._kernels.cpu.room import vector_like, vectors_as
 from numba_bn._kernels.cpu.row_blocks import put_lines, rows_apply
 from numba_bn._kernels.cpu.rows import AT_ONCE, apply_row, row_terms, standard
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, forward_terms

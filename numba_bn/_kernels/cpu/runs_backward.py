@@ -25,6 +25,7 @@ from numba_bn._kernels.cpu.moments import (
     rows_ahead,
 )
 from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.state import centred
 
 
@@ -87,7 +88,7 @@ def slab_sums(
 ) -> None:
     """``slab`` channels from x[at] on → out (slab, 2), chunk by chunk in order."""
     chunks, per_chunk, blocks = cut(outer, inner)
-    sums, part = np.empty(slab * 2 * LANES), np.empty((slab, 2))
+    sums, part = doubles(1, slab * 2 * LANES)[0], np.empty((slab, 2))
     for j in range(slab):
         out[j, 0] = 0.0
         out[j, 1] = 0.0
@@ -130,7 +131,7 @@ def _sums_unit(
     chunks, per_chunk, blocks = cut(outer, inner)
     c, first = u % chunks, u // chunks * slab
     wide = min(slab, channels - first)
-    sums, out = np.empty(wide * 2 * LANES), np.empty((wide, 2))
+    sums, out = doubles(1, wide * 2 * LANES)[0], np.empty((wide, 2))
     slab_chunk_sums(
         dy,
         x,
