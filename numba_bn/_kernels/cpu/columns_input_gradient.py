@@ -52,7 +52,7 @@ def gradient_by(
         spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b, c = v[0], v[1], v[2], v[3]
         tile_input_gradient(
-            dy, x, where, dx, at, stride, rows, tail, width, ahead, m, a, b, c, stream
+            dy, x, where, dx, at, stride, rows, tail, width, own, ahead, m, a, b, c, stream
         )
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block
+from numba_bn._kernels._compile import block, inline
 from numba_bn._kernels.cpu.lanes import add, fill_as, fma, head, mul, select, sub
 from numba_bn._kernels.cpu.loops import whole
 from numba_bn._kernels.cpu.memory import (
@@ -20,7 +20,9 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
-from numba_bn._kernels.cpu.tiles import segment
+from numba_bn._kernels.cpu.tiles import repeating, segment
+
+_HELD = 96  # columns whose four factors registers hold
 
 
 @block
@@ -34,6 +36,7 @@ def tile_input_gradient(
     rows: int,
     tail: int,
     width: int,
+    period: int,
     ahead: int,
     m: Any,
     a: Any,
@@ -43,7 +46,11 @@ def tile_input_gradient(
 ) -> None:
     """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
     if not stream:
-        _cached_gradient(dy, x, where, dx, at, stride, rows, tail, width, m, a, b, c)
+        held = repeating(period, _HELD)
+        if 0 < held <= width == stride:
+            _held_gradient(dy, x, where, dx, at, rows * stride + tail, held, m, a, b, c)
+        else:
+            _cached_gradient(dy, x, where, dx, at, stride, rows, tail, width, m, a, b, c)
         return
     lead = before_aligned(dx, at)
     joined = lead > 0 and width == stride
@@ -52,6 +59,58 @@ def tile_input_gradient(
         for r in range(count):
             i, far = start + r * stride, min(ahead, (count - 1 - r) * stride + near(x))
             _row_gradient(dy, x, where, dx, i, first, end, lead, far, m, a, b, c)
+
+
+@inline
+def _gradient(dy: Any, x: Any, where: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> Any:
+    """dy, x[i : i + 16] → lanes of dx."""
+    share = fma(sub(load_as(x, i, m), m), b, c)
+    if where is not None:
+        share = select(flags(where, i), share, fill_as(m, 0.0))
+    return add(mul(load_as(dy, i, m), a), share)
+
+
+@inline
+def _put(dy: Any, x: Any, where: Any, dx: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> None:
+    """dy, x[i : i + 16] → dx, into the caches."""
+    claim(dx, i + near(dx) // 4)
+    store(dx, i, _gradient(dy, x, where, i, m, a, b, c), False)
+
+
+@block
+def _held_gradient(
+    dy: Any,
+    x: Any,
+    where: Any,
+    dx: Any,
+    at: int,
+    count: int,
+    width: int,
+    m: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+) -> None:
+    """``count`` values side by side, by factors that repeat after 64, 80 or 96 of them."""
+    m0, m1, m2, m3 = load_own(m, 0), load_own(m, 16), load_own(m, 32), load_own(m, 48)
+    a0, a1, a2, a3 = load_own(a, 0), load_own(a, 16), load_own(a, 32), load_own(a, 48)
+    b0, b1, b2, b3 = load_own(b, 0), load_own(b, 16), load_own(b, 32), load_own(b, 48)
+    c0, c1, c2, c3 = load_own(c, 0), load_own(c, 16), load_own(c, 32), load_own(c, 48)
+    k4, k5 = 64 % width, 80 % width
+    m4, a4, b4, c4 = load_own(m, k4), load_own(a, k4), load_own(b, k4), load_own(c, k4)
+    m5, a5, b5, c5 = load_own(m, k5), load_own(a, k5), load_own(b, k5), load_own(c, k5)
+    end = at + count // width * width
+    for i in range(at, end, width):
+        _put(dy, x, where, dx, i, m0, a0, b0, c0)
+        _put(dy, x, where, dx, i + 16, m1, a1, b1, c1)
+        _put(dy, x, where, dx, i + 32, m2, a2, b2, c2)
+        _put(dy, x, where, dx, i + 48, m3, a3, b3, c3)
+        if width > 64:
+            _put(dy, x, where, dx, i + 64, m4, a4, b4, c4)
+        if width > 80:
+            _put(dy, x, where, dx, i + 80, m5, a5, b5, c5)
+    for j in range(0, at + count - end, 16):
+        _part_gradient(dy, x, where, dx, end + j, j, head(at + count - end - j), m, a, b, c)
 
 
 @block
@@ -74,12 +133,8 @@ def _cached_gradient(
     for r in range(rows + (1 if tail > 0 else 0)):
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
-            i, mk = start + k, load_own(m, k)
-            share = fma(sub(load_as(x, i, mk), mk), load_own(b, k), load_own(c, k))
-            if where is not None:
-                share = select(flags(where, i), share, fill_as(mk, 0.0))
-            claim(dx, i + near(dx) // 4)
-            store(dx, i, add(mul(load_as(dy, i, mk), load_own(a, k)), share), False)
+            mk, ak, bk, ck = load_own(m, k), load_own(a, k), load_own(b, k), load_own(c, k)
+            _put(dy, x, where, dx, start + k, mk, ak, bk, ck)
         j = whole(0, end)
         if j < end:
             _part_gradient(dy, x, where, dx, start + j, j, head(end - j), m, a, b, c)
@@ -130,13 +185,10 @@ def _row_gradient(
         j = min(lead, end)
         _part_gradient(dy, x, where, dx, at, 0, head(j), m, a, b, c)
     for k in range(j, end - 15, 16):
-        i, mk = at + k, load_own(m, k)
+        i, mk, ak, bk, ck = at + k, load_own(m, k), load_own(a, k), load_own(b, k), load_own(c, k)
         prefetch(x, i + ahead)
         prefetch(dy, i + ahead)
-        share = fma(sub(load_as(x, i, mk), mk), load_own(b, k), load_own(c, k))
-        if where is not None:
-            share = select(flags(where, i), share, fill_as(mk, 0.0))
-        store(dx, i, add(mul(load_as(dy, i, mk), load_own(a, k)), share), True)
+        store(dx, i, _gradient(dy, x, where, i, mk, ak, bk, ck), True)
     j = whole(j, end)
     if j < end:
         _part_gradient(dy, x, where, dx, at + j, j, head(end - j), m, a, b, c)
