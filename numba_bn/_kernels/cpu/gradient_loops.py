@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -63,6 +63,35 @@ def run_gradients(
     return s, t
 
 
+@inline
+def gradient(dy: Any, x: Any, where: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> Any:
+    """dy, x [i : i + 16] → dx = dy·a + (x-m)·b + c, as lanes; a·dy alone where excluded."""
+    share = fma(sub(load_as(x, i, m), m), b, c)
+    if where is not None:
+        share = select(flags(where, i), share, fill_as(m, 0.0))
+    return add(mul(load_as(dy, i, m), a), share)
+
+
+@block
+def gradient_if(
+    dy: Any, x: Any, where: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
+) -> Any:
+    """The same of those that a mask selects."""
+    share = fma(sub(load_as_if(x, i, part, m), m), b, c)
+    if where is not None:
+        share = select(flags_if(where, i, part), share, fill_as(m, 0.0))
+    return add(mul(load_as_if(dy, i, part, m), a), share)
+
+
+@inline
+def put_gradient(
+    dy: Any, x: Any, where: Any, dx: Any, i: int, m: Any, a: Any, b: Any, c: Any
+) -> None:
+    """dy, x [i : i + 16] → dx, into the caches."""
+    claim(dx, i + near(dx) // 4)
+    store(dx, i, gradient(dy, x, where, i, m, a, b, c), False)
+
+
 @inlined
 def run_input_gradient(
     dy: Any,
@@ -89,23 +118,20 @@ def run_input_gradient(
     lead = min(before_aligned(dx, i), n) if stream else 0
     if lead > 0:
         back, part = first_part(lead, joined)
-        v = _gradient(dy, x, where, i - back, part, m, a, b, c)
+        v = gradient_if(dy, x, where, i - back, part, m, a, b, c)
         put_first(dx, i - back, v, part, back, carry)
         i += lead
     for k in range(i, end - 15, 16):
         if asks(stream):
             prefetch(x, k + ahead)
             prefetch(dy, k + ahead)
-        share = fma(sub(load_as(x, k, m), m), b, c)
-        if where is not None:
-            share = select(flags(where, k), share, fill_as(m, 0.0))
         if not stream:
             claim(dx, k + near(dx) // 4)
-        store(dx, k, add(mul(load_as(dy, k, m), a), share), stream)
+        store(dx, k, gradient(dy, x, where, k, m, a, b, c), stream)
     i = whole(i, end)
     if i < end:
         part = head(end - i)
-        carry = _gradient(dy, x, where, i, part, m, a, b, c)
+        carry = gradient_if(dy, x, where, i, part, m, a, b, c)
         if not (stream and more):
             store_if(dx, i, carry, part)
     return carry
@@ -139,20 +165,9 @@ def gradient_values(
         put_down(dx, i, carry)
     for k in range(0, n, 16):
         part = head(n - k)
-        v = _gradient(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
+        v = gradient_if(dy, x, where, i + k, part, fill(m), fill(a), fill(b), fill(c))
         store_if(dx, i + k, v, part)
     return pick_up(dx, i + n, carry) if stream else carry
-
-
-@block
-def _gradient(
-    dy: Any, x: Any, where: Any, i: int, part: Any, m: Any, a: Any, b: Any, c: Any
-) -> Any:
-    """Return dx for those of dy[i : i + 16] that the mask selects."""
-    share = fma(sub(load_as_if(x, i, part, m), m), b, c)
-    if where is not None:
-        share = select(flags_if(where, i, part), share, fill_as(m, 0.0))
-    return add(mul(load_as_if(dy, i, part, m), a), share)
 
 
 @block

@@ -122,6 +122,33 @@ def pick_up(y: Any, i: int, carry: Any) -> Any:
     return load_as_if(y, i - back, head(back), carry)
 
 
+@inline
+def applied(x: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> Any:
+    """x[i : i + 16] → y = (x - m)·a + b [+ residual], [ReLU], as lanes."""
+    v = fma(sub(load_as(x, i, m), m), a, b)
+    if residual is not None:
+        v = add(v, load_as(residual, i, m))
+    return rectify(v, relu_too)
+
+
+@block
+def applied_if(
+    x: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
+) -> Any:
+    """The same of those that a mask selects."""
+    v = fma(sub(load_as_if(x, i, part, m), m), a, b)
+    if residual is not None:
+        v = add(v, load_as_if(residual, i, part, m))
+    return rectify(v, relu_too)
+
+
+@inline
+def put(x: Any, y: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> None:
+    """x[i : i + 16] → y, into the caches."""
+    claim(y, i + near(y) // 4)
+    store(y, i, applied(x, residual, i, m, a, b, relu_too), False)
+
+
 @inlined
 def run_apply(
     x: Any,
@@ -148,22 +175,19 @@ def run_apply(
     lead = min(before_aligned(y, i), n) if stream else 0
     if lead > 0:
         back, part = first_part(lead, joined)
-        v = _applied(x, residual, i - back, part, m, a, b, relu_too)
+        v = applied_if(x, residual, i - back, part, m, a, b, relu_too)
         put_first(y, i - back, v, part, back, carry)
         i += lead
     for k in range(i, end - 15, 16):
         if asks(stream):
             prefetch(x, k + ahead)
-        v = fma(sub(load_as(x, k, m), m), a, b)
-        if residual is not None:
-            v = add(v, load_as(residual, k, m))
         if not stream:
             claim(y, k + near(y) // 4)
-        store(y, k, rectify(v, relu_too), stream)
+        store(y, k, applied(x, residual, k, m, a, b, relu_too), stream)
     i = whole(i, end)
     if i < end:
         part = head(end - i)
-        carry = _applied(x, residual, i, part, m, a, b, relu_too)
+        carry = applied_if(x, residual, i, part, m, a, b, relu_too)
         if not (stream and more):
             store_if(y, i, carry, part)
     return carry
@@ -196,17 +220,6 @@ def apply_values(
         put_down(y, i, carry)
     for k in range(0, n, 16):
         part = head(n - k)
-        v = _applied(x, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
+        v = applied_if(x, residual, i + k, part, fill(m), fill(a), fill(b), relu_too)
         store_if(y, i + k, v, part)
     return pick_up(y, i + n, carry) if stream else carry
-
-
-@block
-def _applied(
-    x: Any, residual: Any, i: int, part: Any, m: Any, a: Any, b: Any, relu_too: bool
-) -> Any:
-    """Return y for those of x[i : i + 16] that the mask selects."""
-    v = fma(sub(load_as_if(x, i, part, m), m), a, b)
-    if residual is not None:
-        v = add(v, load_as_if(residual, i, part, m))
-    return rectify(v, relu_too)

@@ -23,7 +23,9 @@ _SUMS_OF_RUN = 2 * 16 * 8  # bytes
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
 _WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
-_STREAMED_TILE, _CACHED_TILE = 1024, 2048  # columns of a tile of a longer row, as measured best
+_STREAMED_TILE = 1024  # columns of a tile of a longer row, as measured best
+# and where nothing is streamed, of any row: vectors of more leave the L1, which takes 1.2 × as long
+_CACHED_TILE = 2048
 _ROWS = 64  # wide rows of a unit that writes, at least, while there are fewer than 4 units a core
 _MANY_ROWS = 256  # and from then on: what is done once a unit takes a tenth of the time of 64
 _UNITS = 64  # most units of a sample: from memory long ones run 1.2 × as fast as those of 128 rows
@@ -168,9 +170,9 @@ def _apply_tile(plan: Plan, streams: bool) -> int:
     """Return the columns of a tile where groups need not stay whole, but repeats must."""
     if plan.stride != plan.period:
         return plan.stride
-    widest = _STREAMED_TILE if streams else _CACHED_TILE
-    if plan.stride <= _WHOLE_ROW:
-        widest = _WHOLE_ROW
+    widest = _CACHED_TILE
+    if streams:
+        widest = _WHOLE_ROW if plan.stride <= _WHOLE_ROW else _STREAMED_TILE
     count = -(-plan.stride // widest)
     few = plan.batch * count * plan.outer < _LEAST_UNITS * _ROWS
     if few and _earned(plan) > 1:  # what is smaller is one thread's

@@ -11,13 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import add, fma, head, sub
-from numba_bn._kernels.cpu.loops import rectify, whole
+from numba_bn._kernels.cpu.lanes import head
+from numba_bn._kernels.cpu.loops import applied, applied_if, put, whole
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
-    claim,
-    load_as,
-    load_as_if,
     load_own,
     near,
     prefetch,
@@ -100,22 +97,6 @@ def tile_apply(
             _row_apply(x, y, residual, i, first, end, lead, far, m, a, b, relu_too)
 
 
-@inline
-def _applied(x: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> Any:
-    """x[i : i + 16] → lanes of y."""
-    v = fma(sub(load_as(x, i, m), m), a, b)
-    if residual is not None:
-        v = add(v, load_as(residual, i, m))
-    return rectify(v, relu_too)
-
-
-@inline
-def _put(x: Any, y: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> None:
-    """x[i : i + 16] → y, into the caches."""
-    claim(y, i + near(y) // 4)
-    store(y, i, _applied(x, residual, i, m, a, b, relu_too), False)
-
-
 @block
 def _held_apply(
     x: Any,
@@ -139,17 +120,17 @@ def _held_apply(
     b4, b5, b6, b7 = load_own(b, 64), load_own(b, k5), load_own(b, k6), load_own(b, k7)
     end = at + count // width * width
     for i in range(at, end, width):
-        _put(x, y, residual, i, m0, a0, b0, relu_too)
-        _put(x, y, residual, i + 16, m1, a1, b1, relu_too)
-        _put(x, y, residual, i + 32, m2, a2, b2, relu_too)
-        _put(x, y, residual, i + 48, m3, a3, b3, relu_too)
-        _put(x, y, residual, i + 64, m4, a4, b4, relu_too)
+        put(x, y, residual, i, m0, a0, b0, relu_too)
+        put(x, y, residual, i + 16, m1, a1, b1, relu_too)
+        put(x, y, residual, i + 32, m2, a2, b2, relu_too)
+        put(x, y, residual, i + 48, m3, a3, b3, relu_too)
+        put(x, y, residual, i + 64, m4, a4, b4, relu_too)
         if width > 80:
-            _put(x, y, residual, i + 80, m5, a5, b5, relu_too)
+            put(x, y, residual, i + 80, m5, a5, b5, relu_too)
         if width > 96:
-            _put(x, y, residual, i + 96, m6, a6, b6, relu_too)
+            put(x, y, residual, i + 96, m6, a6, b6, relu_too)
         if width > 112:
-            _put(x, y, residual, i + 112, m7, a7, b7, relu_too)
+            put(x, y, residual, i + 112, m7, a7, b7, relu_too)
     for j in range(0, at + count - end, 16):
         _part_apply(x, y, residual, end + j, j, head(at + count - end - j), m, a, b, relu_too)
 
@@ -174,7 +155,7 @@ def _cached_apply(
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
             mk, ak, bk = load_own(m, k), load_own(a, k), load_own(b, k)
-            _put(x, y, residual, start + k, mk, ak, bk, relu_too)
+            put(x, y, residual, start + k, mk, ak, bk, relu_too)
         j = whole(0, end)
         if j < end:
             _part_apply(x, y, residual, start + j, j, head(end - j), m, a, b, relu_too)
@@ -225,7 +206,7 @@ def _row_apply(
     for k in range(j, end - 15, 16):
         i, mk, ak, bk = at + k, load_own(m, k), load_own(a, k), load_own(b, k)
         prefetch(x, i + ahead)
-        store(y, i, _applied(x, residual, i, mk, ak, bk, relu_too), True)
+        store(y, i, applied(x, residual, i, mk, ak, bk, relu_too), True)
     j = whole(j, end)
     if j < end:
         _part_apply(x, y, residual, at + j, j, head(end - j), m, a, b, relu_too)
@@ -244,8 +225,5 @@ def _part_apply(
     b: Any,
     relu_too: bool,
 ) -> None:
-    mj = load_own(m, j)
-    v = fma(sub(load_as_if(x, i, part, mj), mj), load_own(a, j), load_own(b, j))
-    if residual is not None:
-        v = add(v, load_as_if(residual, i, part, mj))
-    store_if(y, i, rectify(v, relu_too), part)
+    mj, aj, bj = load_own(m, j), load_own(a, j), load_own(b, j)
+    store_if(y, i, applied_if(x, residual, i, part, mj, aj, bj, relu_too), part)

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import add, fill_as, fma, head, mul, select, sub
+from numba_bn._kernels._compile import block
+from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
+from numba_bn._kernels.cpu.lanes import head
 from numba_bn._kernels.cpu.loops import whole
-from numba_bn._kernels.cpu.memory import (
-    before_aligned,
-    claim,
-    flags,
-    flags_if,
-    load_as,
-    load_as_if,
-    load_own,
-    near,
-    prefetch,
-    store,
-    store_if,
-)
+from numba_bn._kernels.cpu.memory import before_aligned, load_own, near, prefetch, store, store_if
 from numba_bn._kernels.cpu.tiles import repeating, segment
 
 _HELD = 96  # columns whose four factors registers hold
@@ -61,22 +50,6 @@ def tile_input_gradient(
             _row_gradient(dy, x, where, dx, i, first, end, lead, far, m, a, b, c)
 
 
-@inline
-def _gradient(dy: Any, x: Any, where: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> Any:
-    """dy, x[i : i + 16] → lanes of dx."""
-    share = fma(sub(load_as(x, i, m), m), b, c)
-    if where is not None:
-        share = select(flags(where, i), share, fill_as(m, 0.0))
-    return add(mul(load_as(dy, i, m), a), share)
-
-
-@inline
-def _put(dy: Any, x: Any, where: Any, dx: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> None:
-    """dy, x[i : i + 16] → dx, into the caches."""
-    claim(dx, i + near(dx) // 4)
-    store(dx, i, _gradient(dy, x, where, i, m, a, b, c), False)
-
-
 @block
 def _held_gradient(
     dy: Any,
@@ -101,14 +74,14 @@ def _held_gradient(
     m5, a5, b5, c5 = load_own(m, k5), load_own(a, k5), load_own(b, k5), load_own(c, k5)
     end = at + count // width * width
     for i in range(at, end, width):
-        _put(dy, x, where, dx, i, m0, a0, b0, c0)
-        _put(dy, x, where, dx, i + 16, m1, a1, b1, c1)
-        _put(dy, x, where, dx, i + 32, m2, a2, b2, c2)
-        _put(dy, x, where, dx, i + 48, m3, a3, b3, c3)
+        put_gradient(dy, x, where, dx, i, m0, a0, b0, c0)
+        put_gradient(dy, x, where, dx, i + 16, m1, a1, b1, c1)
+        put_gradient(dy, x, where, dx, i + 32, m2, a2, b2, c2)
+        put_gradient(dy, x, where, dx, i + 48, m3, a3, b3, c3)
         if width > 64:
-            _put(dy, x, where, dx, i + 64, m4, a4, b4, c4)
+            put_gradient(dy, x, where, dx, i + 64, m4, a4, b4, c4)
         if width > 80:
-            _put(dy, x, where, dx, i + 80, m5, a5, b5, c5)
+            put_gradient(dy, x, where, dx, i + 80, m5, a5, b5, c5)
     for j in range(0, at + count - end, 16):
         _part_gradient(dy, x, where, dx, end + j, j, head(at + count - end - j), m, a, b, c)
 
@@ -134,7 +107,7 @@ def _cached_gradient(
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
             mk, ak, bk, ck = load_own(m, k), load_own(a, k), load_own(b, k), load_own(c, k)
-            _put(dy, x, where, dx, start + k, mk, ak, bk, ck)
+            put_gradient(dy, x, where, dx, start + k, mk, ak, bk, ck)
         j = whole(0, end)
         if j < end:
             _part_gradient(dy, x, where, dx, start + j, j, head(end - j), m, a, b, c)
@@ -188,7 +161,7 @@ def _row_gradient(
         i, mk, ak, bk, ck = at + k, load_own(m, k), load_own(a, k), load_own(b, k), load_own(c, k)
         prefetch(x, i + ahead)
         prefetch(dy, i + ahead)
-        store(dx, i, _gradient(dy, x, where, i, mk, ak, bk, ck), True)
+        store(dx, i, gradient(dy, x, where, i, mk, ak, bk, ck), True)
     j = whole(j, end)
     if j < end:
         _part_gradient(dy, x, where, dx, at + j, j, head(end - j), m, a, b, c)
@@ -208,8 +181,5 @@ def _part_gradient(
     b: Any,
     c: Any,
 ) -> None:
-    mj = load_own(m, j)
-    share = fma(sub(load_as_if(x, i, part, mj), mj), load_own(b, j), load_own(c, j))
-    if where is not None:
-        share = select(flags_if(where, i, part), share, fill_as(mj, 0.0))
-    store_if(dx, i, add(mul(load_as_if(dy, i, part, mj), load_own(a, j)), share), part)
+    mj, aj, bj, cj = load_own(m, j), load_own(a, j), load_own(b, j), load_own(c, j)
+    store_if(dx, i, gradient_if(dy, x, where, i, part, mj, aj, bj, cj), part)
