@@ -170,12 +170,11 @@ def _factors(
     out: Any,
 ) -> None:
     """States of a tile's groups → result[:, t :], and out (3, channels): mean, factor, shift."""
-    groups = states.shape[0]
+    groups = states.shape[1]
     here = slice(t, t + groups)
     count, mean, low, m2 = result[0, here], result[1, here], result[2, here], result[3, here]
     for g in range(groups):
-        s = states[g]
-        count[g], mean[g], low[g], m2[g] = s[0], s[1], s[2], s[3]
+        count[g], mean[g], low[g], m2[g] = states[0, g], states[1, g], states[2, g], states[3, g]
     conclude_each(count, mean, low, m2)
     for g in range(groups):
         kept[0, g], kept[1, g], kept[2, g] = mean[g], low[g], rsqrt(m2[g] / count[g], eps)
@@ -209,7 +208,7 @@ def _forward_unit(
     b = u // tiles
     first, width, own = tile_of(u % tiles, tile, stride, period)
     at = b * (rows * stride + tail) + first
-    columns, states = doubles(4, width), np.empty((own // length, STATE))
+    columns, states = doubles(4, width), np.empty((STATE, own // length))
     tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
     kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
     t = (b * period + first) // length

@@ -17,7 +17,7 @@ from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
 from numba_bn._kernels.cpu.room import doubles
-from numba_bn._kernels.cpu.state import STATE, conclude_each, fold, is_far, merge, spread
+from numba_bn._kernels.cpu.state import STATE, clear, conclude_each, is_far, merge_each, spread
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
@@ -100,7 +100,7 @@ def _take_rows(
     groups: Any,
     states: Any,
 ) -> None:
-    """Rows of a tile → states (groups, STATE); summed again where a pivot was far from the mean."""
+    """Rows of a tile → states (STATE, groups); summed again where a pivot was far from the mean."""
     middle = at + rows // 2 * stride
     for g in range(pivots.size):
         pivots[g] = 0.0 if where is not None else scalar(x, middle + g * length)
@@ -125,8 +125,7 @@ def _take_rows(
                     pivots[g] = better
     for g in range(pivots.size):
         q[g] = spread(n[g], s[g], q[g])
-    for g in range(pivots.size):
-        merge(states, g, n[g], pivots[g], s[g], q[g])
+    merge_each(states, n[: pivots.size], pivots, s, q)
 
 
 @unit
@@ -146,11 +145,9 @@ def tile_chunk(
     states: Any,
 ) -> None:
     """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
-    count = states.shape[0]
+    count = states.shape[1]
     pivots, groups = np.empty(count), doubles(3, count)
-    for g in range(count):
-        for i in range(STATE):
-            states[g, i] = 0.0
+    clear(states)
     for r in range(first, last, block_rows):
         rows = min(block_rows, last - r)
         _take_rows(
@@ -184,12 +181,10 @@ def tile_moments(
     columns: Any,
     states: Any,
 ) -> None:
-    """All rows of a tile → states (groups, STATE), chunk by chunk in order."""
+    """All rows of a tile → states (STATE, groups), chunk by chunk in order."""
     chunks, per_chunk, block_rows = cut_rows(rows)
     part = np.empty(states.shape)
-    for g in range(states.shape[0]):
-        for i in range(STATE):
-            states[g, i] = 0.0
+    clear(states)
     for c in range(chunks):
         tile_chunk(
             x,
@@ -206,8 +201,7 @@ def tile_moments(
             columns,
             part,
         )
-        for g in range(states.shape[0]):
-            merge(states, g, part[g, 0], part[g, 1], part[g, 2], part[g, 3])
+        merge_each(states, part[0], part[1], part[2], part[3])
 
 
 @unit
@@ -223,14 +217,14 @@ def _moments_unit(
     length: int,
     tile: int,
 ) -> None:
-    """Unit (batch, tile, chunk) → parts (batch · groups · chunks, STATE)."""
+    """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
     chunks, per_chunk, block_rows = cut_rows(rows)
     c, rest = u % chunks, u // chunks
     tiles = (stride + tile - 1) // tile
     b = rest // tiles
     first, width, own = tile_of(rest % tiles, tile, stride, period)
     groups = own // length
-    columns, states = doubles(4, width), np.empty((groups, STATE))
+    columns, states = doubles(4, width), np.empty((STATE, groups))
     tile_chunk(
         x,
         where,
@@ -246,10 +240,10 @@ def _moments_unit(
         columns,
         states,
     )
-    for g in range(groups):
-        at = (b * (period // length) + first // length + g) * chunks + c
-        for i in range(STATE):
-            parts[at, i] = states[g, i]
+    at = b * (period // length) + first // length
+    for i in range(STATE):
+        for g in range(groups):
+            parts[c * STATE + i, at + g] = states[i, g]
 
 
 @Kernel
@@ -271,9 +265,7 @@ def moments(
     tiles = (stride + tile - 1) // tile
     for u in prange(batch * tiles * chunks):
         _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile)
-    state = np.empty((1, STATE))
-    for t in range(batch * (period // length)):
-        fold(parts, t * chunks, chunks, state, 0)
-        for i in range(STATE):
-            result[i, t] = state[0, i]
+    clear(result)
+    for i in range(0, chunks * STATE, STATE):
+        merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])
     conclude_each(result[0], result[1], result[2], result[3])

@@ -73,8 +73,9 @@ def taking(plan: Plan, itemsize: int) -> Launch:
 
 def room_of_moments(plan: Plan) -> tuple[Array, Array]:
     """Return room for them, and for those of parts."""
-    groups = plan.batch * plan.groups
-    return np.empty((4, groups)), np.empty((groups * chunks(plan), STATE))
+    groups, parts = plan.batch * plan.groups, chunks(plan)
+    shape = (parts * STATE, groups) if plan.kind == "columns" else (groups * parts, STATE)
+    return np.empty((4, groups)), np.empty(shape)
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
