@@ -9,34 +9,12 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_moments import cut_rows
-from numba_bn._kernels.cpu.lanes import add, fill, head
-from numba_bn._kernels.cpu.memory import load_if, scalar, store, store_if
+from numba_bn._kernels.cpu.lanes import fill
+from numba_bn._kernels.cpu.memory import store
 from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
-
-
-@block
-def _fold(s: Any, t: Any, width: int, period: int, inner: int, out: Any) -> None:
-    """Two values per column → their sums per channel (2, channels), in the order of the columns."""
-    channels = out.shape[1]
-    if inner == 1:
-        for c in range(0, channels, 16):
-            sv, tv, own = fill(0.0), fill(0.0), head(channels - c)
-            for start in range(c, width, period):
-                part = head(width - start)
-                sv, tv = add(sv, load_if(s, start, part)), add(tv, load_if(t, start, part))
-            store_if(out[0], c, sv, own)
-            store_if(out[1], c, tv, own)
-        return
-    for c in range(channels):
-        sum_s, sum_t = 0.0, 0.0  # side by side, as each addition waits for the one before
-        for start in range(c * inner, width, period):
-            for k in range(start, min(start + inner, width)):
-                sum_s += scalar(s, k)
-                sum_t += scalar(t, k)
-        out[0, c], out[1, c] = sum_s, sum_t
 
 
 @block
@@ -62,7 +40,8 @@ def tile_chunk_sums(
         store(s, j, fill(0.0), False)
         store(t, j, fill(0.0), False)
     tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
-    _fold(s, t, width, period, inner, out)
+    gather(s, width, period, inner, out[0])
+    gather(t, width, period, inner, out[1])
 
 
 @unit
@@ -124,7 +103,7 @@ def _sums_unit(
     inner: int,
     tile: int,
 ) -> None:
-    """Unit (batch, tile, chunk) → parts (batch · channels · chunks, 2)."""
+    """Unit (batch, tile, chunk) → parts (chunks · 2, batch · channels)."""
     chunks, per_chunk = cut_rows(rows)[:2]
     c, rest, tiles = u % chunks, u // chunks, (stride + tile - 1) // tile
     b = rest // tiles
@@ -151,9 +130,10 @@ def _sums_unit(
         columns,
         out,
     )
-    for k in range(own // inner):
-        at = ((b * period + first) // inner + k) * chunks + c
-        parts[at, 0], parts[at, 1] = out[0, k], out[1, k]
+    at = (b * period + first) // inner
+    for i in range(2):
+        for k in range(own // inner):
+            parts[2 * c + i, at + k] = out[i, k]
 
 
 @Kernel
@@ -180,9 +160,11 @@ def gradient_sums(
     chunks = cut_rows(rows)[0]
     for u in prange(batch * ((stride + tile - 1) // tile) * chunks):
         _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile)
-    for c in range(batch * (period // inner)):
-        result[0, c] = 0.0
-        result[1, c] = 0.0
-        for k in range(c * chunks, (c + 1) * chunks):
-            result[0, c] += parts[k, 0]
-            result[1, c] += parts[k, 1]
+    channels = batch * (period // inner)
+    for i in range(2):
+        for k in range(channels):
+            result[i, k] = 0.0
+    for c in range(chunks):
+        for i in range(2):
+            for k in range(channels):
+                result[i, k] += parts[2 * c + i, k]

@@ -83,8 +83,9 @@ def summing(plan: Plan, itemsize: int) -> Launch:
 
 def room_of_sums(plan: Plan) -> tuple[Array, Array]:
     """Return room for them, and for those of parts."""
-    channels = plan.batch * plan.groups * plan.size
-    return np.empty((2, channels)), np.empty((channels * chunks(plan), 2))
+    channels, parts = plan.batch * plan.groups * plan.size, chunks(plan)
+    shape = (parts * 2, channels) if plan.kind == "columns" else (channels * parts, 2)
+    return np.empty((2, channels)), np.empty(shape)
 
 
 def input_gradient(
