@@ -209,7 +209,8 @@ def _forward_unit(
     first, width, own = tile_of(u % tiles, tile, stride, period)
     at = b * (rows * stride + tail) + first
     columns, states = doubles(4, width), np.empty((STATE, own // length))
-    tile_moments(x, where, at, stride, rows, tail, width, own, length, columns, states)
+    far = stream
+    tile_moments(x, where, at, stride, rows, tail, width, own, length, far, columns, states)
     kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
     t = (b * period + first) // length
     if result.size == 0:

@@ -61,6 +61,7 @@ def sum_about(
     width: int,
     period: int,
     length: int,
+    far: bool,
     pivots: Any,
     columns: Any,
     s_of: Any,
@@ -79,7 +80,8 @@ def sum_about(
             store(n, j, fill(0.0), False)
     for k in range(2):
         start, some = (at, rows) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0)
-        tile_sums(x, where, start, stride, some, width if k == 0 else tail, p, s, q, n)
+        wide = width if k == 0 else tail
+        tile_sums(x, where, start, stride, some, wide, far, p, s, q, n)
     gather(s, width, period, length, s_of)
     gather(q, width, period, length, q_of)
 
@@ -95,6 +97,7 @@ def _take_rows(
     width: int,
     period: int,
     length: int,
+    far: bool,
     pivots: Any,
     columns: Any,
     groups: Any,
@@ -107,15 +110,17 @@ def _take_rows(
     s, q, n = groups[0], groups[1], groups[2]
     # one call in a loop of two: a second call would be compiled a second time
     for attempt in range(2):
-        sum_about(x, where, at, stride, rows, tail, width, period, length, pivots, columns, s, q)
+        sum_about(
+            x, where, at, stride, rows, tail, width, period, length, far, pivots, columns, s, q
+        )
         if where is not None:
             gather(columns[3], width, period, length, n)
         else:
             _count(rows, tail, width, period, length, n)
-        far = 0  # all are counted, none ends the loop: so it is one of vectors
+        away = 0  # all are counted, none ends the loop: so it is one of vectors
         for g in range(pivots.size):
-            far += 1 if (n[g] > 0.0) & is_far(n[g], s[g], q[g]) else 0
-        if attempt == 1 or far == 0:
+            away += 1 if (n[g] > 0.0) & is_far(n[g], s[g], q[g]) else 0
+        if attempt == 1 or away == 0:
             break
         for g in range(pivots.size):
             # of those alone: which others are in the tile must change no bit
@@ -141,6 +146,7 @@ def tile_chunk(
     width: int,
     period: int,
     length: int,
+    far: bool,
     columns: Any,
     states: Any,
 ) -> None:
@@ -160,6 +166,7 @@ def tile_chunk(
             width,
             period,
             length,
+            far,
             pivots,
             columns,
             groups,
@@ -178,6 +185,7 @@ def tile_moments(
     width: int,
     period: int,
     length: int,
+    far: bool,
     columns: Any,
     states: Any,
 ) -> None:
@@ -198,6 +206,7 @@ def tile_moments(
             width,
             period,
             length,
+            far,
             columns,
             part,
         )
@@ -216,6 +225,7 @@ def _moments_unit(
     period: int,
     length: int,
     tile: int,
+    far: bool,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
     chunks, per_chunk, block_rows = cut_rows(rows)
@@ -237,6 +247,7 @@ def _moments_unit(
         width,
         own,
         length,
+        far,
         columns,
         states,
     )
@@ -259,12 +270,13 @@ def moments(
     period: int,
     length: int,
     tile: int,
+    far: bool,
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut_rows(rows)[0]
     tiles = (stride + tile - 1) // tile
     for u in prange(batch * tiles * chunks):
-        _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile)
+        _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile, far)
     clear(result)
     for i in range(0, chunks * STATE, STATE):
         merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])

@@ -60,6 +60,7 @@ def _moments(
     width: int,
     own: int,
     length: int,
+    far: bool,
     n: float,
     columns: Any,
     kept: Any,
@@ -74,7 +75,7 @@ def _moments(
                 first_pivots(x, start, stride, rows, length, p)
             elif not better_pivots(x, n, p, s, q):
                 continue
-            sum_about(x, None, start, stride, rows, tail, width, own, length, p, columns, s, q)
+            sum_about(x, None, start, stride, rows, tail, width, own, length, far, p, columns, s, q)
             if attempt == 1:
                 for g in range(groups):
                     q[g] = spread(n, s[g], q[g])
@@ -117,7 +118,7 @@ def _forward_samples(
     for b in range(b0, b1, some):
         at, count = b * sample + first, min(some, b1 - b)
         groups, t = count * (own // length), (b * period + first) // length
-        _moments(x, at, count, stride, rows, tail, width, own, length, n, columns, kept)
+        _moments(x, at, count, stride, rows, tail, width, own, length, stream, n, columns, kept)
         standards(kept, groups, n, eps, result, t)
         own_factors(x, y, gamma, beta, first // inner, kept, groups, size, factors)
         fit = all_fit(x, y, factors, 0, count * channels)  # to ask each small sample takes longer

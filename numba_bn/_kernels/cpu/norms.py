@@ -21,6 +21,7 @@ from numba_bn._kernels.cpu.arrays import (
     Launch,
     columns_of,
     held_in,
+    large,
     may_stream,
     optional,
     per_value,
@@ -65,7 +66,8 @@ def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
         tile = sum_tile(plan)
-        sizes = plan.batch, *columns_of(plan), plan.length, tile
+        far = large(plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize)
+        sizes = plan.batch, *columns_of(plan), plan.length, tile, far
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
     return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
