@@ -6,6 +6,7 @@ from table import HALVES
 
 import numba_bn as nbn
 from numba_bn._kernels import _launch
+from numba_bn._kernels.cpu import arrays
 from numba_bn._kernels.cpu.plain import Launches, OwnLaunches
 from numba_bn.functional import _plain
 
@@ -205,6 +206,19 @@ def test_out(call, own, ordinarily, taken):
     assert got[0] is out
     assert_same(got, want)
     assert taken() == 1
+
+
+@over_calls
+@pytest.mark.parametrize("own", [True, False])
+def test_out_past_the_caches(call, own, ordinarily, taken, monkeypatch):
+    """What is being read is not written so: it goes the ordinary way, which finds that out."""
+    monkeypatch.setattr(arrays, "far_bytes", lambda: 0)
+    _plain._kind.cache_clear()
+    work = Work((40, 64))
+    want = ordinarily(lambda: work.run(call))
+    assert_same(work.run(call, out=work.x if own else np.empty_like(work.x)), want)
+    streams = "instance" not in call  # whose runs are of one value: no line is written whole
+    assert taken() == (0 if own and streams else 1)
 
 
 @pytest.mark.parametrize("call", [*BATCH, "layer_norm", "layer_norm_backward", "rms_norm"])

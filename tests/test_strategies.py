@@ -7,7 +7,7 @@ from oracle import assert_near
 from table import CASES, Case, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import plan
+from numba_bn._kernels.cpu import plan, tiles
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -95,6 +95,48 @@ def test_a_channel_far_from_its_first_pivot(masked, cache, monkeypatch):
     pretend(monkeypatch, cache)
     for a, b in zip(everything(), want, strict=True):
         assert np.array_equal(a, b)
+
+
+@over_caches
+@pytest.mark.usefixtures("backend")
+def test_channels_without_a_value_in_some_parts(cache, monkeypatch):
+    x = np.random.default_rng(3).standard_normal((2048, 600), np.float32)
+    x[1500, 4] = np.inf
+    where = np.ones(x.shape, bool)
+    where[:512, 0] = where[512:1024, 1] = where[:-1, 2] = where[:, 3] = False
+
+    def moments(channels):
+        stats = nbn.channel_stats(x[:, channels], where=where[:, channels])
+        return [stats.count, stats.mean, stats.m2]
+
+    want = [
+        np.concatenate(a) for a in zip(*(moments(slice(c, c + 1)) for c in range(8)), strict=True)
+    ]
+    together = moments(slice(None))
+    assert together[0][:5].tolist() == [1536, 1536, 1, 0, 2048]
+    for a, b in zip(together, want, strict=True):
+        np.testing.assert_allclose(a[:8], b, rtol=1e-12)
+    pretend(monkeypatch, cache)
+    for a, b in zip(moments(slice(None)), together, strict=True):
+        assert np.array_equal(a, b, equal_nan=True)
+
+
+@pytest.mark.usefixtures("backend")
+def test_tiles_from_caches_keep_their_vectors_near():
+    for width in (600, 2048, 2064, 3000, 4096, 4100, 50_000):
+        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False)
+        assert tile <= min(width + 15, 2048)
+        assert tile % 16 == 0
+
+
+@pytest.mark.parametrize("most", [96, 128])
+@pytest.mark.usefixtures("backend")
+def test_columns_that_registers_hold(most):
+    for period in range(1, 300):
+        columns = tiles.repeating.py_func(period, most)
+        whole = np.lcm(period, 16)
+        assert columns == (most // whole * whole if whole <= most else 0)
+        assert columns == 0 or columns > most // 2
 
 
 @over_cases

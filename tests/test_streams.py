@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from table import CASES, backward, data, forward, name, quickly
+from table import CASES, Case, backward, data, forward, name, quickly, some_mask
 
 import numba_bn as nbn
 from numba_bn._kernels.cpu import arrays
@@ -43,6 +43,43 @@ def test_every_norm(case, dtype, place, streams):
     def calls(out):
         y = forward(case, d, out=out).copy()
         return [y, *(g for g in backward(case, d, out=out)[:3] if g is not None)]
+
+    want = [a.copy() for a in calls(room(d.x, 0))]
+    streams()
+    for got, known in zip(calls(room(d.x, place)), want, strict=True):
+        assert np.array_equal(got, known)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.usefixtures("backend")
+def test_in_place(case, streams):
+    """What is being read is not written so, and comes out the same."""
+    d = data(case, np.float32)
+    y, dx = forward(case, d), backward(case, d).dx
+    streams()
+    assert np.array_equal(forward(case, d, out=d.x.copy()), y)
+    d = data(case, np.float32)
+    assert np.array_equal(forward(case, d, out=d.x), y)
+    for place in ("x", "dy"):
+        d = data(case, np.float32)
+        assert np.array_equal(backward(case, d, out=getattr(d, place)).dx, dx)
+
+
+@over_places
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+@pytest.mark.parametrize("shape", [(3000, 7), (9, 9, 64), (33, 130, 3, 3), (2, 3, 5001)], ids=str)
+@pytest.mark.usefixtures("backend")
+def test_options(shape, norm, place, streams):
+    """Of columns that registers hold, of others, and of runs."""
+    case = Case(norm, shape, (-1,) if shape[-1] == 64 else (1,))
+    d = data(case, np.float32)
+    where = some_mask(case) if norm == "batch" else None
+
+    def calls(out):
+        options = {"residual": d.dy, "activation": "relu", "where": where}
+        y = forward(case, d, out=out, **options).copy()
+        masked = {} if where is None else {"where": where}
+        return [y, *(g for g in backward(case, d, out=out, **masked)[:3] if g is not None)]
 
     want = [a.copy() for a in calls(room(d.x, 0))]
     streams()

@@ -99,15 +99,18 @@ def _ready(
 ) -> tuple[Any, Array] | None:
     """Return able kernels, and where to write; None if there are none, or ``out`` is not so plain.
 
-    ``out`` is checked before kernels are asked for, and memory taken after: it takes long.
+    So it is not where it is being read and would be written past the caches. It is checked before
+    kernels are asked for, and memory taken after: it takes long.
     """
     y = None if out is None else check.output(call, out, x, x.dtype, (x, *inputs))
     if not (y is None or y.flags.carray):
         return None
     if (launches := kind.launches) is None or not getattr(launches, able):
         return None
-    if launches.past and y is not None and any(np.may_share_memory(y, a) for a in (x, *inputs)):
-        return None
+    if y is not None and able in launches.past:
+        read = (x, inputs[0]) if able == "differentiates" else (x,)
+        if any(np.may_share_memory(y, a) for a in read):
+            return None
     return launches, kind.new(x.shape, x.dtype) if y is None else y
 
 

@@ -202,6 +202,7 @@ def _forward_unit(
     length: int,
     inner: int,
     tile: int,
+    far: bool,
 ) -> None:
     """Unit (batch, tile): its moments, then its y while x is still in cache."""
     tiles = (stride + tile - 1) // tile
@@ -209,7 +210,6 @@ def _forward_unit(
     first, width, own = tile_of(u % tiles, tile, stride, period)
     at = b * (rows * stride + tail) + first
     columns, states = doubles(4, width), np.empty((STATE, own // length))
-    far = stream
     tile_moments(x, where, at, stride, rows, tail, width, own, length, far, columns, states)
     kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
     t = (b * period + first) // length
@@ -260,6 +260,7 @@ def forward(
     length: int,
     inner: int,
     tile: int,
+    far: bool,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
     for u in prange(batch * ((stride + tile - 1) // tile)):
@@ -283,4 +284,5 @@ def forward(
             length,
             inner,
             tile,
+            far,
         )

@@ -14,6 +14,7 @@ from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import store
 from numba_bn._kernels.cpu.room import doubles
+from numba_bn._kernels.cpu.state import clear
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
@@ -63,8 +64,7 @@ def tile_sums_of(
     """All rows of a tile → out (2, channels), chunk by chunk in order."""
     chunks, per_chunk = cut_rows(rows)[:2]
     part = np.empty(out.shape)
-    for c in range(out.shape[1]):
-        out[0, c], out[1, c] = 0.0, 0.0
+    clear(out)
     for c in range(chunks):
         tile_chunk_sums(
             dy,
@@ -108,12 +108,8 @@ def _sums_unit(
     c, rest, tiles = u % chunks, u // chunks, (stride + tile - 1) // tile
     b = rest // tiles
     first, width, own = tile_of(rest % tiles, tile, stride, period)
-    columns, m, out = (
-        doubles(2, width),
-        doubles(1, width)[0],
-        np.empty((2, own // inner)),
-    )
-    spread_out(mean, b * (period // length), first, width, own, length, m)
+    columns, out = doubles(3, width), np.empty((2, own // inner))
+    spread_out(mean, b * (period // length), first, width, own, length, columns[2])
     tile_chunk_sums(
         dy,
         x,
@@ -126,7 +122,7 @@ def _sums_unit(
         width,
         own,
         inner,
-        m,
+        columns[2],
         columns,
         out,
     )
@@ -160,11 +156,8 @@ def gradient_sums(
     chunks = cut_rows(rows)[0]
     for u in prange(batch * ((stride + tile - 1) // tile) * chunks):
         _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile)
-    channels = batch * (period // inner)
-    for i in range(2):
-        for k in range(channels):
-            result[i, k] = 0.0
+    clear(result)
     for c in range(chunks):
         for i in range(2):
-            for k in range(channels):
+            for k in range(batch * (period // inner)):
                 result[i, k] += parts[2 * c + i, k]

@@ -106,6 +106,7 @@ def _forward_samples(
     own: int,
     length: int,
     inner: int,
+    far: bool,
     columns: Any,
     kept: Any,
     factors: Any,
@@ -118,7 +119,7 @@ def _forward_samples(
     for b in range(b0, b1, some):
         at, count = b * sample + first, min(some, b1 - b)
         groups, t = count * (own // length), (b * period + first) // length
-        _moments(x, at, count, stride, rows, tail, width, own, length, stream, n, columns, kept)
+        _moments(x, at, count, stride, rows, tail, width, own, length, far, n, columns, kept)
         standards(kept, groups, n, eps, result, t)
         own_factors(x, y, gamma, beta, first // inner, kept, groups, size, factors)
         fit = all_fit(x, y, factors, 0, count * channels)  # to ask each small sample takes longer
@@ -167,6 +168,7 @@ def _forward_unit(
     inner: int,
     tile: int,
     slab: int,
+    far: bool,
 ) -> None:
     """Unit (slab of samples, tile)."""
     tiles = (stride + tile - 1) // tile
@@ -197,6 +199,7 @@ def _forward_unit(
         own,
         length,
         inner,
+        far,
         columns,
         kept,
         np.empty((3, some * (own // inner))),
@@ -226,6 +229,7 @@ def forward(
     inner: int,
     tile: int,
     slab: int,
+    far: bool,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks.
 
@@ -252,4 +256,5 @@ def forward(
             inner,
             tile,
             slab,
+            far,
         )

@@ -62,12 +62,16 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     return result
 
 
+def _is_far(plan: Plan, itemsize: int) -> bool:
+    """Tell whether x, walked as columns, is too large for the caches."""
+    return large(plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize)
+
+
 def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
         tile = sum_tile(plan)
-        far = large(plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize)
-        sizes = plan.batch, *columns_of(plan), plan.length, tile, far
+        sizes = plan.batch, *columns_of(plan), plan.length, tile, _is_far(plan, itemsize)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
     return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
@@ -125,10 +129,11 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
         sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan, itemsize)
-        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
+        far = _is_far(plan, itemsize)
+        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes, far))
     if plan.kind == "columns":
         asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
-        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile
+        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, _is_far(plan, itemsize)
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample

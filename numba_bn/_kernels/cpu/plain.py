@@ -5,8 +5,8 @@ and dtype says how the very kernels of ``norms`` and ``gradients`` go about them
 takes as long as a small array, or a twentieth of one that the caches hold.
 
 All arrays are C-contiguous and writable: x, y, dy and dx of one dtype; gamma, beta and given
-statistics all of the dtype of parameters for it, or all float64. What is written to ``past`` the
-caches must not be what is read.
+statistics all of the dtype of parameters for it, or all float64. What is written past the caches,
+which ``past`` says of what launches do, must not be what is read.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ def _wide(p: Array) -> Array:
     return p if p.dtype is _DOUBLE else p.astype(_DOUBLE)
 
 
-def _past(plan: Plan, nbytes: int, by_value: bool = False) -> tuple[bool, bool]:
-    """Tell whether y, and whether dx, are written past the caches."""
+_WAYS = {"normalizes": 2, "trains": 2, "differentiates": 3}
+"""What launches are able to do, and how many arrays they read and write."""
+
+
+def _past(plan: Plan, nbytes: int, by_value: bool = False) -> frozenset[str]:
+    """Return what is done past the caches."""
     may = may_stream(plan, by_value)
-    return may and large(2 * nbytes), may and large(3 * nbytes)
+    return frozenset(way for way, count in _WAYS.items() if may and large(count * nbytes))
 
 
 class Launches:
@@ -74,7 +78,8 @@ class Launches:
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
-        forward, self.past = _past(plan, nbytes)
+        self.past = _past(plan, nbytes)
+        forward, backward = "trains" in self.past, "differentiates" in self.past
         kernel, switches, sizes = norms.applying(plan, forward)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
@@ -87,13 +92,13 @@ class Launches:
             self._forward = Prepared(kernel, nbytes)
             self._switches_of_forward = False, *switches
         if one_go(plan, 2 * itemsize):
-            kernel, switches, sizes = gradients.in_one_go(plan, itemsize, self.past)
+            kernel, switches, sizes = gradients.in_one_go(plan, itemsize, backward)
             self._backward = Prepared(kernel, 3 * nbytes)
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, 2 * nbytes)
         self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
-        kernel, switches, sizes = gradients.differentiating(plan, self.past)
+        kernel, switches, sizes = gradients.differentiating(plan, backward)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
 
@@ -179,7 +184,8 @@ class OwnLaunches:
         self.trains = one_go(plan, dtype.itemsize)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
-        forward, self.past = _past(plan, nbytes, by_value)
+        self.past = _past(plan, nbytes, by_value)
+        forward, backward = "trains" in self.past, "differentiates" in self.past
         if by_value:
             held = held_in(dtype, dtype)
             self._parameter, self._options = lambda p: per_value(p, plan, held), ()
@@ -190,7 +196,7 @@ class OwnLaunches:
             switches = False, *switches
         self._forward = Prepared(kernel, nbytes)
         self._rest_of_forward = *switches, np.empty((4, 0)), *sizes
-        how = plan, dtype.itemsize, self.past, centred
+        how = plan, dtype.itemsize, backward, centred
         kernel, switches, sizes = gradients.own_in_one_go(*how)
         self._backward = Prepared(kernel, 3 * nbytes)
         self._rest_of_backward = *switches, *sizes

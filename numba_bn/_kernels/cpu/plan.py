@@ -22,9 +22,10 @@ _LONG_BYTES = 1 << 11  # of a run from which groups that only the last cache hol
 _SUMS_OF_RUN = 2 * 16 * 8  # bytes
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
-_WHOLE_ROW = 4096  # columns up to which a tile may be a whole row: its vectors fit the L2
+# columns up to which a tile that is summed or streamed may be a whole row: its vectors fit the L2
+_WHOLE_ROW = 4096
 _STREAMED_TILE = 1024  # columns of a tile of a longer row, as measured best
-# and where nothing is streamed, of any row: vectors of more leave the L1, which takes 1.2 × as long
+# where nothing is streamed nor folded: vectors of more leave the L1, which takes 1.2 × as long
 _CACHED_TILE = 2048
 _ROWS = 64  # wide rows of a unit that writes, at least, while there are fewer than 4 units a core
 _MANY_ROWS = 256  # and from then on: what is done once a unit takes a tenth of the time of 64

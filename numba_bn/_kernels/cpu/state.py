@@ -34,8 +34,8 @@ def is_far(n: float, s: float, q: float) -> bool:
 
 @block
 def clear(states: Any) -> None:
-    """(STATE, groups) → nothing taken yet."""
-    for i in range(STATE):
+    """(STATE, groups), or sums of them → nothing taken yet."""
+    for i in range(states.shape[0]):
         for g in range(states.shape[1]):
             states[i, g] = 0.0
 

@@ -59,8 +59,8 @@ def tile_sums(
     """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
 
     What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
-    ``far`` tells that x is not in the caches: to ask there for more than the L1 keeps takes 1.25 ×
-    as long.
+    ``far`` tells that x is too large for the caches; from them, to ask for more than the L1 keeps
+    takes 1.25 × as long.
     """
     zero, kept = exactly(x), asks(far) or _AHEAD * stride <= 2 * near(x)
     for r in range(0, rows, _ROWS):
