@@ -82,7 +82,6 @@ _BATCH = [
     Case("batch", (600, 3, 8, 9)),
     Case("batch", (140, 4100)),
     Case("batch", (3000, 7)),
-    Case("batch", (70, 3000)),
     Case("batch", (3, 9, 9, 64), (-1,)),
     Case("batch", (2, 7, 7, 63), (-1,)),
     Case("batch", (2, 31, 33, 37), (-1,)),

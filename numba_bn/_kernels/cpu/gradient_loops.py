@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -63,7 +63,7 @@ def run_gradients(
     return s, t
 
 
-@inline
+@block
 def gradient(dy: Any, x: Any, where: Any, i: int, m: Any, a: Any, b: Any, c: Any) -> Any:
     """dy, x [i : i + 16] → dx = dy·a + (x-m)·b + c, as lanes; a·dy alone where excluded."""
     share = fma(sub(load_as(x, i, m), m), b, c)
@@ -83,7 +83,7 @@ def gradient_if(
     return add(mul(load_as_if(dy, i, part, m), a), share)
 
 
-@inline
+@block
 def put_gradient(
     dy: Any, x: Any, where: Any, dx: Any, i: int, m: Any, a: Any, b: Any, c: Any
 ) -> None:

@@ -122,7 +122,7 @@ def pick_up(y: Any, i: int, carry: Any) -> Any:
     return load_as_if(y, i - back, head(back), carry)
 
 
-@inline
+@block
 def applied(x: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> Any:
     """x[i : i + 16] → y = (x - m)·a + b [+ residual], [ReLU], as lanes."""
     v = fma(sub(load_as(x, i, m), m), a, b)
@@ -142,7 +142,7 @@ def applied_if(
     return rectify(v, relu_too)
 
 
-@inline
+@block
 def put(x: Any, y: Any, residual: Any, i: int, m: Any, a: Any, b: Any, relu_too: bool) -> None:
     """x[i : i + 16] → y, into the caches."""
     claim(y, i + near(y) // 4)
