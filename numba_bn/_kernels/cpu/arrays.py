@@ -51,6 +51,11 @@ def may_stream(plan: Plan, by_value: bool = False) -> bool:
     return (plan.length if by_value else plan.inner) >= 16
 
 
+def plan_streams(plan: Plan, y5: Array, *inputs5: Array, by_value: bool = False) -> bool:
+    """Tell whether it does: it may, and arrays are large, and ``y5`` is not what is being read."""
+    return may_stream(plan, by_value) and streams(y5, *inputs5)
+
+
 def columns_of(plan: Plan) -> tuple[int, ...]:
     return plan.outer, plan.tail, plan.stride, plan.period
 

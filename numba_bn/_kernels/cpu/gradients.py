@@ -21,11 +21,10 @@ from numba_bn._kernels.cpu.arrays import (
     Launch,
     columns_of,
     held_in,
-    may_stream,
     optional,
     per_value,
+    plan_streams,
     rstd_of,
-    streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
@@ -125,7 +124,7 @@ def _input_gradient(
     """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    stream = may_stream(plan) and streams(dx5, x5, dy5)
+    stream = plan_streams(plan, dx5, x5, dy5)
     kernel, switches, sizes = differentiating(plan, stream)
     kernel(3 * x5.nbytes, *arrays, *given, *switches, *sizes)
 
@@ -194,7 +193,7 @@ def _backward_fused(
     plan = plan_of(x5.shape)
     mean, m2, count = (v.reshape(-1) for v in given)
     sums = np.empty((2, plan.groups))
-    stream = may_stream(plan) and streams(dx5, x5, dy5)
+    stream = plan_streams(plan, dx5, x5, dy5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     kernel(3 * x5.nbytes, *arrays, mean, m2, count, gamma, eps, sums, *switches, *sizes)
@@ -245,7 +244,7 @@ def _backward_own(
     if plan.kind == "columns" and not samples_apart(plan):
         return _backward_columns(dy5, x5, gamma, eps, dx5)
     rows = by_rows(plan, centred)
-    stream = may_stream(plan, rows) and streams(dx5, x5, dy5)
+    stream = plan_streams(plan, dx5, x5, dy5, by_value=rows)
     kernel, switches, sizes = own_in_one_go(plan, x5.itemsize, stream, centred)
     g = per_value(gamma, plan, held_in(x5.dtype, dx5.dtype)) if rows else gamma
     arrays, sums = (kernel_array(a) for a in (dy5, x5, dx5)), sums_of_parts(plan, centred)

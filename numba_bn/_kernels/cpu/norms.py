@@ -22,10 +22,9 @@ from numba_bn._kernels.cpu.arrays import (
     columns_of,
     held_in,
     large,
-    may_stream,
     optional,
     per_value,
-    streams,
+    plan_streams,
 )
 from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.plan import (
@@ -165,7 +164,7 @@ def _normalize(
     relu: bool,
 ) -> None:
     plan = plan_of(x5.shape)
-    stream = may_stream(plan) and streams(y5, x5)
+    stream = plan_streams(plan, y5, x5)
     kernel, switches, sizes = applying(plan, stream)
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, mean, low, var, eps, relu, *switches, *sizes)
@@ -194,7 +193,7 @@ def forward(
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
-    stream = may_stream(plan) and streams(y5, x5)
+    stream = plan_streams(plan, y5, x5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream, where5 is not None)
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
@@ -206,7 +205,7 @@ def _forward_rows(
 ) -> Array:
     plan = plan_of(x5.shape)
     dtype = held_in(x5.dtype, y5.dtype)
-    stream = may_stream(plan, by_value=True) and streams(y5, x5)
+    stream = plan_streams(plan, y5, x5, by_value=True)
     arrays = kernel_array(x5), kernel_array(y5)
     given = per_value(gamma, plan, dtype), per_value(beta, plan, dtype), eps
     kernel, switches, sizes = rows_in_one_go(plan, x5.itemsize, centred, stream)
