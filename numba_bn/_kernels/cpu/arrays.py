@@ -8,7 +8,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
-from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.plan import Plan, far_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]

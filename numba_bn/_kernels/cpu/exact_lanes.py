@@ -12,9 +12,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import models, register_model
 
+from numba_bn._kernels.cpu.elements import element_of
 from numba_bn._kernels.cpu.halves import WIDTH, wide
 from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, splat
-from numba_bn._kernels.cpu.memory import _address, _element, _read
+from numba_bn._kernels.cpu.memory import address_of, read
 
 _I64, _F64 = ir.IntType(64), ir.DoubleType()
 
@@ -38,7 +39,7 @@ _BITS = {width: Bits(width) for width in (16, 32, 64)}
 
 def _bits_of(array: types.Array) -> Bits:
     """Return the kind of bits an array of floats has."""
-    element = _element(array)[1]
+    element = element_of(array)[1]
     return _BITS[{ir.FloatType(): 32, _F64: 64}.get(element) or element.width]
 
 
@@ -49,7 +50,7 @@ def _constant(kind: Bits, value: int) -> ir.Constant:
 def _sizes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Load floats' bits without their signs."""
     kind = sig.return_type
-    v = builder.bitcast(_read(context, builder, sig, args), wide(kind.element))
+    v = builder.bitcast(read(context, builder, sig, args), wide(kind.element))
     return builder.and_(v, _constant(kind, (1 << (kind.element.width - 1)) - 1))
 
 
@@ -71,7 +72,7 @@ def bounds_at(typingctx: Any, array: Any, bounds: Any, index: Any) -> Any:
     kind = _bits_of(array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[1], args[1], args[2])
+        at = address_of(context, builder, sig.args[1], args[1], args[2])
         v = builder.load(at, align=8)
         return v if kind.element == _I64 else builder.trunc(v, wide(kind.element))
 
@@ -83,7 +84,7 @@ def put_bits(typingctx: Any, bounds: Any, index: Any, v: Any) -> Any:
     """bounds[index : index + 16] = bits, as int64."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
         v = args[2] if args[2].type.element == _I64 else builder.zext(args[2], wide(_I64))
         builder.store(v, at, align=8)
         return context.get_dummy_value()
@@ -156,7 +157,7 @@ def add_whole(typingctx: Any, sums: Any, index: Any, v: Any) -> Any:
     """sums[index : index + 16] += lanes that hold whole numbers; sums are int64."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
         whole = builder.fptosi(args[2], wide(_I64))
         builder.store(builder.add(builder.load(at, align=8), whole), at, align=8)
         return context.get_dummy_value()
@@ -169,7 +170,7 @@ def take_whole(typingctx: Any, sums: Any, index: Any) -> Any:
     """Return the total of sums[index : index + 16], which become 0; sums are int64."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], *args)
+        at = address_of(context, builder, sig.args[0], *args)
         v = builder.load(at, align=8)
         builder.store(ir.Constant(v.type, None), at, align=8)
         return call(builder, f"llvm.vector.reduce.add.v{WIDTH}i64", _I64, v)
@@ -181,7 +182,7 @@ def _part(upper: bool, doc: str) -> Any:
     """Make an intrinsic that loads a part of 64-bit numbers."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig, args[:3])
+        v = read(context, builder, sig, args[:3])
         if isinstance(sig.args[0].dtype, types.Float):
             v = builder.fmul(v, args[3])
             # adding so much leaves multiples of 2^-47

@@ -26,7 +26,7 @@ from numba_bn._kernels.cpu.arrays import (
     plan_streams,
     rstd_of,
 )
-from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.norms import moments
 from numba_bn._kernels.cpu.plan import (

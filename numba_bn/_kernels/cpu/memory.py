@@ -1,130 +1,29 @@
 """Between memory and lanes: loads, stores, and asking for what comes next.
 
-Lanes are loaded from any array the kernels accept, and rounded once when stored. float16 and
-bfloat16 have no CPU arithmetic in Numba: their arrays come as records of one field of that name
-(``kernel_array``), so that an array says itself how to read it.
+Lanes are loaded from any array the kernels accept, and rounded once when stored.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from numba_bn._kernels.cpu.halves import (
-    WIDTH,
-    half_to_single,
-    shift,
-    single_to_bfloat16,
-    single_to_half,
-    wide,
-)
-from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, singles, splat, suited
+from numba_bn._kernels.cpu.elements import bytes_of, element_of, narrow, widen
+from numba_bn._kernels.cpu.halves import WIDTH, wide
+from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, singles, splat
 
-_I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
-_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-_HALVES = {name: np.dtype([(name, np.uint16)], align=True) for name in ("float16", "bfloat16")}
+_I8, _I32, _I64 = (ir.IntType(n) for n in (8, 32, 64))
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 
-class _Alias:
-    """Another name for an array's memory."""
-
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.array = array
-        self.__array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
-
-
-def record_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the record that the elements of an array are to kernels; None if they are numbers."""
-    if dtype.itemsize == 2 and dtype.kind in "fV":
-        return _HALVES["float16" if dtype.kind == "f" else "bfloat16"]
-    return None
-
-
-def kernel_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return x flat, as the kernels take it: one type per dtype, read-only or not."""
-    flat = x.reshape(-1)
-    if (record := record_of(x.dtype)) is not None:
-        flat = flat.view(record)
-    # to Numba a read-only array is a type of its own: not worth compiling every kernel twice
-    return flat if flat.flags.writeable else np.asarray(_Alias(flat))
-
-
-def _element(array: types.Array) -> tuple[str, ir.Type]:
-    """Return how an array's elements are read, and their type in memory."""
-    dtype: Any = array.dtype
-    if isinstance(dtype, types.Record):
-        (name,) = dtype.fields
-        return name, _I16
-    if isinstance(dtype, types.Float):
-        return "float", _F32 if dtype.bitwidth == 32 else _F64
-    if isinstance(dtype, types.Boolean):
-        return "bool", _I8
-    return ("signed" if dtype.signed else "unsigned"), ir.IntType(dtype.bitwidth)
-
-
-def bits_of(array: types.Array) -> int:
-    """Return how many bits a number needs to hold any element of an array exactly."""
-    how, element = _element(array)
-    digits = {"float16": 11, "bfloat16": 8, "float": 24 if element == _F32 else 53}
-    return digits.get(how) or int(element.width)
-
-
-def _has_f16c(context: Any) -> bool:
-    """Tell whether the CPU compiled for converts float16 itself."""
-    return "+f16c" in context.codegen().magic_tuple()[2].split(",")
-
-
-def _widen(context: Any, builder: Any, how: str, v: Any, kind: Any) -> Any:
-    """Elements as they are in memory → lanes of a kind."""
-    if how == "signed":
-        return builder.sitofp(v, wide(kind.element))
-    if how == "unsigned":
-        return builder.uitofp(v, wide(kind.element))
-    if how == "bfloat16":
-        v = builder.bitcast(shift(builder, "shl", builder.zext(v, wide(_I32)), 16), wide(_F32))
-    elif how == "float16":
-        if _has_f16c(context):
-            v = builder.fpext(builder.bitcast(v, wide(_F16)), wide(_F32))
-            # AVX512-FP16 would go on to float64 in the same step, which takes twice as long
-            v = call(builder, f"llvm.arithmetic.fence.v{WIDTH}f32", v.type, v)
-        else:
-            v = half_to_single(builder, v)
-    return suited(builder, v, kind)
-
-
-def _narrow(context: Any, builder: Any, how: str, element: ir.Type, v: Any) -> Any:
-    """Lanes → elements as they are in memory, rounded to nearest even."""
-    if element == _F64:
-        return suited(builder, v, lanes)
-    single = suited(builder, v, singles)
-    if how == "float":
-        return single
-    if how == "float16" and _has_f16c(context):
-        half = builder.fptrunc(single, wide(_F16))
-    else:
-        round_to = single_to_half if how == "float16" else single_to_bfloat16
-        half = builder.trunc(round_to(builder, builder.bitcast(single, wide(_I32))), wide(_I16))
-    # to convert and store in one instruction takes AMD twice as long, and goes through the caches
-    bits = builder.bitcast(half, ir.VectorType(_F32, WIDTH // 2))
-    bits = call(builder, f"llvm.arithmetic.fence.v{WIDTH // 2}f32", bits.type, bits)
-    return builder.bitcast(bits, wide(_I16))
-
-
-def _address(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
+def address_of(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
+    """Return the address of sixteen elements from array[index] on."""
     data = context.make_array(kind)(context, builder, array).data
-    element = _element(kind)[1]
+    element = element_of(kind)[1]
     at = builder.gep(data, [index], source_etype=element)
     return builder.bitcast(at, ir.PointerType(wide(element)))
-
-
-def _bytes(element: ir.Type) -> int:
-    return {_F32: 4, _F64: 8}.get(element) or int(element.width) // 8
 
 
 def _suffix(element: ir.Type) -> str:
@@ -132,24 +31,24 @@ def _suffix(element: ir.Type) -> str:
     return f"v{WIDTH}{name}.p0"
 
 
-def _read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def read(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Load sixteen elements, or those a mask selects (0 elsewhere), as they are in memory."""
-    element = _element(sig.args[0])[1]
-    at = _address(context, builder, sig.args[0], args[0], args[1])
+    element = element_of(sig.args[0])[1]
+    at = address_of(context, builder, sig.args[0], args[0], args[1])
     if len(args) == 2:
-        return builder.load(at, align=_bytes(element))
+        return builder.load(at, align=bytes_of(element))
     zeros = ir.Constant(wide(element), None)
-    align = _I32(_bytes(element))
+    align = _I32(bytes_of(element))
     name = f"llvm.masked.load.{_suffix(element)}"
     return call(builder, name, wide(element), at, align, args[2], zeros)
 
 
 def _load(array: Any, kind: Any) -> Any:
-    """Return how to load lanes of a kind from an array, the rest of the arguments as `_read`'s."""
+    """Return how to load lanes of a kind from an array, the rest of the arguments as `read`'s."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        read = _read(context, builder, sig, args)
-        return _widen(context, builder, _element(array)[0], read, kind)
+        elements = read(context, builder, sig, args)
+        return widen(context, builder, element_of(array)[0], elements, kind)
 
     return codegen
 
@@ -168,8 +67,8 @@ def load_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
 
 def own_lanes(context: Any, builder: Any, kind: Any, vector: Any, index: Any) -> Any:
     """Load vector[index : index + 16] of a vector of floats as it is."""
-    at = _address(context, builder, kind, vector, index)
-    return builder.load(at, align=_bytes(_element(kind)[1]))
+    at = address_of(context, builder, kind, vector, index)
+    return builder.load(at, align=bytes_of(element_of(kind)[1]))
 
 
 @intrinsic
@@ -206,7 +105,7 @@ def flags(typingctx: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16] of a boolean array as a mask."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig, args)
+        v = read(context, builder, sig, args)
         return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
 
     return mask(array, types.int64), codegen
@@ -217,7 +116,7 @@ def flags_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
     """array[index : index + 16] of a boolean array as a mask, not set where ``where`` is not."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v = _read(context, builder, sig, args)
+        v = read(context, builder, sig, args)
         return builder.icmp_unsigned("!=", v, ir.Constant(v.type, None))
 
     return mask(array, types.int64, mask), codegen
@@ -226,20 +125,20 @@ def flags_if(typingctx: Any, array: Any, index: Any, where: Any) -> Any:
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> Any:
     """array[index : index + 16] = lanes; with ``stream`` past the caches (sixteens aligned)."""
-    how, element = _element(array)
+    how, element = element_of(array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(context, builder, how, element, args[2])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
+        v = narrow(context, builder, how, element, args[2])
         hint = builder.module.add_metadata([_I32(1)])
         past = context.cast(builder, args[3], sig.args[3], types.boolean)
         with builder.if_else(cgutils.as_bool_bit(builder, past)) as (then, otherwise):
             with then:
-                builder.store(v, at, align=WIDTH * _bytes(element)).set_metadata(
+                builder.store(v, at, align=WIDTH * bytes_of(element)).set_metadata(
                     "nontemporal", hint
                 )
             with otherwise:
-                builder.store(v, at, align=_bytes(element))
+                builder.store(v, at, align=bytes_of(element))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, types.boolean), codegen
@@ -248,13 +147,13 @@ def store(typingctx: Any, array: Any, index: Any, value: Any, stream: Any) -> An
 @intrinsic
 def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> Any:
     """array[index : index + 16] = lanes where the mask is set; nothing else is written."""
-    how, element = _element(array)
+    how, element = element_of(array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
-        v = _narrow(context, builder, how, element, args[2])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
+        v = narrow(context, builder, how, element, args[2])
         name = f"llvm.masked.store.{_suffix(element)}"
-        call(builder, name, ir.VoidType(), v, at, _I32(_bytes(element)), args[3])
+        call(builder, name, ir.VoidType(), v, at, _I32(bytes_of(element)), args[3])
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, mask), codegen
@@ -284,7 +183,7 @@ def _touch(write: bool, doc: str) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if write and _reads_ahead(context):
             return context.get_dummy_value()
-        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
         # into the L1, where AMD's statistics from memory take 0.95 of the time they do by the L2
         level = 3 if write or _reads_ahead(context) else 2
         hints = _I32(int(write)), _I32(level), _I32(1)
@@ -310,7 +209,7 @@ def near(typingctx: Any, array: Any) -> Any:
     Statistics from memory run 1.3 × as fast as without; what is to be written is asked for 2 KB
     ahead: 1.25 × as fast. A constant: to divide by an array's itemsize takes as long as a line.
     """
-    values = 8192 // _bytes(_element(array)[1])
+    values = 8192 // bytes_of(element_of(array)[1])
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _I64(values)
@@ -321,10 +220,10 @@ def near(typingctx: Any, array: Any) -> Any:
 @intrinsic
 def before_aligned(typingctx: Any, array: Any, index: Any) -> Any:
     """Return how many elements from array[index] on come before sixteen aligned ones."""
-    size = _bytes(_element(array)[1])
+    size = bytes_of(element_of(array)[1])
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
         number = builder.udiv(builder.ptrtoint(at, _I64), _I64(size))
         return builder.and_(builder.neg(number), _I64(WIDTH - 1))
 
@@ -336,7 +235,7 @@ def nearest(typingctx: Any, array: Any, value: Any) -> Any:
     """Return the value, for an array of integers rounded to an integer."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _element(array)[0] in ("signed", "unsigned"):
+        if element_of(array)[0] in ("signed", "unsigned"):
             return call(builder, "llvm.rint.f64", _F64, args[1])
         return args[1]
 
@@ -348,10 +247,10 @@ def scalar(typingctx: Any, array: Any, index: Any) -> Any:
     """array[index] as a float64."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        how, element = _element(array)
-        at = _address(context, builder, sig.args[0], args[0], args[1])
+        how, element = element_of(array)
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
         at = builder.bitcast(at, ir.PointerType(element))
-        one = splat(builder, builder.load(at, align=_bytes(element)))
-        return builder.extract_element(_widen(context, builder, how, one, lanes), _I32(0))
+        one = splat(builder, builder.load(at, align=bytes_of(element)))
+        return builder.extract_element(widen(context, builder, how, one, lanes), _I32(0))
 
     return types.float64(array, types.int64), codegen

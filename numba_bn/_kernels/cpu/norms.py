@@ -26,7 +26,7 @@ from numba_bn._kernels.cpu.arrays import (
     per_value,
     plan_streams,
 )
-from numba_bn._kernels.cpu.memory import kernel_array
+from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_cut,

@@ -20,7 +20,7 @@ import numpy as np
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
 from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
-from numba_bn._kernels.cpu.memory import record_of
+from numba_bn._kernels.cpu.elements import record_of
 from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)

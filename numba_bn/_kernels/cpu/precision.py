@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.core import types
 
 from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels.cpu.elements import bits_of
 from numba_bn._kernels.cpu.lanes import (
     at_most,
     both,
@@ -34,7 +35,7 @@ from numba_bn._kernels.cpu.lanes import (
     singles,
     suited,
 )
-from numba_bn._kernels.cpu.memory import bits_of, load_if
+from numba_bn._kernels.cpu.memory import load_if
 
 _LARGE = 2.0**100  # far enough from float32's end at 2^128, and its inverse from the other
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from numba_bn._kernels.cpu import exact, exact_words
 from numba_bn._kernels.cpu.arrays import Array, optional
+from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, KEPT, SHORT_GRID
-from numba_bn._kernels.cpu.memory import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK, cut
 from numba_bn._kernels.cpu.plan import l2_bytes
 from numba_bn._words import BITS, ExactSums, Words
