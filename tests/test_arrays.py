@@ -139,13 +139,19 @@ DTYPES = {
     np.uint64: np.float64,
 }
 
+RARE = (np.int8, np.int16, np.uint16, np.uint32, np.int64, np.uint64)
+"""Each compiles kernels of its own: two calls are tried with them, all calls with the others."""
+OF_ALL = ("batch_norm", "batch_norm_train")
 
-@pytest.mark.parametrize(("dtype", "result"), DTYPES.items())
-@pytest.mark.parametrize("call", NORMS)
-def test_dtype_of_the_result(call, dtype, result, backend):
+
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    [(call, dtype) for call in NORMS for dtype in DTYPES if call in OF_ALL or dtype not in RARE],
+)
+def test_dtype_of_the_result(call, dtype, backend):
     given = np.arange(120).reshape(SHAPE).astype(dtype)
     y = arrays(CALLS[call](x=given))[0]
-    assert y.dtype == result
+    assert y.dtype == DTYPES[dtype]
     exact = arrays(CALLS[call](x=given.astype(np.float64)))[0]
     tolerance = 2e-2 if y.dtype.itemsize == 2 else 1e-5
     np.testing.assert_allclose(y.astype(np.float64), exact, rtol=tolerance, atol=tolerance)

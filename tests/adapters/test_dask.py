@@ -70,7 +70,9 @@ def test_backward_is_that_of_the_whole(case, chunks):
             oracle.assert_near(assert_kind(ours, theirs), want)
 
 
-@pytest.mark.parametrize("dtype", quickly(["float16", "uint8"], *table.DTYPES), ids=str)
+@pytest.mark.parametrize(
+    "dtype", quickly(["float16", "uint8"], "bfloat16", "float64", "int32"), ids=str
+)
 @pytest.mark.parametrize("norm", ["batch", "frozen", "instance", "layer"])
 def test_dtypes_are_those_of_numpy_arrays(norm, dtype):
     case = next(c for c in SMALL if c.norm == norm)
