@@ -124,9 +124,46 @@ def test_channels_without_a_value_in_some_parts(cache, monkeypatch):
 @pytest.mark.usefixtures("backend")
 def test_tiles_from_caches_keep_their_vectors_near():
     for width in (600, 2048, 2064, 3000, 4096, 4100, 50_000):
-        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False)
+        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False, 1)
         assert tile <= min(width + 15, 2048)
         assert tile % 16 == 0
+
+
+@pytest.mark.usefixtures("backend")
+def test_one_threads_columns_are_one_unit_and_wake_no_other():
+    for rows, width in ((128, 512), (60, 1000), (64, 1024)):
+        made = plan.plan_of((1, rows, width, 1, 1))
+        assert plan.forward_tile(made) == plan.sum_tile(made, 1) == width
+        tile, slice_rows = plan.apply_cut(made, False, 1)
+        assert (tile >= width, slice_rows) == (True, rows)
+    alone = plan.plan_of((1, 2048, 64, 1, 1))
+    assert plan.one_go(alone, 4)
+    assert plan.shared(alone, 1 << 19, plan.chunks(alone)) == 0
+    more = plan.plan_of((1, 4096, 64, 1, 1))
+    assert plan.shared(more, 1 << 20, plan.chunks(more)) >= 1 << 20
+
+
+@pytest.mark.usefixtures("backend")
+def test_many_groups_are_worth_threads_however_few_their_values():
+    assert plan.shared(plan.plan_of((256, 49, 3, 1, 1)), 256 * 49 * 3 * 4) > 1 << 19
+    assert plan.shared(plan.plan_of((1, 2, 16384, 1, 1)), 2 * 16384 * 4) > 1 << 19
+    assert plan.shared(plan.plan_of((16, 49, 3, 1, 1)), 16 * 49 * 3 * 4) < 1 << 17
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((64, 784, 16, 1, 1), 128),
+        ((64, 784, 3, 1, 1), 144),
+        ((64, 49, 63, 1, 1), 63),  # whole sixteens would be three rows
+        ((64, 49, 3, 1, 1), 15),
+        ((1, 784, 16, 1, 1), 128),
+        ((1, 7840, 16, 1, 1), 512),
+    ],
+)
+def test_rows_are_folded_to_as_many_columns_as_pay(shape, columns):
+    assert plan.plan_of(shape).stride == columns
 
 
 @pytest.mark.parametrize("most", [96, 128])

@@ -62,7 +62,7 @@ def tile_sums_of(
     out: Any,
 ) -> None:
     """All rows of a tile → out (2, channels), chunk by chunk in order."""
-    chunks, per_chunk = cut_rows(rows)[:2]
+    chunks, per_chunk = cut_rows(rows, width > period)[:2]
     part = np.empty(out.shape)
     clear(out)
     for c in range(chunks):
@@ -104,7 +104,7 @@ def _sums_unit(
     tile: int,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · 2, batch · channels)."""
-    chunks, per_chunk = cut_rows(rows)[:2]
+    chunks, per_chunk = cut_rows(rows, stride > period)[:2]
     c, rest, tiles = u % chunks, u // chunks, (stride + tile - 1) // tile
     b = rest // tiles
     first, width, own = tile_of(rest % tiles, tile, stride, period)
@@ -153,7 +153,7 @@ def gradient_sums(
 
     result is (2, batch · channels).
     """
-    chunks = cut_rows(rows)[0]
+    chunks = cut_rows(rows, stride > period)[0]
     for u in prange(batch * ((stride + tile - 1) // tile) * chunks):
         _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile)
     clear(result)

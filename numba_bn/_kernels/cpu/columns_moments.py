@@ -21,13 +21,15 @@ from numba_bn._kernels.cpu.state import STATE, clear, conclude_each, is_far, mer
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
+_FEW_FOLDED = 256  # where that would leave a thread without work: so few channels are soon merged
 MAX_CHUNKS = 24  # parts a tile may be split into: their states take memory per channel
 
 
 @inline
-def cut_rows(rows: int) -> Any:
+def cut_rows(rows: int, folded: bool) -> Any:
     """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block."""
-    block_rows = min(max((rows + MAX_CHUNKS - 1) // MAX_CHUNKS, MIN_ROWS), MAX_ROWS)
+    least = _FEW_FOLDED if folded and rows <= 2 * MIN_ROWS else MIN_ROWS
+    block_rows = min(max((rows + MAX_CHUNKS - 1) // MAX_CHUNKS, least), MAX_ROWS)
     blocks = max((rows + block_rows - 1) // block_rows, 1)
     if blocks > 1:  # an even number of equal blocks, so that no thread waits for another's last
         block_rows = (rows + blocks + blocks % 2 - 1) // (blocks + blocks % 2)
@@ -190,7 +192,7 @@ def tile_moments(
     states: Any,
 ) -> None:
     """All rows of a tile → states (STATE, groups), chunk by chunk in order."""
-    chunks, per_chunk, block_rows = cut_rows(rows)
+    chunks, per_chunk, block_rows = cut_rows(rows, width > period)
     part = np.empty(states.shape)
     clear(states)
     for c in range(chunks):
@@ -228,7 +230,7 @@ def _moments_unit(
     far: bool,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
-    chunks, per_chunk, block_rows = cut_rows(rows)
+    chunks, per_chunk, block_rows = cut_rows(rows, stride > period)
     c, rest = u % chunks, u // chunks
     tiles = (stride + tile - 1) // tile
     b = rest // tiles
@@ -273,7 +275,7 @@ def moments(
     far: bool,
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
-    chunks = cut_rows(rows)[0]
+    chunks = cut_rows(rows, stride > period)[0]
     tiles = (stride + tile - 1) // tile
     for u in prange(batch * tiles * chunks):
         _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile, far)

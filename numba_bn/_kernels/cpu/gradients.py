@@ -39,6 +39,7 @@ from numba_bn._kernels.cpu.plan import (
     onward,
     plan_of,
     samples_apart,
+    shared,
     slab,
     sum_tile,
     wide_slab,
@@ -66,14 +67,15 @@ def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array
     kernel, _, sizes = summing(plan, x5.itemsize)
     sums, parts = room_of_sums(plan)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5)
-    kernel(2 * x5.nbytes, *arrays, mean, sums, parts, *sizes)
+    nbytes = shared(plan, 2 * x5.nbytes, chunks(plan))
+    kernel(nbytes, *arrays, mean, sums, parts, *sizes)
     return sums
 
 
 def summing(plan: Plan, itemsize: int) -> Launch:
     """Say how Σdy, Σdy·(x - mean) are taken."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan, 2)
         return Launch(columns_backward.gradient_sums, (), sizes)
     slab = wide_slab(plan, itemsize)
     sizes = plan.outer, plan.groups, plan.inner, slab
@@ -132,7 +134,7 @@ def _input_gradient(
 def differentiating(plan: Plan, stream: bool) -> Launch:
     """Say how dx is made by mean, a, b, c."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.inner, *apply_cut(plan, stream)
+        sizes = plan.batch, *columns_of(plan), plan.inner, *apply_cut(plan, stream, 3)
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
     sizes = plan.outer, plan.groups, plan.inner
     return Launch(runs_backward.input_gradient, (stream,), sizes)
@@ -196,7 +198,8 @@ def _backward_fused(
     stream = plan_streams(plan, dx5, x5, dy5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
-    kernel(3 * x5.nbytes, *arrays, mean, m2, count, gamma, eps, sums, *switches, *sizes)
+    nbytes = shared(plan, 3 * x5.nbytes)
+    kernel(nbytes, *arrays, mean, m2, count, gamma, eps, sums, *switches, *sizes)
     return sums[1], sums[0]
 
 
@@ -218,17 +221,16 @@ def own_in_one_go(plan: Plan, itemsize: int, stream: bool, centred: bool) -> Lau
     return Launch(runs_backward_own.backward_own, (stream,), (plan.batch, plan.outer, *runs))
 
 
-def sums_of_parts(plan: Plan, centred: bool) -> Array:
+def sums_of_parts(plan: Plan, parts: int, centred: bool) -> Array:
     """Return zeros for the sums of parameter gradients of all parts, as kernels take them."""
-    parts = batch_chunks(plan)
     if by_rows(plan, centred):
         return np.zeros((parts, 2 * plan.groups * plan.length))
     return np.zeros((2, parts * plan.groups * plan.size))
 
 
-def total_of_parts(sums: Array, plan: Plan, centred: bool) -> Array:
+def total_of_parts(sums: Array, plan: Plan, parts: int, centred: bool) -> Array:
     """Such sums → dbeta, dgamma (2, channels)."""
-    parts, channels = batch_chunks(plan), plan.groups * plan.size
+    channels = plan.groups * plan.size
     if not by_rows(plan, centred):
         return sums if parts == 1 else sums.reshape(2, parts, channels).sum(1)
     if parts == plan.inner == 1:
@@ -247,9 +249,10 @@ def _backward_own(
     stream = plan_streams(plan, dx5, x5, dy5, by_value=rows)
     kernel, switches, sizes = own_in_one_go(plan, x5.itemsize, stream, centred)
     g = per_value(gamma, plan, held_in(x5.dtype, dx5.dtype)) if rows else gamma
-    arrays, sums = (kernel_array(a) for a in (dy5, x5, dx5)), sums_of_parts(plan, centred)
-    kernel(3 * x5.nbytes, *arrays, g, eps, sums, *switches, *sizes)
-    dbeta, dgamma = total_of_parts(sums, plan, centred)
+    parts = batch_chunks(plan)
+    arrays, sums = (kernel_array(a) for a in (dy5, x5, dx5)), sums_of_parts(plan, parts, centred)
+    kernel(shared(plan, 3 * x5.nbytes), *arrays, g, eps, sums, *switches, *sizes)
+    dbeta, dgamma = total_of_parts(sums, plan, parts, centred)
     return dgamma, dbeta
 
 

@@ -32,11 +32,13 @@ from numba_bn._kernels.cpu.plan import (
     apply_cut,
     by_rows,
     chunks,
+    forward_tile,
     one_block,
     one_go,
     onward,
     plan_of,
     samples_slab,
+    shared,
     slab,
     sum_tile,
     wide_slab,
@@ -57,7 +59,8 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     plan = plan_of(x5.shape)
     kernel, _, sizes = taking(plan, x5.itemsize)
     result, parts = room_of_moments(plan)
-    kernel(x5.nbytes, kernel_array(x5), optional(where5), result, parts, *sizes)
+    nbytes = shared(plan, x5.nbytes, chunks(plan))
+    kernel(nbytes, kernel_array(x5), optional(where5), result, parts, *sizes)
     return result
 
 
@@ -69,7 +72,7 @@ def _is_far(plan: Plan, itemsize: int) -> bool:
 def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
-        tile = sum_tile(plan)
+        tile = sum_tile(plan, 1)
         sizes = plan.batch, *columns_of(plan), plan.length, tile, _is_far(plan, itemsize)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
@@ -117,7 +120,7 @@ def normalize(
 def applying(plan: Plan, stream: bool) -> Launch:
     """Say how x is normalized by given statistics."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *apply_cut(plan, stream)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *apply_cut(plan, stream, 1)
         return Launch(columns.normalize, (stream,), sizes)
     channels = plan.groups * plan.size
     sizes = plan.batch, plan.outer, plan.groups, channels, plan.inner
@@ -127,12 +130,14 @@ def applying(plan: Plan, stream: bool) -> Launch:
 def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
-        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, samples_slab(plan, itemsize)
+        tile, together = forward_tile(plan), samples_slab(plan, itemsize)
+        sizes = *columns_of(plan), plan.length, plan.inner, tile, together
         far = _is_far(plan, itemsize)
         return Launch(columns_own.forward, (stream,), (plan.batch, *sizes, far))
     if plan.kind == "columns":
-        asks = onward(plan.outer * plan.tile * itemsize, stream) > 0
-        sizes = *columns_of(plan), plan.length, plan.inner, plan.tile, _is_far(plan, itemsize)
+        tile = forward_tile(plan)
+        asks = onward(plan.outer * tile * itemsize, stream) > 0
+        sizes = *columns_of(plan), plan.length, plan.inner, tile, _is_far(plan, itemsize)
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample
@@ -196,7 +201,8 @@ def forward(
     stream = plan_streams(plan, y5, x5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream, where5 is not None)
     arrays = kernel_array(x5), kernel_array(y5), optional(where5), optional(residual5)
-    kernel(x5.nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
+    nbytes = shared(plan, x5.nbytes)
+    kernel(nbytes, *arrays, gamma, beta, eps, relu, *switches, result, *sizes)
     return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
 
 
@@ -213,5 +219,5 @@ def _forward_rows(
         result = np.empty((4, plan.batch * plan.groups if keep else 0))
     else:
         result, kernel, sizes = _moments(x5, None), rows.normalize, sizes[:-1]
-    kernel(x5.nbytes, *arrays, *given, *switches, result, *sizes)
+    kernel(shared(plan, x5.nbytes), *arrays, *given, *switches, result, *sizes)
     return result

@@ -21,7 +21,17 @@ from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
 from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
 from numba_bn._kernels.cpu.elements import record_of
-from numba_bn._kernels.cpu.plan import Plan, Shape, by_rows, one_go, plan_of, samples_apart
+from numba_bn._kernels.cpu.plan import (
+    Plan,
+    Shape,
+    batch_chunks,
+    by_rows,
+    chunks,
+    one_go,
+    plan_of,
+    samples_apart,
+    shared,
+)
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -85,18 +95,18 @@ class Launches:
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
         kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
-        self._take = Prepared(kernel, nbytes)
+        self._take = Prepared(kernel, shared(plan, nbytes, chunks(plan)))
         self._forward, self._backward = None, None
         if one_go(plan, itemsize):
             kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, forward)
-            self._forward = Prepared(kernel, nbytes)
+            self._forward = Prepared(kernel, shared(plan, nbytes))
             self._switches_of_forward = False, *switches
         if one_go(plan, 2 * itemsize):
             kernel, switches, sizes = gradients.in_one_go(plan, itemsize, backward)
-            self._backward = Prepared(kernel, 3 * nbytes)
+            self._backward = Prepared(kernel, shared(plan, 3 * nbytes))
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
-        self._sum = Prepared(kernel, 2 * nbytes)
+        self._sum = Prepared(kernel, shared(plan, 2 * nbytes, chunks(plan)))
         self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
         kernel, switches, sizes = gradients.differentiating(plan, backward)
         self._differentiate = Prepared(kernel, 3 * nbytes)
@@ -168,6 +178,7 @@ class OwnLaunches:
         "_forward",
         "_options",
         "_parameter",
+        "_parts",
         "_plan",
         "_rest_of_backward",
         "_rest_of_forward",
@@ -181,6 +192,7 @@ class OwnLaunches:
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any], centred: bool) -> None:
         self._plan, self._centred, self._flat = plan, centred, _flattening(dtype)
+        self._parts = batch_chunks(plan)
         self.trains = one_go(plan, dtype.itemsize)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
@@ -194,11 +206,11 @@ class OwnLaunches:
             self._parameter, self._options = _wide, (None, None)
             kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, forward)
             switches = False, *switches
-        self._forward = Prepared(kernel, nbytes)
+        self._forward = Prepared(kernel, shared(plan, nbytes))
         self._rest_of_forward = *switches, np.empty((4, 0)), *sizes
         how = plan, dtype.itemsize, backward, centred
         kernel, switches, sizes = gradients.own_in_one_go(*how)
-        self._backward = Prepared(kernel, 3 * nbytes)
+        self._backward = Prepared(kernel, shared(plan, 3 * nbytes))
         self._rest_of_backward = *switches, *sizes
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> None:
@@ -209,10 +221,11 @@ class OwnLaunches:
 
     def backward(self, dy: Array, x: Array, gamma: Array, eps: float, dx: Array) -> Array:
         """dy, x → dx; dbeta, dgamma (2, channels)."""
-        flat, sums = self._flat, gradients.sums_of_parts(self._plan, self._centred)
+        flat, how = self._flat, (self._plan, self._parts, self._centred)
+        sums = gradients.sums_of_parts(*how)
         given = flat(dy), flat(x), flat(dx), self._parameter(gamma), eps, sums
         self._backward.run(*given, *self._rest_of_backward)
-        return gradients.total_of_parts(sums, self._plan, self._centred)
+        return gradients.total_of_parts(sums, *how)
 
 
 def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches:

@@ -30,12 +30,17 @@ _CACHED_TILE = 2048
 _ROWS = 64  # wide rows of a unit that writes, at least, while there are fewer than 4 units a core
 _MANY_ROWS = 256  # and from then on: what is done once a unit takes a tenth of the time of 64
 _UNITS = 64  # most units of a sample: from memory long ones run 1.2 × as fast as those of 128 rows
-_SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns, and its rows
-_SLACK = 7  # such rows may leave one lane in so many idle
+_SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns
+# as many: whole calls take 0.9 to 0.98 of the time, and many samples, if of so many wide rows, 0.5
+_NARROW, _LEAST_ROWS = 128, 16
+_SLACK = 7  # wide rows of smaller ones may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
 SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
+_ONE_UNIT = 1 << 20  # the same, where no other thread has work meanwhile
+# bytes that take as long as what is done once for a group of a sample, and for one of columns
+_GROUP, _COLUMN = 1 << 9, 1 << 7
 _SUMS = 13 << 16  # bytes of partial sums of parameter gradients: with the rest less than 1 MB
-_PART = 1 << 14  # values that earn partial sums of their own: rows are taken sixteen at a time
+_PART = 1 << 16  # bytes of float32 worth partial sums of their own: rows are taken 16 at a time
 _CORES = os.cpu_count() or 1
 # units of work from which there is no need to split inside a group: with 8, two cores take 0.65 to
 # 0.95 of the time of 16
@@ -110,7 +115,8 @@ def plan_of(shape: Shape) -> Plan:
     length = size * inner
     if outer == 1 and (batch > 1 or size > 1) and inner < _LONG_INNER:
         return Plan("rows", batch, 1, groups, length, size, inner, groups)
-    if outer == 1 or (length >= _LONG_RUN and inner >= _LONG_INNER):
+    one_run = outer == 1 and length > 1  # one sample's vectors as columns take 0.3 to 0.9 as long
+    if one_run or (length >= _LONG_RUN and inner >= _LONG_INNER):
         return Plan("runs", batch, outer, groups, length, size, inner, groups)
     width = groups * length
     fold = min(_fold(batch, outer, width), outer)
@@ -123,14 +129,17 @@ def plan_of(shape: Shape) -> Plan:
 
 
 def _fold(batch: int, outer: int, width: int) -> int:
-    """Return how many rows are seen as one: whole sixteens, but nearly so in small samples.
+    """Return how many rows are seen as one: whole sixteens, but nearly so in the smallest samples.
 
     What is done once per column, and not once per value, counts where a sample has few rows.
     """
     unit = 16 // math.gcd(width, 16)
-    if batch > 1 and outer * width < _SMALL_SAMPLE:
+    small = outer * width < _SMALL_SAMPLE
+    wide = _NARROW if small else _WIDE
+    fold = -(-wide // (width * unit)) * unit if width < wide else 1
+    if small and batch > 1 and outer < fold * _LEAST_ROWS:
         return next(n for n in range(1, unit + 1) if -n * width % 16 * _SLACK <= n * width)
-    return -(-_WIDE // (width * unit)) * unit if width < _WIDE else 1
+    return fold
 
 
 def _tile(batch: int, outer: int, width: int, length: int) -> int:
@@ -140,8 +149,8 @@ def _tile(batch: int, outer: int, width: int, length: int) -> int:
         whole = length
     tile = -(-_WIDE // whole) * whole
     # one thread's values need no more tiles, which take 1.05 to 1.2 × as long
-    shared = 8 * batch * outer * width > SMALL
-    if shared and batch * -(-width // tile) < _LEAST_UNITS:
+    split = 8 * batch * outer * width + width // length * _COLUMN > SMALL
+    if split and batch * -(-width // tile) < _LEAST_UNITS:
         tile = min(-(-width // (_LEAST_UNITS * whole)) * whole, tile)
     return min(tile, width)
 
@@ -151,23 +160,34 @@ def by_rows(plan: Plan, centred: bool) -> bool:
     return plan.kind == "rows" or not centred
 
 
-def sum_tile(plan: Plan) -> int:
+def sum_tile(plan: Plan, arrays: int) -> int:
     """Return the columns of a tile of sums: a whole row where its vectors fit the cache."""
     few = plan.batch * chunks(plan) < _LEAST_UNITS
+    few = few and _work(plan, arrays * _bytes(plan)) > SMALL
     return plan.tile if few or plan.stride > _WHOLE_ROW else plan.stride
 
 
-def apply_cut(plan: Plan, streams: bool) -> tuple[int, int]:
+def forward_tile(plan: Plan) -> int:
+    """Return the columns of a tile that is summed and then written, of whole groups.
+
+    What is one thread's is walked row by row: as four tiles it takes 1.2 × as long.
+    """
+    small = _work(plan, _bytes(plan)) <= SMALL and plan.stride <= _CACHED_TILE
+    return plan.stride if small else plan.tile
+
+
+def apply_cut(plan: Plan, streams: bool, arrays: int) -> tuple[int, int]:
     """Return the columns and the rows of a unit that writes: a tile, some of its wide rows."""
-    tile, wanted = _apply_tile(plan, streams), 4 * _CORES
+    small = arrays * _bytes(plan) <= SMALL
+    tile, wanted = _apply_tile(plan, streams, small), 4 * _CORES
     across = -(-plan.stride // tile)
-    short = min(plan.outer // _ROWS, wanted // (plan.batch * across))
+    short = 1 if small else min(plan.outer // _ROWS, wanted // (plan.batch * across))
     count = min(max(plan.outer // _MANY_ROWS, short, 1), max(_UNITS, wanted) // across or 1)
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return tile, -(-plan.outer // count)
 
 
-def _apply_tile(plan: Plan, streams: bool) -> int:
+def _apply_tile(plan: Plan, streams: bool, small: bool) -> int:
     """Return the columns of a tile where groups need not stay whole, but repeats must."""
     if plan.stride != plan.period:
         return plan.stride
@@ -176,10 +196,16 @@ def _apply_tile(plan: Plan, streams: bool) -> int:
         widest = _WHOLE_ROW if plan.stride <= _WHOLE_ROW else _STREAMED_TILE
     count = -(-plan.stride // widest)
     few = plan.batch * count * plan.outer < _LEAST_UNITS * _ROWS
-    if few and _earned(plan) > 1:  # what is smaller is one thread's
+    if few and not small:
         count = _LEAST_UNITS
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return -(-plan.stride // (16 * count)) * 16
+
+
+def _bytes(plan: Plan) -> int:
+    """Return how many bytes x takes, if it is of float32."""
+    rows = plan.stride if plan.kind == "columns" else plan.groups * plan.length
+    return 4 * plan.batch * (plan.outer * rows + plan.tail)
 
 
 def tiles(plan: Plan) -> int:
@@ -190,8 +216,28 @@ def tiles(plan: Plan) -> int:
 def chunks(plan: Plan) -> int:
     """Return the number of parts a group's moments are taken in."""
     if plan.kind == "columns":
-        return int(columns_moments.cut_rows.py_func(plan.outer)[0])
+        return int(_cut_rows(plan)[0])
     return int(moments.cut.py_func(plan.outer, plan.length)[0])
+
+
+def _work(plan: Plan, nbytes: int) -> int:
+    """Return how many bytes take as long as ``nbytes`` and what is done once for each group."""
+    each = _GROUP if plan.batch > 1 else _COLUMN if plan.kind == "columns" else 0
+    return nbytes + plan.batch * plan.groups * each
+
+
+def shared(plan: Plan, nbytes: int, parts: int = 1) -> int:
+    """Return the same of statistics that threads share: none of columns that are one unit."""
+    alone = plan.kind == "columns" and plan.batch * tiles(plan) * parts == 1
+    return 0 if alone else _work(plan, nbytes)
+
+
+def _cut_rows(plan: Plan) -> tuple[int, int, int]:
+    """Return the chunks of wide rows, and the rows of one and of a block."""
+    cut: tuple[int, int, int] = columns_moments.cut_rows.py_func(
+        plan.outer, plan.stride > plan.period
+    )
+    return cut
 
 
 def slab(plan: Plan, itemsize: int, streams: bool) -> int:
@@ -199,7 +245,7 @@ def slab(plan: Plan, itemsize: int, streams: bool) -> int:
     group, groups = plan.outer * plan.length * itemsize, plan.batch * plan.groups
     fits = max(l2_bytes() // (4 if streams else 2) // group, 1)
     # what one thread does is one unit: sixteen take 1.1 to 1.2 × as long
-    units = 1 if groups * group <= SMALL else _MIN_UNITS
+    units = 1 if _work(plan, groups * group) <= SMALL else _MIN_UNITS
     return int(max(min(fits, -(-groups // units)), 1))
 
 
@@ -214,14 +260,14 @@ def onward(unit_bytes: int, streams: bool, rows: int = 1) -> int:
 
 def one_block(plan: Plan) -> bool:
     """Tell whether a sample's columns are summed about one pivot a group."""
-    return plan.outer <= columns_moments.MIN_ROWS
+    return plan.outer <= _cut_rows(plan)[2]
 
 
 def samples_slab(plan: Plan, itemsize: int) -> int:
     """Return how many samples a unit takes, which are so small that it takes one or more."""
-    if plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize <= SMALL:
+    if _work(plan, plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize) <= SMALL:
         return plan.batch  # one thread's, as in `slab`: units of an eighth take 1.1 × as long
-    return max(plan.batch * tiles(plan) // (2 * _MIN_UNITS), 1)
+    return max(plan.batch * -(-plan.stride // forward_tile(plan)) // (2 * _MIN_UNITS), 1)
 
 
 def wide_slab(plan: Plan, itemsize: int) -> int:
@@ -241,12 +287,14 @@ def one_go(plan: Plan, itemsize: int) -> bool:
     if plan.kind == "runs" and plan.outer > 1 and plan.length * itemsize < _LONG_BYTES:
         held = l2_bytes()
     enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
-    return (enough and size <= held) or units * size <= SMALL
+    alone = plan.kind == "columns" and units == 1
+    return (enough and size <= held) or _work(plan, units * size) <= (_ONE_UNIT if alone else SMALL)
 
 
 def _earned(plan: Plan) -> int:
-    """Return how many parts of their own the values of x are worth."""
-    return -(-plan.batch * plan.outer * plan.groups * plan.length // _PART)
+    """Return how many parts of their own the values of x are worth: enough where threads share."""
+    parts = -(-_bytes(plan) // _PART)
+    return parts if _work(plan, 3 * _bytes(plan)) <= SMALL else max(parts, _LEAST_UNITS)
 
 
 def batch_chunks(plan: Plan) -> int:
@@ -259,4 +307,4 @@ def samples_apart(plan: Plan) -> bool:
     """Tell whether each sample's gradients are one thread's work: short enough, or many enough."""
     least = min(_LEAST_UNITS, _earned(plan))
     enough = batch_chunks(plan) * tiles(plan) >= least
-    return one_block(plan) or (enough and plan.outer <= columns_moments.MAX_ROWS)
+    return plan.outer <= (columns_moments.MAX_ROWS if enough else columns_moments.MIN_ROWS)
