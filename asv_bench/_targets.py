@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.cases import SMALL, Case
 
-from numba_bn._kernels.cpu.plan import held_bytes, l2_bytes
+from numba_bn._kernels.cpu.caches import held_bytes, l2_bytes
 
 BEYOND = 128e6
 """Bytes from which an array is taken to be beyond the caches; smaller ones are inside."""

@@ -164,7 +164,8 @@ def _two_sweeps(dtype: np.dtype[Any]) -> None:
 
 def _long_row(dtype: np.dtype[Any]) -> None:
     """Normalize a row that no cache of a core holds, which another kernel does."""
-    from numba_bn._kernels.cpu.plan import SMALL, l2_bytes
+    from numba_bn._kernels.cpu.caches import l2_bytes
+    from numba_bn._kernels.cpu.plan import SMALL
 
     layer_norm(np.ones((1, max(l2_bytes(), SMALL) // dtype.itemsize + 16), dtype))
 

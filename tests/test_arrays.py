@@ -140,13 +140,13 @@ DTYPES = {
 }
 
 RARE = (np.int8, np.int16, np.uint16, np.uint32, np.int64, np.uint64)
-"""Each compiles kernels of its own: two calls are tried with them, all calls with the others."""
-OF_ALL = ("batch_norm", "batch_norm_train")
+"""Each compiles kernels of its own: some calls are tried with them, all calls with the others."""
+WITH_RARE = ("batch_norm", "batch_norm_train", "instance_norm", "layer_norm_backward")
 
 
 @pytest.mark.parametrize(
     ("call", "dtype"),
-    [(call, dtype) for call in NORMS for dtype in DTYPES if call in OF_ALL or dtype not in RARE],
+    [(call, dtype) for call in NORMS for dtype in DTYPES if call in WITH_RARE or dtype not in RARE],
 )
 def test_dtype_of_the_result(call, dtype, backend):
     given = np.arange(120).reshape(SHAPE).astype(dtype)

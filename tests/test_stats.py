@@ -208,7 +208,7 @@ def test_merging_costs_no_digits(mean, std, dtype, size, backend):
     ("mean", "std", "dtype", "rows"),
     [(1e4, 1, np.float32, 1_000_000), (1e7, 0.1, np.float64, 100_000)],
 )
-def test_a_million_updates_by_one_row(mean, std, dtype, rows):
+def test_very_many_updates_by_one_row(mean, std, dtype, rows):
     x = (mean + std * np.random.default_rng(3).normal(size=(rows, 1))).astype(dtype)
     found = nbn.ChannelStats([0], [0], [0])
     for row in x:

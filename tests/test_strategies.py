@@ -7,7 +7,7 @@ from oracle import assert_near
 from table import CASES, Case, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import plan, tiles
+from numba_bn._kernels.cpu import caches, plan, tiles
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -22,7 +22,7 @@ def pretend(monkeypatch, cache, last=None):
     The last one has the same size as the others unless it is given.
     """
     sizes = {2: cache, 3: cache if last is None else last}
-    monkeypatch.setattr(plan, "_cache_bytes", sizes.get)
+    monkeypatch.setattr(caches, "_cache_bytes", sizes.get)
     _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
 
@@ -53,7 +53,8 @@ def test_the_size_of_the_cache(case, dtype, cache, monkeypatch):
 def test_the_number_of_cores(case, cores, monkeypatch):
     d = data(case, np.float32)
     want = results(case, d)
-    monkeypatch.setattr(plan, "_CORES", cores)
+    for module in (caches, plan):
+        monkeypatch.setattr(module, "CORES", cores)
     monkeypatch.setattr(plan, "_MIN_UNITS", min(4 * cores, 16))
     _plain._kind.cache_clear()
     for a, b in zip(results(case, d), want, strict=True):
@@ -66,7 +67,7 @@ def test_channels_that_only_the_last_cache_holds(monkeypatch):
     d = data(case, np.float32)
     want = results(case, d)
     pretend(monkeypatch, TINY, ENDLESS)
-    assert plan.l2_bytes() < d.x[:, 0].nbytes < plan.held_bytes()
+    assert caches.l2_bytes() < d.x[:, 0].nbytes < caches.held_bytes()
     for a, b in zip(results(case, d), want, strict=True):
         assert np.array_equal(a, b)
 
@@ -124,18 +125,19 @@ def test_channels_without_a_value_in_some_parts(cache, monkeypatch):
 @pytest.mark.usefixtures("backend")
 def test_tiles_from_caches_keep_their_vectors_near():
     for width in (600, 2048, 2064, 3000, 4096, 4100, 50_000):
-        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False, 1)
+        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False, 4)
         assert tile <= min(width + 15, 2048)
         assert tile % 16 == 0
 
 
 @pytest.mark.usefixtures("backend")
 def test_one_threads_columns_are_one_unit_and_wake_no_other():
-    for rows, width in ((128, 512), (60, 1000), (64, 1024)):
+    for rows, width, itemsize in ((128, 512, 4), (60, 1000, 4), (60, 512, 8), (200, 512, 2)):
         made = plan.plan_of((1, rows, width, 1, 1))
-        assert plan.forward_tile(made) == plan.sum_tile(made, 1) == width
-        tile, slice_rows = plan.apply_cut(made, False, 1)
-        assert (tile >= width, slice_rows) == (True, rows)
+        assert plan.forward_tile(made, itemsize) == plan.sum_tile(made, itemsize) == width
+        tile, together = plan.apply_cut(made, False, itemsize)
+        assert tile >= width
+        assert together == rows
     alone = plan.plan_of((1, 2048, 64, 1, 1))
     assert plan.one_go(alone, 4)
     assert plan.shared(alone, 1 << 19, plan.chunks(alone)) == 0
@@ -144,10 +146,33 @@ def test_one_threads_columns_are_one_unit_and_wake_no_other():
 
 
 @pytest.mark.usefixtures("backend")
+def test_what_threads_share_is_more_than_one_unit():
+    for rows, width, itemsize in ((129, 512, 8), (200, 512, 8), (100, 1000, 8), (1000, 100, 12)):
+        made = plan.plan_of((1, rows, width, 1, 1))
+        tile, together = plan.apply_cut(made, False, itemsize)
+        assert made.stride > tile or made.outer > together
+        assert (
+            plan.chunks(made) > 1
+            or plan.sum_tile(made, itemsize) < made.stride
+            or (plan.shared(made, 1 << 20) == 0)
+        )
+
+
+@pytest.mark.usefixtures("backend")
 def test_many_groups_are_worth_threads_however_few_their_values():
-    assert plan.shared(plan.plan_of((256, 49, 3, 1, 1)), 256 * 49 * 3 * 4) > 1 << 19
-    assert plan.shared(plan.plan_of((1, 2, 16384, 1, 1)), 2 * 16384 * 4) > 1 << 19
-    assert plan.shared(plan.plan_of((16, 49, 3, 1, 1)), 16 * 49 * 3 * 4) < 1 << 17
+    assert plan.shared(plan.plan_of((256, 49, 3, 1, 1)), 256 * 49 * 3 * 4) > plan.SMALL
+    assert plan.shared(plan.plan_of((1, 2, 16384, 1, 1)), 2 * 16384 * 4) > plan.SMALL
+    assert plan.shared(plan.plan_of((8192, 1, 1, 3, 1)), 8192 * 3 * 4) > plan.SMALL
+    assert plan.shared(plan.plan_of((256, 1, 3, 1, 49)), 256 * 49 * 3 * 4) > plan.SMALL
+    assert plan.shared(plan.plan_of((16, 49, 3, 1, 1)), 16 * 49 * 3 * 4) < plan.SMALL // 4
+    assert plan.shared(plan.plan_of((2, 25, 512, 1, 1)), 2 * 25 * 512 * 4) < plan.SMALL // 2
+    assert plan.shared(plan.plan_of((1024, 1, 1, 4, 1)), 1024 * 4 * 4) < plan.SMALL // 2
+
+
+@pytest.mark.usefixtures("backend")
+def test_few_small_samples_are_done_in_one_go():
+    for batch, outer, groups in ((2, 2, 448), (2, 25, 512), (3, 9, 300)):
+        assert plan.one_go(plan.plan_of((batch, outer, groups, 1, 1)), 4)
 
 
 @pytest.mark.usefixtures("backend")
@@ -160,6 +185,7 @@ def test_many_groups_are_worth_threads_however_few_their_values():
         ((64, 49, 3, 1, 1), 15),
         ((1, 784, 16, 1, 1), 128),
         ((1, 7840, 16, 1, 1), 512),
+        ((1, 7840, 511, 1, 1), 511),  # folded they would leave the L1
     ],
 )
 def test_rows_are_folded_to_as_many_columns_as_pay(shape, columns):

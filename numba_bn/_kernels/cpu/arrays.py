@@ -8,8 +8,9 @@ import numpy as np
 
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
+from numba_bn._kernels.cpu.caches import far_bytes
 from numba_bn._kernels.cpu.elements import kernel_array
-from numba_bn._kernels.cpu.plan import Plan, far_bytes
+from numba_bn._kernels.cpu.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

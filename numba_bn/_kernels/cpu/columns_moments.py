@@ -21,13 +21,16 @@ from numba_bn._kernels.cpu.state import STATE, clear, conclude_each, is_far, mer
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
-_FEW_FOLDED = 256  # where that would leave a thread without work: so few channels are soon merged
+_FEW_FOLDED = 256  # of few folded rows, which else were one thread's: their channels soon merge
 MAX_CHUNKS = 24  # parts a tile may be split into: their states take memory per channel
 
 
 @inline
 def cut_rows(rows: int, folded: bool) -> Any:
-    """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block."""
+    """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block.
+
+    ``folded`` rows are several of x's each.
+    """
     least = _FEW_FOLDED if folded and rows <= 2 * MIN_ROWS else MIN_ROWS
     block_rows = min(max((rows + MAX_CHUNKS - 1) // MAX_CHUNKS, least), MAX_ROWS)
     blocks = max((rows + block_rows - 1) // block_rows, 1)

@@ -22,7 +22,7 @@ from numba_bn._kernels.cpu.halves import (
 )
 from numba_bn._kernels.cpu.lanes import call, lanes, singles, suited
 
-_I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
+_I8, _I16, _I32 = (ir.IntType(n) for n in (8, 16, 32))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 _HALVES = {name: np.dtype([(name, np.uint16)], align=True) for name in ("float16", "bfloat16")}
 

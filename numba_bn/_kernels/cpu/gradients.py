@@ -75,7 +75,7 @@ def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array
 def summing(plan: Plan, itemsize: int) -> Launch:
     """Say how Σdy, Σdy·(x - mean) are taken."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan, 2)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan, 2 * itemsize)
         return Launch(columns_backward.gradient_sums, (), sizes)
     slab = wide_slab(plan, itemsize)
     sizes = plan.outer, plan.groups, plan.inner, slab
@@ -127,14 +127,15 @@ def _input_gradient(
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     stream = plan_streams(plan, dx5, x5, dy5)
-    kernel, switches, sizes = differentiating(plan, stream)
+    kernel, switches, sizes = differentiating(plan, x5.itemsize, stream)
     kernel(3 * x5.nbytes, *arrays, *given, *switches, *sizes)
 
 
-def differentiating(plan: Plan, stream: bool) -> Launch:
+def differentiating(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how dx is made by mean, a, b, c."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.inner, *apply_cut(plan, stream, 3)
+        cut = apply_cut(plan, stream, 3 * itemsize)
+        sizes = plan.batch, *columns_of(plan), plan.inner, *cut
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
     sizes = plan.outer, plan.groups, plan.inner
     return Launch(runs_backward.input_gradient, (stream,), sizes)

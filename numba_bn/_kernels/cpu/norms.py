@@ -72,7 +72,7 @@ def _is_far(plan: Plan, itemsize: int) -> bool:
 def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
-        tile = sum_tile(plan, 1)
+        tile = sum_tile(plan, itemsize)
         sizes = plan.batch, *columns_of(plan), plan.length, tile, _is_far(plan, itemsize)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
@@ -117,10 +117,11 @@ def normalize(
     _normalize(x5, mean.reshape(-1), lost, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
 
 
-def applying(plan: Plan, stream: bool) -> Launch:
+def applying(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how x is normalized by given statistics."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *apply_cut(plan, stream, 1)
+        cut = apply_cut(plan, stream, itemsize)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *cut
         return Launch(columns.normalize, (stream,), sizes)
     channels = plan.groups * plan.size
     sizes = plan.batch, plan.outer, plan.groups, channels, plan.inner
@@ -130,12 +131,12 @@ def applying(plan: Plan, stream: bool) -> Launch:
 def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> Launch:
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
-        tile, together = forward_tile(plan), samples_slab(plan, itemsize)
+        tile, together = forward_tile(plan, itemsize), samples_slab(plan, itemsize)
         sizes = *columns_of(plan), plan.length, plan.inner, tile, together
         far = _is_far(plan, itemsize)
         return Launch(columns_own.forward, (stream,), (plan.batch, *sizes, far))
     if plan.kind == "columns":
-        tile = forward_tile(plan)
+        tile = forward_tile(plan, itemsize)
         asks = onward(plan.outer * tile * itemsize, stream) > 0
         sizes = *columns_of(plan), plan.length, plan.inner, tile, _is_far(plan, itemsize)
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
@@ -170,7 +171,7 @@ def _normalize(
 ) -> None:
     plan = plan_of(x5.shape)
     stream = plan_streams(plan, y5, x5)
-    kernel, switches, sizes = applying(plan, stream)
+    kernel, switches, sizes = applying(plan, x5.itemsize, stream)
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
     kernel(x5.nbytes, *arrays, gamma, beta, mean, low, var, eps, relu, *switches, *sizes)
 

@@ -90,7 +90,7 @@ class Launches:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
         self.past = _past(plan, nbytes)
         forward, backward = "trains" in self.past, "differentiates" in self.past
-        kernel, switches, sizes = norms.applying(plan, forward)
+        kernel, switches, sizes = norms.applying(plan, itemsize, forward)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
@@ -108,7 +108,7 @@ class Launches:
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, shared(plan, 2 * nbytes, chunks(plan)))
         self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
-        kernel, switches, sizes = gradients.differentiating(plan, backward)
+        kernel, switches, sizes = gradients.differentiating(plan, itemsize, backward)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
 

@@ -1,18 +1,17 @@
 """Which loops serve a five-axis shape, how work is cut for them, and what the caches suggest.
 
-Nothing here changes a bit of a result: it decides who does what in which order, not what is summed
-with what.
+What is summed with what, the shape alone decides; what caches, cores and dtypes say is who does it
+in which order, which changes no bit.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import NamedTuple
 
 from numba_bn._kernels.cpu import columns_moments, moments
+from numba_bn._kernels.cpu.caches import CORES, held_bytes, l2_bytes
 
 Shape = tuple[int, int, int, int, int]
 
@@ -25,60 +24,28 @@ _WIDE = 512  # columns of a tile
 # columns up to which a tile that is summed or streamed may be a whole row: its vectors fit the L2
 _WHOLE_ROW = 4096
 _STREAMED_TILE = 1024  # columns of a tile of a longer row, as measured best
-# where nothing is streamed nor folded: vectors of more leave the L1, which takes 1.2 × as long
+# where nothing is streamed: vectors of more leave the L1, which takes 1.2 × as long; and rows that
+# come to more in whole sixteens are not folded, as all of them would be one unit
 _CACHED_TILE = 2048
 _ROWS = 64  # wide rows of a unit that writes, at least, while there are fewer than 4 units a core
 _MANY_ROWS = 256  # and from then on: what is done once a unit takes a tenth of the time of 64
 _UNITS = 64  # most units of a sample: from memory long ones run 1.2 × as fast as those of 128 rows
 _SMALL_SAMPLE = 1 << 15  # values below which a sample is worth few columns
-# as many: whole calls take 0.9 to 0.98 of the time, and many samples, if of so many wide rows, 0.5
+# so many, which take 0.9 to 0.98 of the time of a whole call; where there are many samples, only in
+# so many rows of them, which take 0.5 of the time, as fewer rows are not worth their columns
 _NARROW, _LEAST_ROWS = 128, 16
 _SLACK = 7  # wide rows of smaller ones may leave one lane in so many idle
 _LEAST_UNITS = 4  # tiles below which they are cut narrower, so that there is work for all
-SMALL = 7 << 16  # bytes that one thread does in one go as fast as several in two
-_ONE_UNIT = 1 << 20  # the same, where no other thread has work meanwhile
-# bytes that take as long as what is done once for a group of a sample, and for one of columns
-_GROUP, _COLUMN = 1 << 9, 1 << 7
+SMALL = (1 << 19) - 1  # bytes that are one thread's: of more, launches are parallel
+_ONE_UNIT = 1 << 20  # bytes that one thread does in one go as fast as several in two sweeps
+# bytes that take as long as what is done once for a sample of columns, for a group that is a run,
+# and for one of many that are taken in lanes
+_SAMPLE, _RUN, _IN_LANES = 1 << 11, 1 << 9, 1 << 7
 _SUMS = 13 << 16  # bytes of partial sums of parameter gradients: with the rest less than 1 MB
 _PART = 1 << 16  # bytes of float32 worth partial sums of their own: rows are taken 16 at a time
-_CORES = os.cpu_count() or 1
 # units of work from which there is no need to split inside a group: with 8, two cores take 0.65 to
 # 0.95 of the time of 16
-_MIN_UNITS = min(4 * _CORES, 16)
-
-
-@cache
-def _cache_bytes(index: int) -> int | None:
-    """Return the size of a cache that the first core uses; None where nobody but Linux knows."""
-    try:
-        size = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()
-        return int(size.removesuffix("K")) * 1024
-    except (OSError, ValueError):
-        return None
-
-
-def l2_bytes() -> int:
-    """Return the size of a core's own cache: Linux tells, elsewhere it is taken for 1 MB."""
-    return _cache_bytes(2) or 1 << 20
-
-
-def held_bytes() -> int:
-    """Return how much a core finds again near by: in its own cache, or half its part of the last.
-
-    To train so on groups of 3 MB takes 0.75 of the time of two sweeps over memory.
-    """
-    part = (_cache_bytes(3) or 0) // (2 * _CORES)
-    return max(l2_bytes(), min(part, 8 * l2_bytes()))
-
-
-def far_bytes() -> int:
-    """Return from how many bytes, read and written in all, results are better written past caches.
-
-    That is three quarters of the last cache (there it takes 0.8 of the time), or 64 L2 caches
-    where the last one is so large that it is shared by many.
-    """
-    most, last = 64 * l2_bytes(), _cache_bytes(3)
-    return max(l2_bytes(), min(most, last * 3 // 4)) if last else most
+_MIN_UNITS = min(4 * CORES, 16)
 
 
 class Plan(NamedTuple):
@@ -136,7 +103,7 @@ def _fold(batch: int, outer: int, width: int) -> int:
     unit = 16 // math.gcd(width, 16)
     small = outer * width < _SMALL_SAMPLE
     wide = _NARROW if small else _WIDE
-    fold = -(-wide // (width * unit)) * unit if width < wide else 1
+    fold = -(-wide // (width * unit)) * unit if width < wide and width * unit <= _CACHED_TILE else 1
     if small and batch > 1 and outer < fold * _LEAST_ROWS:
         return next(n for n in range(1, unit + 1) if -n * width % 16 * _SLACK <= n * width)
     return fold
@@ -149,7 +116,9 @@ def _tile(batch: int, outer: int, width: int, length: int) -> int:
         whole = length
     tile = -(-_WIDE // whole) * whole
     # one thread's values need no more tiles, which take 1.05 to 1.2 × as long
-    split = 8 * batch * outer * width + width // length * _COLUMN > SMALL
+    once = _once("columns", batch, width // length)
+    # forward and backward have one tile: halfway between one array and three, of float32
+    split = 8 * batch * outer * width + once > SMALL
     if split and batch * -(-width // tile) < _LEAST_UNITS:
         tile = min(-(-width // (_LEAST_UNITS * whole)) * whole, tile)
     return min(tile, width)
@@ -160,28 +129,31 @@ def by_rows(plan: Plan, centred: bool) -> bool:
     return plan.kind == "rows" or not centred
 
 
-def sum_tile(plan: Plan, arrays: int) -> int:
-    """Return the columns of a tile of sums: a whole row where its vectors fit the cache."""
+def sum_tile(plan: Plan, itemsize: int) -> int:
+    """Return the columns of a tile of sums: a whole row where its vectors fit the cache.
+
+    ``itemsize`` is that of all arrays together, as below.
+    """
     few = plan.batch * chunks(plan) < _LEAST_UNITS
-    few = few and _work(plan, arrays * _bytes(plan)) > SMALL
+    few = few and _work(plan, itemsize * _values(plan)) > SMALL
     return plan.tile if few or plan.stride > _WHOLE_ROW else plan.stride
 
 
-def forward_tile(plan: Plan) -> int:
+def forward_tile(plan: Plan, itemsize: int) -> int:
     """Return the columns of a tile that is summed and then written, of whole groups.
 
     What is one thread's is walked row by row: as four tiles it takes 1.2 × as long.
     """
-    small = _work(plan, _bytes(plan)) <= SMALL and plan.stride <= _CACHED_TILE
+    small = _work(plan, itemsize * _values(plan)) <= SMALL and plan.stride <= _CACHED_TILE
     return plan.stride if small else plan.tile
 
 
-def apply_cut(plan: Plan, streams: bool, arrays: int) -> tuple[int, int]:
+def apply_cut(plan: Plan, streams: bool, itemsize: int) -> tuple[int, int]:
     """Return the columns and the rows of a unit that writes: a tile, some of its wide rows."""
-    small = arrays * _bytes(plan) <= SMALL
-    tile, wanted = _apply_tile(plan, streams, small), 4 * _CORES
+    small = itemsize * _values(plan) <= SMALL
+    tile, wanted = _apply_tile(plan, streams, small), 4 * CORES
     across = -(-plan.stride // tile)
-    short = 1 if small else min(plan.outer // _ROWS, wanted // (plan.batch * across))
+    short = 1 if small else min(-(-plan.outer // _ROWS), wanted // (plan.batch * across))
     count = min(max(plan.outer // _MANY_ROWS, short, 1), max(_UNITS, wanted) // across or 1)
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return tile, -(-plan.outer // count)
@@ -202,10 +174,10 @@ def _apply_tile(plan: Plan, streams: bool, small: bool) -> int:
     return -(-plan.stride // (16 * count)) * 16
 
 
-def _bytes(plan: Plan) -> int:
-    """Return how many bytes x takes, if it is of float32."""
-    rows = plan.stride if plan.kind == "columns" else plan.groups * plan.length
-    return 4 * plan.batch * (plan.outer * rows + plan.tail)
+def _values(plan: Plan) -> int:
+    """Return how many values x has."""
+    row = plan.stride if plan.kind == "columns" else plan.groups * plan.length
+    return plan.batch * (plan.outer * row + plan.tail)
 
 
 def tiles(plan: Plan) -> int:
@@ -220,14 +192,21 @@ def chunks(plan: Plan) -> int:
     return int(moments.cut.py_func(plan.outer, plan.length)[0])
 
 
+def _once(kind: str, batch: int, groups: int) -> int:
+    """Return how many bytes take as long as what is done once for each group."""
+    if kind == "runs":
+        return batch * groups * _RUN if batch > 1 else 0
+    sample = _SAMPLE if kind == "columns" and batch > 1 else 0
+    return batch * (sample + groups * _IN_LANES)
+
+
 def _work(plan: Plan, nbytes: int) -> int:
     """Return how many bytes take as long as ``nbytes`` and what is done once for each group."""
-    each = _GROUP if plan.batch > 1 else _COLUMN if plan.kind == "columns" else 0
-    return nbytes + plan.batch * plan.groups * each
+    return nbytes + _once(plan.kind, plan.batch, plan.groups)
 
 
 def shared(plan: Plan, nbytes: int, parts: int = 1) -> int:
-    """Return the same of statistics that threads share: none of columns that are one unit."""
+    """Return how many bytes a launch that takes statistics is worth: none if it is one unit."""
     alone = plan.kind == "columns" and plan.batch * tiles(plan) * parts == 1
     return 0 if alone else _work(plan, nbytes)
 
@@ -265,9 +244,9 @@ def one_block(plan: Plan) -> bool:
 
 def samples_slab(plan: Plan, itemsize: int) -> int:
     """Return how many samples a unit takes, which are so small that it takes one or more."""
-    if _work(plan, plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize) <= SMALL:
+    if _work(plan, itemsize * _values(plan)) <= SMALL:
         return plan.batch  # one thread's, as in `slab`: units of an eighth take 1.1 × as long
-    return max(plan.batch * -(-plan.stride // forward_tile(plan)) // (2 * _MIN_UNITS), 1)
+    return max(plan.batch * -(-plan.stride // forward_tile(plan, itemsize)) // (2 * _MIN_UNITS), 1)
 
 
 def wide_slab(plan: Plan, itemsize: int) -> int:
@@ -288,13 +267,14 @@ def one_go(plan: Plan, itemsize: int) -> bool:
         held = l2_bytes()
     enough = units >= (_MIN_UNITS if units * size > l2_bytes() else _LEAST_UNITS)
     alone = plan.kind == "columns" and units == 1
-    return (enough and size <= held) or _work(plan, units * size) <= (_ONE_UNIT if alone else SMALL)
+    return (enough and size <= held) or units * size <= (_ONE_UNIT if alone else SMALL)
 
 
 def _earned(plan: Plan) -> int:
     """Return how many parts of their own the values of x are worth: enough where threads share."""
-    parts = -(-_bytes(plan) // _PART)
-    return parts if _work(plan, 3 * _bytes(plan)) <= SMALL else max(parts, _LEAST_UNITS)
+    nbytes = 4 * _values(plan)  # as float32: the shape alone decides
+    parts = -(-nbytes // _PART)
+    return parts if _work(plan, 3 * nbytes) <= SMALL else max(parts, _LEAST_UNITS)
 
 
 def batch_chunks(plan: Plan) -> int:

@@ -79,7 +79,7 @@ def merge_each(states: Any, counts: Any, pivots: Any, sums: Any, squares: Any) -
         s, m = load_if(sums, k, part), load_if(squares, k, part)
         n0, s0, m0 = load_if(n0s, k, part), load_if(s0s, k, part), load_if(m0s, k, part)
         some, more = positive(n0), positive(n)
-        if set_bits(some) > 0:  # into nothing, as first, it takes half of the time of statistics
+        if set_bits(some) > 0:  # else all is first: to divide took half of the time of statistics
             p0, both = load_if(p0s, k, part), add(n0, n)
             moved = add(s, mul(n, sub(p, p0)))
             apart = sub(div(moved, n), div(s0, n0))

@@ -10,10 +10,10 @@ import numpy as np
 
 from numba_bn._kernels.cpu import exact, exact_words
 from numba_bn._kernels.cpu.arrays import Array, optional
+from numba_bn._kernels.cpu.caches import l2_bytes
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.exact_blocks import DEEP_GRID, KEPT, SHORT_GRID
 from numba_bn._kernels.cpu.moments import BLOCK, cut
-from numba_bn._kernels.cpu.plan import l2_bytes
 from numba_bn._words import BITS, ExactSums, Words
 
 _UNITS, _UNIT_BYTES = 32, 1 << 19  # enough for all threads, and enough to do for each

