@@ -43,7 +43,7 @@ def near_stats(a, b):
     assert np.array_equal(a.count, b.count)
     # of a mean near zero the digits are those of the values it is the mean of
     spread = np.sqrt(np.max(b.m2 / np.maximum(b.count, 1), initial=0))
-    np.testing.assert_allclose(a.mean, b.mean, rtol=1e-13, atol=1e-16 * spread)
+    np.testing.assert_allclose(a.mean, b.mean, rtol=1e-13, atol=1e-15 * spread)
     np.testing.assert_allclose(a.m2, b.m2, rtol=1e-11, atol=1e-18 * np.max(b.mean**2, initial=0))
 
 
