@@ -41,6 +41,7 @@ from numba_bn._kernels.cpu.plan import (
     shared,
     slab,
     sum_tile,
+    values_of,
     wide_slab,
 )
 from numba_bn._kernels.cpu.state import STATE
@@ -66,7 +67,7 @@ def _moments(x5: Array, where5: Array | None) -> Array:
 
 def _is_far(plan: Plan, itemsize: int) -> bool:
     """Tell whether x, walked as columns, is too large for the caches."""
-    return large(plan.batch * (plan.outer * plan.stride + plan.tail) * itemsize)
+    return large(values_of(plan) * itemsize)
 
 
 def taking(plan: Plan, itemsize: int) -> Launch:

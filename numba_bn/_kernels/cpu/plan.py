@@ -115,10 +115,9 @@ def _tile(batch: int, outer: int, width: int, length: int) -> int:
     if whole > 2 * _WIDE:
         whole = length
     tile = -(-_WIDE // whole) * whole
-    # one thread's values need no more tiles, which take 1.05 to 1.2 × as long
-    once = _once("columns", batch, width // length)
-    # forward and backward have one tile: halfway between one array and three, of float32
-    split = 8 * batch * outer * width + once > SMALL
+    # one thread's values need no more tiles, which take 1.05 to 1.2 × as long; as forward and
+    # backward have one tile, these are taken for two arrays of float32
+    split = 8 * batch * outer * width + _once("columns", batch, width // length) > SMALL
     if split and batch * -(-width // tile) < _LEAST_UNITS:
         tile = min(-(-width // (_LEAST_UNITS * whole)) * whole, tile)
     return min(tile, width)
@@ -135,7 +134,7 @@ def sum_tile(plan: Plan, itemsize: int) -> int:
     ``itemsize`` is that of all arrays together, as below.
     """
     few = plan.batch * chunks(plan) < _LEAST_UNITS
-    few = few and _work(plan, itemsize * _values(plan)) > SMALL
+    few = few and _work(plan, itemsize * values_of(plan)) > SMALL
     return plan.tile if few or plan.stride > _WHOLE_ROW else plan.stride
 
 
@@ -144,13 +143,13 @@ def forward_tile(plan: Plan, itemsize: int) -> int:
 
     What is one thread's is walked row by row: as four tiles it takes 1.2 × as long.
     """
-    small = _work(plan, itemsize * _values(plan)) <= SMALL and plan.stride <= _CACHED_TILE
+    small = _work(plan, itemsize * values_of(plan)) <= SMALL and plan.stride <= _CACHED_TILE
     return plan.stride if small else plan.tile
 
 
 def apply_cut(plan: Plan, streams: bool, itemsize: int) -> tuple[int, int]:
     """Return the columns and the rows of a unit that writes: a tile, some of its wide rows."""
-    small = itemsize * _values(plan) <= SMALL
+    small = itemsize * values_of(plan) <= SMALL
     tile, wanted = _apply_tile(plan, streams, small), 4 * CORES
     across = -(-plan.stride // tile)
     short = 1 if small else min(-(-plan.outer // _ROWS), wanted // (plan.batch * across))
@@ -174,7 +173,7 @@ def _apply_tile(plan: Plan, streams: bool, small: bool) -> int:
     return -(-plan.stride // (16 * count)) * 16
 
 
-def _values(plan: Plan) -> int:
+def values_of(plan: Plan) -> int:
     """Return how many values x has."""
     row = plan.stride if plan.kind == "columns" else plan.groups * plan.length
     return plan.batch * (plan.outer * row + plan.tail)
@@ -244,7 +243,7 @@ def one_block(plan: Plan) -> bool:
 
 def samples_slab(plan: Plan, itemsize: int) -> int:
     """Return how many samples a unit takes, which are so small that it takes one or more."""
-    if _work(plan, itemsize * _values(plan)) <= SMALL:
+    if _work(plan, itemsize * values_of(plan)) <= SMALL:
         return plan.batch  # one thread's, as in `slab`: units of an eighth take 1.1 × as long
     return max(plan.batch * -(-plan.stride // forward_tile(plan, itemsize)) // (2 * _MIN_UNITS), 1)
 
@@ -272,7 +271,7 @@ def one_go(plan: Plan, itemsize: int) -> bool:
 
 def _earned(plan: Plan) -> int:
     """Return how many parts of their own the values of x are worth: enough where threads share."""
-    nbytes = 4 * _values(plan)  # as float32: the shape alone decides
+    nbytes = 4 * values_of(plan)  # as float32: the shape alone decides
     parts = -(-nbytes // _PART)
     return parts if _work(plan, 3 * nbytes) <= SMALL else max(parts, _LEAST_UNITS)
 
