@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill_as,
@@ -76,8 +76,8 @@ def rows_apply(
 
 
 @inlined
-def row_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: Any) -> Any:
-    """Short row at dy[i], x[i], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
+def row_products(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any, like: Any) -> Any:
+    """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
 
     They are in lanes of p's kind, of products in that of ``like``: as dx is made of them.
     """
@@ -86,12 +86,12 @@ def row_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: Any)
     for e in range(0, whole, 16):
         prefetch(x, i + e + near(x))  # of dy while dx is written: shared so, a twentieth faster
         u = sub(load_as(x, i + e, p), p)
-        d = suit(mul(load_as(dy, i + e, like), load_as(gamma, e, like)), p)
+        d = suit(mul(load_as(dy, i + e, like), load_as(gamma, j + e, like)), p)
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
     if whole < n:
         part = head(n - whole)
         u = select(part, sub(load_as_if(x, i + whole, part, p), p), zero)
-        d = mul(load_as_if(dy, i + whole, part, like), load_as_if(gamma, whole, part, like))
+        d = mul(load_as_if(dy, i + whole, part, like), load_as_if(gamma, j + whole, part, like))
         v = suit(d, p)
         s, q, g, t = add(s, u), fma(u, u, q), add(g, v), fma(v, u, t)
     return s, q, g, t
@@ -126,7 +126,7 @@ def rows_gradient(
             at = k * n + e
             prefetch(dy, i + at + rows * n)  # the next rows'
             d, m = load_as(dy, i + at, like), fill_as(like, terms[k])
-            v, w = _gradient(d, sub(load_as(x, i + at, like), m), g, terms, k, like)
+            v, w = gradient_of(d, sub(load_as(x, i + at, like), m), g, terms, k)
             store(dx, o + at, v, False)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
         sums_after(sums, j + e, full, s, t)
@@ -138,18 +138,10 @@ def rows_gradient(
             at = k * n + whole
             d, m = load_as_if(dy, i + at, part, like), fill_as(like, terms[k])
             u = sub(load_as_if(x, i + at, part, like), m)
-            v, w = _gradient(d, u, g, terms, k, like)
+            v, w = gradient_of(d, u, g, terms, k)
             store_if(dx, o + at, v, part)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
         sums_after(sums, j + whole, part, s, t)
-
-
-@inline
-def _gradient(d: Any, u: Any, g: Any, terms: Any, k: int, like: Any) -> Any:
-    """Return dx and dy·x̂ of sixteen values of row k, u = x - m."""
-    b, c = fill_as(like, terms[16 + k]), fill_as(like, terms[32 + k])
-    r, z = fill_as(like, terms[48 + k]), fill_as(like, terms[64 + k])
-    return gradient_of(d, u, g, b, c, r, z)
 
 
 @block

@@ -22,21 +22,18 @@ from numba_bn._kernels.cpu.lanes import (
 )
 from numba_bn._kernels.cpu.loops import first_part, put_first
 from numba_bn._kernels.cpu.memory import (
+    asks,
     before_aligned,
     claim,
     load_as,
     load_as_if,
     load_if,
-    load_own,
     near,
     prefetch,
     store,
     store_if,
 )
 from numba_bn._kernels.cpu.precision import go_on, put_onto
-
-TERMS = 5 * 16
-"""What the gradient of a row is computed with: m, b, c, r, z, each in sixteen places."""
 
 
 @inlined
@@ -152,7 +149,7 @@ def rows_input_gradient(
 ) -> Any:
     """Rows of n from dy[i], x[i] on → dx = (dy·gamma + (x-m)·b + c)·r; sums take dy and dy·x̂.
 
-    The terms m, b, c, r, z of a row are lanes, x̂ = (x-m)·r + z. Rows that begin alike in their
+    The terms m, b, c, r, z of rows are (5, 16), x̂ = (x-m)·r + z. Rows that begin alike in their
     lines of memory share one load of what belongs to a column, and sums over them are of the kind
     of ``zero``; shared lines are as in `row_apply`. dy·gamma is rounded, as c was: what ought to
     cancel does.
@@ -182,14 +179,14 @@ def rows_input_gradient(
         g = load_as(gamma, j + e, carry)
         s, t = sums_before(sums, j + e, full, zero)
         for k in range(rows):
-            at, own = i + k * n + e, k * TERMS
-            prefetch(x, at + rows * n)  # the next rows': a tenth faster than what is near
-            prefetch(dy, at + rows * n)
+            at = i + k * n + e
+            if asks(stream):
+                prefetch(x, at + rows * n)  # the next rows': a tenth faster than what is near
+                prefetch(dy, at + rows * n)
             if not stream:
                 claim(dx, at + near(dx) // 4)
-            m = load_own(terms, own)
-            d, u = load_as(dy, at, m), sub(load_as(x, at, m), m)
-            v, w = _gradient(d, u, g, terms, own)
+            d, u = load_as(dy, at, carry), sub(load_as(x, at, carry), fill_as(carry, terms[k]))
+            v, w = gradient_of(d, u, g, terms, k)
             store(dx, at, v, stream)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
         sums_after(sums, j + e, full, s, t)
@@ -198,7 +195,7 @@ def rows_input_gradient(
         s, t = sums_before(sums, j + e, part, zero)
         for k in range(rows):
             at = i + k * n + e
-            v, d, w = _part_gradient(dy, x, gamma, at, j + e, part, terms, k * TERMS)
+            v, d, w = _part_gradient(dy, x, gamma, at, j + e, part, terms, k, carry)
             store_if(dx, at, v, part)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
         sums_after(sums, j + e, part, s, t)
@@ -230,16 +227,16 @@ def _edges(
     s, t = sums_before(sums, j - back, before, zero)
     p, q = sums_before(sums, j + end, after, zero)
     for k in range(rows):
-        at, own = i + k * n, k * TERMS
+        at = i + k * n
         if lead > 0:
-            v, d, w = _part_gradient(dy, x, gamma, at - back, j - back, before, terms, own)
+            v, d, w = _part_gradient(dy, x, gamma, at - back, j - back, before, terms, k, carry)
             s, t = add(s, suit(d, zero)), add(t, suit(w, zero))
             if joined or k > 0:
                 store(dx, at - back, select(before, v, carry), True)
             else:
                 store_if(dx, at - back, v, before)
         if last > 0:
-            carry, d, w = _part_gradient(dy, x, gamma, at + end, j + end, after, terms, own)
+            carry, d, w = _part_gradient(dy, x, gamma, at + end, j + end, after, terms, k, carry)
             p, q = add(p, suit(d, zero)), add(q, suit(w, zero))
             if not (more or k + 1 < rows):
                 store_if(dx, at + end, carry, after)
@@ -264,24 +261,19 @@ def sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
 
 
 @inline
-def _gradient(d: Any, u: Any, g: Any, terms: Any, own: int) -> Any:
-    """Return dx and dy·x̂ of sixteen values, u = x - m."""
-    b, c = load_own(terms, own + 16), load_own(terms, own + 32)
-    return gradient_of(d, u, g, b, c, load_own(terms, own + 48), load_own(terms, own + 64))
-
-
-@inline
-def gradient_of(d: Any, u: Any, g: Any, b: Any, c: Any, r: Any, z: Any) -> Any:
-    """Return dx = (dy·gamma + u·b + c)·r and dy·x̂, x̂ = u·r + z, in lanes."""
+def gradient_of(d: Any, u: Any, g: Any, terms: Any, k: int) -> Any:
+    """Return dx = (dy·gamma + u·b + c)·r and dy·x̂, x̂ = u·r + z, u = x - m, in lanes; of row k."""
+    b, c = fill_as(d, terms[16 + k]), fill_as(d, terms[32 + k])
+    r, z = fill_as(d, terms[48 + k]), fill_as(d, terms[64 + k])
     return mul(add(mul(d, g), fma(u, b, c)), r), mul(d, fma(u, r, z))
 
 
 @inline
 def _part_gradient(
-    dy: Any, x: Any, gamma: Any, i: int, j: int, part: Any, terms: Any, own: int
+    dy: Any, x: Any, gamma: Any, i: int, j: int, part: Any, terms: Any, k: int, like: Any
 ) -> Any:
     """Return dx, dy and dy·x̂ of those of x[i : i + 16] that the mask selects."""
-    m = load_own(terms, own)
-    d, u = load_as_if(dy, i, part, m), sub(load_as_if(x, i, part, m), m)
-    v, w = _gradient(d, u, load_as_if(gamma, j, part, m), terms, own)
+    d, u = load_as_if(dy, i, part, like), load_as_if(x, i, part, like)
+    u = sub(u, fill_as(like, terms[k]))
+    v, w = gradient_of(d, u, load_as_if(gamma, j, part, like), terms, k)
     return v, d, w

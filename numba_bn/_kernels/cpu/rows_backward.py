@@ -22,12 +22,13 @@ from numba_bn._kernels.cpu.precision import (
 )
 from numba_bn._kernels.cpu.room import vector_like, vectors_as
 from numba_bn._kernels.cpu.row_blocks import put_lines, rows_gradient
-from numba_bn._kernels.cpu.row_loops import TERMS, row_sums, rows_input_gradient
+from numba_bn._kernels.cpu.row_loops import row_sums, rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard
-from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, backward_terms
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, backward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
 
-_AT_ONCE = 2048  # values of rows that share what belongs to a column: all of it stays in the L1
+# bytes of dy and x, of rows that share what belongs to a column: all of it stays in the L1
+_AT_ONCE = 1 << 14
 
 
 @inlined
@@ -72,11 +73,10 @@ def _row_terms(
 
 
 @inline
-def _spread(terms: Any, first: int, rows: int, vectors: Any) -> None:
-    """Terms (5, 16) of some rows from the ``first`` on → each in sixteen places."""
-    for k in range(rows):
-        for i in range(5):
-            store(vectors, k * TERMS + i * 16, fill(terms[i * ROWS + first + k]), False)
+def _keep(terms: Any, first: int, vectors: Any) -> None:
+    """Terms (5, 16) from the row ``first`` on → the same in the arithmetic of dx."""
+    for i in range(5):
+        store(vectors, i * ROWS, load(terms, i * ROWS + first), False)
 
 
 @block
@@ -97,10 +97,7 @@ def _each_terms(
     terms: Any,
 ) -> int:
     """Those of the rows from x[at] on that are not plain → terms; bits: which fit."""
-    every = (1 << rows) - 1
-    fit = plain & every
-    if fit == every:
-        return fit
+    fit = plain
     for k in range(rows):
         if plain >> k & 1 == 0:
             _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
@@ -110,7 +107,7 @@ def _each_terms(
     return fit
 
 
-@block
+@inlined
 def _write(
     dy: Any,
     x: Any,
@@ -135,8 +132,7 @@ def _write(
 ) -> Any:
     """Rows from x[at] on, by terms[:, first :] → dx, sums; a row that does not fit is one."""
     if fits and length <= SHORT:
-        for i in range(5):
-            store(vectors, i * ROWS, load(terms, i * ROWS + first), False)
+        _keep(terms, first, vectors)
         if not stream:
             rows_gradient(dy, x, gamma, dx, sums, at, at, rows, length, j, vectors, zero, carry)
             return carry
@@ -145,13 +141,13 @@ def _write(
         rows_gradient(dy, x, gamma, buffer, sums, at, back, rows, length, j, vectors, zero, carry)
         return put_lines(dx, at, rows * length, buffer, joined, more)
     if fits:
-        _spread(terms, first, rows, vectors)
+        _keep(terms, first, vectors)
         return rows_input_gradient(
             dy, x, gamma, dx, sums, at, rows, length, j, vectors, zero, stream, carry, joined, more
         )
     if stream and joined:
         put_down(dx, at, carry)
-    _spread(terms, first, 1, wide)
+    _keep(terms, first, wide)
     like = fill(0.0)
     rows_input_gradient(
         dy, x, gamma, dx, sums, at, 1, length, j, wide, like, False, like, False, False
@@ -187,15 +183,18 @@ def _gradient_rows(
     for first in range(start, last, some):
         stop, plain = min(first + some, last), 0
         at, j, rows = first * length, first % groups * length, stop - first
-        if at_once(length, zero) and groups == 1:
+        if length <= BLOCK and groups == 1:
             plain = backward_terms(
                 dy, x, gamma, carry, zero, eps, centred, at, rows, length, lines, terms
             )
-        fit = _each_terms(
-            dy, x, dx, gamma, eps, centred, at, rows, length, j, plain, states, kept, terms
-        )
+        every = (1 << rows) - 1
+        fit = plain & every
+        if fit != every:
+            fit = _each_terms(
+                dy, x, dx, gamma, eps, centred, at, rows, length, j, fit, states, kept, terms
+            )
         # one by one if one does not fit: it shows in no bit of the others
-        step = rows if fit == (1 << rows) - 1 else 1
+        step = rows if fit == every else 1
         for k in range(0, rows, step):
             row = first + k
             joined, more = row > start, row + step < last
@@ -241,7 +240,7 @@ def _backward_unit(
 ) -> None:
     start, last = batch * chunk // chunks * groups, batch * (chunk + 1) // chunks * groups
     zero = additive(dy, x)
-    some = min(max(_AT_ONCE // length, 2), ROWS)
+    some = min(max(_AT_ONCE // ((dy.itemsize + x.itemsize) * length), 2), ROWS)
     # neighbours have other columns, or begin otherwise in their lines; where it decides what is
     # summed with what, it is for the shape alone to say
     apart = length > SHORT and (stream or is_single(zero)) and length % 16 > 0
@@ -249,7 +248,7 @@ def _backward_unit(
         some = 1
     states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(6 * ROWS)
     lines = vector_like(zero, 4 * LANES)
-    vectors, wide = vectors_as(x, dx, 1, some * TERMS)[0], np.empty(TERMS)
+    vectors, wide = vectors_as(x, dx, 1, 5 * ROWS)[0], np.empty(5 * ROWS)
     buffer = vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0]
     _gradient_rows(
         dy,

@@ -21,7 +21,7 @@ from numba_bn._kernels.cpu.precision import (
 from numba_bn._kernels.cpu.room import vector_like, vectors_as
 from numba_bn._kernels.cpu.row_blocks import put_lines, rows_apply
 from numba_bn._kernels.cpu.rows import AT_ONCE, apply_row, row_terms, standard
-from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, at_once, forward_terms
+from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, forward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, spread
 
 
@@ -59,11 +59,8 @@ def _each_terms(
 ) -> bool:
     """Those of ``count`` rows from the ``first`` on that are not plain → result, terms.
 
-    Tell whether the arithmetic holds those of all rows.
+    Tell whether the arithmetic holds them.
     """
-    every = (1 << count) - 1
-    if plain & every == every:
-        return True
     misfits = 0
     for k in range(count):
         if plain >> k & 1 == 0:
@@ -97,11 +94,14 @@ def _block_terms(
 ) -> bool:
     """``count`` rows from the ``first`` on → result, terms; tell whether all fit."""
     like, zero, plain = arithmetic(x, y), additive(x, x), 0
-    if at_once(length, zero) and not (is_single(zero) and result.size > 0):
+    if length <= BLOCK and not (is_single(zero) and result.size > 0):
         # what is returned has all digits of float64, what only y is made of need not
         plain = forward_terms(
             x, like, zero, eps, centred, result, first, count, length, lines, terms
         )
+    every = (1 << count) - 1
+    if plain & every == every:  # asked here: to pass so many arrays takes as long as a short row
+        return True
     return bool(
         _each_terms(x, y, eps, centred, result, first, count, length, plain, states, kept, terms)
     )

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, total
-from numba_bn._kernels.cpu.loops import run_sums
-from numba_bn._kernels.cpu.memory import near, nearest, scalar
+from numba_bn._kernels.cpu.lanes import fill, fill_as, head, total
+from numba_bn._kernels.cpu.loops import applied_if, put, run_sums
+from numba_bn._kernels.cpu.memory import near, nearest, scalar, store_if
 from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
-from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.runs import apply_runs
 from numba_bn._kernels.cpu.state import STATE, is_off, spread
+
+SHORT = 256  # values of a run up to which what is asked for each one takes as long as some of it
 
 
 @block
@@ -47,6 +49,31 @@ def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -
                 kept[2, k] = spread(n, kept[1, k], kept[2, k])
         if attempt == 1 or not spreads(kept, count, n):
             break
+
+
+@inlined
+def _apply_short(
+    x: Any,
+    y: Any,
+    residual: Any,
+    at: int,
+    runs: int,
+    inner: int,
+    factors: Any,
+    relu: bool,
+    like: Any,
+) -> None:
+    """Short runs from x[at] on, by factors (3, runs) that the arithmetic of ``like`` holds → y."""
+    part = head(inner % 16)
+    for k in range(runs):
+        m, a = fill_as(like, factors[0, k]), fill_as(like, factors[1, k])
+        b, end = fill_as(like, factors[2, k]), at + inner
+        for i in range(at, end - 15, 16):
+            put(x, y, residual, i, m, a, b, relu)
+        if inner % 16 > 0:
+            i = end - inner % 16
+            store_if(y, i, applied_if(x, residual, i, part, m, a, b, relu), part)
+        at = end
 
 
 @block
@@ -76,6 +103,9 @@ def _forward_groups(
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
+        if inner <= SHORT and not stream and all_fit(x, y, factors, 0, runs):
+            _apply_short(x, y, residual, at, runs, inner, factors, relu, carry)
+            continue
         carry = apply_runs(
             x, y, residual, at, runs, inner, near(x), factors, relu, stream, carry, joined, more
         )

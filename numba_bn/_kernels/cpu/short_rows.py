@@ -1,6 +1,6 @@
 """Short rows, sixteen at a time: what a row needs roots and divisions for, all of them share.
 
-Longer rows are for this file where their sums begin in float32, fewer of them at a time.
+Longer rows, of a block at most, come fewer at a time.
 
 Only what is plain is done here: a mean near enough to the pivot and factors well inside the range
 of float32. A row that is not is left to be done by itself, whatever its neighbours are.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inline, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     at_most,
@@ -40,10 +40,8 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
-from numba_bn._kernels.cpu.moments import BLOCK
 from numba_bn._kernels.cpu.precision import is_single
 from numba_bn._kernels.cpu.row_blocks import row_products
-from numba_bn._kernels.cpu.row_loops import row_sums
 from numba_bn._kernels.cpu.state import DIGITS
 from numba_bn._kernels.cpu.totals import totals
 
@@ -72,34 +70,74 @@ def _sums(x: Any, i: int, n: int, p: Any) -> Any:
 @block
 def _long_sums(x: Any, i: int, n: int, p: Any) -> Any:
     """The same of more values, float64: float32 sums are of as many values as a short row has."""
-    s, q = fill(0.0), fill(0.0)
-    for e in range(0, n, SHORT):
-        some = _sums(x, i + e, min(SHORT, n - e), p)
+    s, q, most = fill(0.0), fill(0.0), SHORT if is_single(p) else n
+    for e in range(0, n, most):
+        some = _sums(x, i + e, min(most, n - e), p)
         s, q = add(s, widened(some[0])), add(q, widened(some[1]))
     return s, q
 
 
 @block
-def _long_row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any) -> Any:
-    """The same of `row_sums`."""
+def _long_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: Any) -> Any:
+    """The same of `row_products`."""
     s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
-    for e in range(0, n, SHORT):
-        some = row_sums(dy, x, gamma, i + e, min(SHORT, n - e), e, p)
+    most = SHORT if is_single(p) else n
+    for e in range(0, n, most):
+        some = row_products(dy, x, gamma, i + e, min(most, n - e), e, p, like)
         s, q = add(s, widened(some[0])), add(q, widened(some[1]))
         g, t = add(g, widened(some[2])), add(t, widened(some[3]))
     return s, q, g, t
 
 
-@inline
-def at_once(n: int, zero: Any) -> bool:
-    """Tell whether rows of n are for this file."""
-    return bool((n <= SHORT) | (is_single(zero) & (n <= BLOCK)))
+@inlined
+def _rows_sums(x: Any, zero: Any, first: int, count: int, n: int, lines: Any, terms: Any) -> None:
+    """Rows of n from the ``first`` on → terms[:3]: p, Σ(x-p), Σ(x-p)²; lines has room for lanes."""
+    for k in range(count):
+        terms[k] = scalar(x, (first + k) * n + n // 2)
+    if n > SHORT:
+        for k in range(count):
+            sv, qv = _long_sums(x, (first + k) * n, n, fill_as(zero, terms[k]))
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+        return
+    for k in range(count):
+        s, q = _sums(x, (first + k) * n, n, fill_as(zero, terms[k]))
+        store(lines, k * 16, s, False)
+        store(lines, LANES + k * 16, q, False)
+    for i in range(2):
+        store(terms, (i + 1) * ROWS, totals(lines, i * LANES), False)
 
 
-@inline
-def _settle(n: int, lines: Any, count: int, terms: Any) -> None:
-    """Lanes of ``count`` sums of short rows → terms[1 :]; of long ones they are there already."""
-    for i in range(count if n <= SHORT else 0):
+@inlined
+def _rows_products(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    like: Any,
+    zero: Any,
+    at: int,
+    count: int,
+    n: int,
+    lines: Any,
+    terms: Any,
+) -> None:
+    """Rows of n from x[at] on → terms: p, Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p)."""
+    for k in range(count):
+        terms[k] = scalar(x, at + k * n + n // 2)
+    if n > SHORT:
+        for k in range(count):
+            p = fill_as(zero, terms[k])
+            sv, qv, gv, tv = _long_products(dy, x, gamma, at + k * n, n, p, like)
+            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
+            terms[3 * ROWS + k], terms[4 * ROWS + k] = total(gv), total(tv)
+        return
+    for k in range(count):
+        p = fill_as(zero, terms[k])
+        s, q, g, t = row_products(dy, x, gamma, at + k * n, n, 0, p, like)
+        store(lines, k * 16, s, False)
+        store(lines, LANES + k * 16, q, False)
+        store(lines, 2 * LANES + k * 16, g, False)
+        store(lines, 3 * LANES + k * 16, t, False)
+    for i in range(4):
         store(terms, (i + 1) * ROWS, totals(lines, i * LANES), False)
 
 
@@ -124,7 +162,7 @@ def _standard(n: int, zero: Any, terms: Any, eps: float, centred: bool) -> Any:
     return mean, low, m2, div(fill(1.0), root(var)), plain
 
 
-@block
+@inlined
 def forward_terms(
     x: Any,
     like: Any,
@@ -142,18 +180,7 @@ def forward_terms(
 
     y = ((x - m)·r + z)·gamma + beta in the arithmetic of ``like``; lines has room for lanes.
     """
-    for k in range(count):
-        at = (first + k) * n
-        terms[k] = scalar(x, at + n // 2)
-        p = fill_as(zero, terms[k])
-        if is_single(zero) and n > SHORT:
-            sv, qv = _long_sums(x, at, n, p)
-            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
-        else:
-            s, q = _sums(x, at, n, p)
-            store(lines, k * 16, s, False)
-            store(lines, LANES + k * 16, q, False)
-    _settle(n, lines, 2, terms)
+    _rows_sums(x, zero, first, count, n, lines, terms)
     mean, low, m2, r, plain = _standard(n, zero, terms, eps, centred)
     if result.size > 0:
         part = head(count)
@@ -171,7 +198,7 @@ def forward_terms(
     return int(set_bits(plain))
 
 
-@block
+@inlined
 def backward_terms(
     dy: Any,
     x: Any,
@@ -190,21 +217,7 @@ def backward_terms(
 
     dx = (dy·gamma + (x - m)·b + c)·r, x̂ = (x - m)·r + z; lines has room for twice the lanes.
     """
-    for k in range(count):
-        i = at + k * n
-        terms[k] = scalar(x, i + n // 2)
-        p = fill_as(zero, terms[k])
-        if is_single(zero) and n > SHORT:
-            sv, qv, gv, tv = _long_row_sums(dy, x, gamma, i, n, p)
-            terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
-            terms[3 * ROWS + k], terms[4 * ROWS + k] = total(gv), total(tv)
-        else:
-            s, q, g, t = row_products(dy, x, gamma, i, n, p, like)
-            store(lines, k * 16, s, False)
-            store(lines, LANES + k * 16, q, False)
-            store(lines, 2 * LANES + k * 16, g, False)
-            store(lines, 3 * LANES + k * 16, t, False)
-    _settle(n, lines, 4, terms)
+    _rows_products(dy, x, gamma, like, zero, at, count, n, lines, terms)
     mean, low, _, r, plain = _standard(n, zero, terms, eps, centred)
     p, g, t = load(terms, 0), load(terms, 3 * ROWS), load(terms, 4 * ROWS)
     if not centred:
