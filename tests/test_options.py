@@ -6,13 +6,27 @@ import numpy as np
 import oracle
 import pytest
 from oracle import assert_near
-from table import EPS, LAYOUTS, MEDIUM, SMALL, backward, data, forward, name, quickly, some_mask
+from table import (
+    EPS,
+    LAYOUTS,
+    MEDIUM,
+    SMALL,
+    Case,
+    backward,
+    data,
+    forward,
+    name,
+    quickly,
+    some_mask,
+)
 
 import numba_bn as nbn
 
 pytestmark = pytest.mark.usefixtures("backend")
 BATCH, LARGER = ([c for c in cs if c.norm in ("batch", "frozen")] for cs in (SMALL, MEDIUM))
-over_batch = pytest.mark.parametrize("case", quickly(BATCH, *LARGER), ids=name)
+# one image, whose channels are short runs that are summed and written together
+IMAGE = [Case("batch", (1, 5, 7, 7)), Case("batch", (1, 5, 16, 16))]
+over_batch = pytest.mark.parametrize("case", quickly(BATCH + IMAGE, *LARGER), ids=name)
 over_dtypes = pytest.mark.parametrize("dtype", quickly(["float64"], "float32", "float16"))
 
 

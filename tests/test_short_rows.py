@@ -73,8 +73,9 @@ def test_rows_of_all_kinds_are_right(norm, length, dtype):
 @over_norms
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", quickly([np.float32], np.float16, ml_dtypes.bfloat16))
-def test_bad_values_stay_in_their_row(norm, bad, dtype):
-    case, d = problem(norm, 30, dtype, huge=False)
+@pytest.mark.parametrize("length", [30, 300])
+def test_bad_values_stay_in_their_row(norm, bad, length, dtype):
+    case, d = problem(norm, length, dtype, huge=False)
     clean, known = forward(case, d), backward(case, d).dx
     d.x[11, 2] = bad
     others = np.arange(ROWS) != 11

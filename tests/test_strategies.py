@@ -1,5 +1,7 @@
 """How the work is cut, for caches of any size, changes no bit of a result."""
 
+import itertools
+
 import numpy as np
 import oracle
 import pytest
@@ -11,7 +13,11 @@ from numba_bn._kernels.cpu import caches, plan, tiles
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
-over_cases = pytest.mark.parametrize("case", [c for c in CASES if c.norm != "frozen"], ids=name)
+# few rows that are too long for one thread: moments first, or all of a row in one go
+LONG = [Case("layer", (6, 30_000)), Case("rms", (6, 30_000)), Case("layer", (3, 32_769))]
+over_cases = pytest.mark.parametrize(
+    "case", [c for c in CASES + LONG if c.norm != "frozen"], ids=name
+)
 TINY, ENDLESS = 1 << 12, 1 << 40
 over_caches = pytest.mark.parametrize("cache", [TINY, ENDLESS], ids=["tiny", "endless"])
 
@@ -123,11 +129,15 @@ def test_channels_without_a_value_in_some_parts(cache, monkeypatch):
 
 
 @pytest.mark.usefixtures("backend")
-def test_tiles_from_caches_keep_their_vectors_near():
-    for width in (600, 2048, 2064, 3000, 4096, 4100, 50_000):
-        tile, _ = plan.apply_cut(plan.plan_of((1, 64, width, 1, 1)), False, 4)
-        assert tile <= min(width + 15, 2048)
-        assert tile % 16 == 0
+def test_tiles_keep_their_vectors_near():
+    for rows, width in itertools.product(
+        (4, 16, 64), (600, 2048, 2064, 3000, 4096, 4100, 50_000, 60_000)
+    ):
+        for streams, most in ((False, 2048), (True, 4096)):
+            tile, _ = plan.apply_cut(plan.plan_of((1, rows, width, 1, 1)), streams, 4)
+            assert tile <= most or rows * width * 4 <= plan.SMALL
+            assert tile <= width + 15
+            assert tile % 16 == 0
 
 
 @pytest.mark.usefixtures("backend")

@@ -67,10 +67,12 @@ def test_in_place(case, streams):
 
 @over_places
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
-@pytest.mark.parametrize("shape", [(3000, 7), (9, 9, 64), (33, 130, 3, 3), (2, 3, 5001)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(3000, 7), (9, 9, 64), (33, 130, 3, 3), (70, 8208), (2, 3, 5001)], ids=str
+)
 @pytest.mark.usefixtures("backend")
 def test_options(shape, norm, place, streams):
-    """Of columns that registers hold, of others, and of runs."""
+    """Of columns that registers hold, of others, of tiles narrower than a row, and of runs."""
     case = Case(norm, shape, (-1,) if shape[-1] == 64 else (1,))
     d = data(case, np.float32)
     where = some_mask(case) if norm == "batch" else None

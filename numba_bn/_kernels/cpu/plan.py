@@ -21,8 +21,8 @@ _LONG_BYTES = 1 << 11  # of a run from which groups that only the last cache hol
 _SUMS_OF_RUN = 2 * 16 * 8  # bytes
 _LONG_INNER = 16  # values of a channel in a row from which scalars beat vectors of parameters
 _WIDE = 512  # columns of a tile
-# columns up to which a tile that is summed or streamed may be a whole row: its vectors fit the L2;
-# of longer rows, streamed tiles of 1024 take 1.05 to 1.4 × as long
+# columns of the widest tile that is summed or streamed, the former only as a whole row: its vectors
+# fit the L2; streamed tiles of 1024 take 1.05 to 1.4 × as long
 _WHOLE_ROW = 4096
 # where nothing is streamed: vectors of more leave the L1, which takes 1.2 × as long; and rows that
 # come to more in whole sixteens are not folded, as all of them would be one unit
@@ -165,7 +165,7 @@ def _apply_tile(plan: Plan, streams: bool, small: bool) -> int:
     count = -(-plan.stride // (_WHOLE_ROW if streams else _CACHED_TILE))
     few = plan.batch * count * plan.outer < _LEAST_UNITS * _ROWS
     if few and not small:
-        count = _LEAST_UNITS
+        count = max(count, _LEAST_UNITS)
     count += count % 2 if count > 1 else 0  # an even number, so that no thread waits
     return -(-plan.stride // (16 * count)) * 16
 

@@ -27,7 +27,8 @@ from numba_bn._kernels.cpu.rows import standard
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, backward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
 
-# bytes of dy and x, of rows that share what belongs to a column: all of it stays in the L1
+# bytes of dy and x, of rows that share what belongs to a column: up to a thousand of those, all of
+# it stays in the L1
 _AT_ONCE = 1 << 14
 
 
@@ -73,8 +74,8 @@ def _row_terms(
 
 
 @inline
-def _keep(terms: Any, first: int, vectors: Any) -> None:
-    """Terms (5, 16) from the row ``first`` on → the same in the arithmetic of dx."""
+def _as_vectors(terms: Any, first: int, vectors: Any) -> None:
+    """Terms (5, 16) from the row ``first`` on → the same in the kind of ``vectors``."""
     for i in range(5):
         store(vectors, i * ROWS, load(terms, i * ROWS + first), False)
 
@@ -132,7 +133,7 @@ def _write(
 ) -> Any:
     """Rows from x[at] on, by terms[:, first :] → dx, sums; a row that does not fit is one."""
     if fits and length <= SHORT:
-        _keep(terms, first, vectors)
+        _as_vectors(terms, first, vectors)
         if not stream:
             rows_gradient(dy, x, gamma, dx, sums, at, at, rows, length, j, vectors, zero, carry)
             return carry
@@ -141,13 +142,13 @@ def _write(
         rows_gradient(dy, x, gamma, buffer, sums, at, back, rows, length, j, vectors, zero, carry)
         return put_lines(dx, at, rows * length, buffer, joined, more)
     if fits:
-        _keep(terms, first, vectors)
+        _as_vectors(terms, first, vectors)
         return rows_input_gradient(
             dy, x, gamma, dx, sums, at, rows, length, j, vectors, zero, stream, carry, joined, more
         )
     if stream and joined:
         put_down(dx, at, carry)
-    _keep(terms, first, wide)
+    _as_vectors(terms, first, wide)
     like = fill(0.0)
     rows_input_gradient(
         dy, x, gamma, dx, sums, at, 1, length, j, wide, like, False, like, False, False

@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.runs import apply_runs
 from numba_bn._kernels.cpu.state import STATE, is_off, spread
 
-SHORT = 256  # values of a run up to which what is asked for each one takes as long as some of it
+_SHORT = 256  # values of a run up to which what is asked for each one takes as long as some of it
 
 
 @block
@@ -103,7 +103,7 @@ def _forward_groups(
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
-        if inner <= SHORT and not stream and all_fit(x, y, factors, 0, runs):
+        if inner <= _SHORT and not stream and all_fit(x, y, factors, 0, runs):
             _apply_short(x, y, residual, at, runs, inner, factors, relu, carry)
             continue
         carry = apply_runs(
