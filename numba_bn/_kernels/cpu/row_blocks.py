@@ -76,15 +76,20 @@ def rows_apply(
 
 
 @inlined
-def row_products(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any, like: Any) -> Any:
+def row_products(
+    dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any, like: Any, dy_too: bool
+) -> Any:
     """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
 
-    They are in lanes of p's kind, of products in that of ``like``: as dx is made of them.
+    They are in lanes of p's kind, of products in that of ``like``: as dx is made of them. Here dy
+    is asked for, too, unless it is while dx is written: of short rows, a twentieth faster so.
     """
     whole, zero = n - n % 16, fill_as(p, 0.0)
     s, q, g, t = zero, zero, zero, zero
     for e in range(0, whole, 16):
-        prefetch(x, i + e + near(x))  # of dy while dx is written: shared so, a twentieth faster
+        prefetch(x, i + e + near(x))
+        if dy_too:
+            prefetch(dy, i + e + near(x))
         u = sub(load_as(x, i + e, p), p)
         d = suit(mul(load_as(dy, i + e, like), load_as(gamma, j + e, like)), p)
         s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)

@@ -83,7 +83,7 @@ def _long_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: An
     s, q, g, t = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
     most = SHORT if is_single(p) else n
     for e in range(0, n, most):
-        some = row_products(dy, x, gamma, i + e, min(most, n - e), e, p, like)
+        some = row_products(dy, x, gamma, i + e, min(most, n - e), e, p, like, True)
         s, q = add(s, widened(some[0])), add(q, widened(some[1]))
         g, t = add(g, widened(some[2])), add(t, widened(some[3]))
     return s, q, g, t
@@ -132,7 +132,7 @@ def _rows_products(
         return
     for k in range(count):
         p = fill_as(zero, terms[k])
-        s, q, g, t = row_products(dy, x, gamma, at + k * n, n, 0, p, like)
+        s, q, g, t = row_products(dy, x, gamma, at + k * n, n, 0, p, like, False)
         store(lines, k * 16, s, False)
         store(lines, LANES + k * 16, q, False)
         store(lines, 2 * LANES + k * 16, g, False)
