@@ -15,9 +15,8 @@ from numba_bn.functional import _plain
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 # few rows that are too long for one thread: moments first, or all of a row in one go
 LONG = [Case("layer", (6, 30_000)), Case("rms", (6, 30_000)), Case("layer", (3, 32_769))]
-over_cases = pytest.mark.parametrize(
-    "case", [c for c in CASES + LONG if c.norm != "frozen"], ids=name
-)
+OWN = [c for c in CASES if c.norm != "frozen"]
+over_cases = pytest.mark.parametrize("case", OWN + LONG, ids=name)
 TINY, ENDLESS = 1 << 12, 1 << 40
 over_caches = pytest.mark.parametrize("cache", [TINY, ENDLESS], ids=["tiny", "endless"])
 

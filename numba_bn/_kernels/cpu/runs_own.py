@@ -14,17 +14,15 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.lanes import fill, fill_as, head, total
-from numba_bn._kernels.cpu.loops import applied_if, put, run_sums
-from numba_bn._kernels.cpu.memory import near, nearest, scalar, store_if
+from numba_bn._kernels.cpu.lanes import fill, fill_as, total
+from numba_bn._kernels.cpu.loops import run_apply, run_sums
+from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.runs import apply_runs
 from numba_bn._kernels.cpu.state import STATE, is_off, spread
-
-_SHORT = 256  # values of a run up to which what is asked for each one takes as long as some of it
 
 
 @block
@@ -52,7 +50,7 @@ def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -
 
 
 @inlined
-def _apply_short(
+def _apply_fitting(
     x: Any,
     y: Any,
     residual: Any,
@@ -63,17 +61,14 @@ def _apply_short(
     relu: bool,
     like: Any,
 ) -> None:
-    """Short runs from x[at] on, by factors (3, runs) that the arithmetic of ``like`` holds → y."""
-    part = head(inner % 16)
+    """Runs from x[at] on → y, into the caches, by factors that the arithmetic of ``like`` holds.
+
+    To ask that of all runs together takes 0.85 to 0.95 of the time if they are short.
+    """
     for k in range(runs):
         m, a = fill_as(like, factors[0, k]), fill_as(like, factors[1, k])
-        b, end = fill_as(like, factors[2, k]), at + inner
-        for i in range(at, end - 15, 16):
-            put(x, y, residual, i, m, a, b, relu)
-        if inner % 16 > 0:
-            i = end - inner % 16
-            store_if(y, i, applied_if(x, residual, i, part, m, a, b, relu), part)
-        at = end
+        b, i, ahead = fill_as(like, factors[2, k]), at + k * inner, near(x)
+        run_apply(x, y, residual, i, inner, ahead, m, a, b, relu, False, like, False, False)
 
 
 @block
@@ -103,8 +98,8 @@ def _forward_groups(
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
-        if inner <= _SHORT and not stream and all_fit(x, y, factors, 0, runs):
-            _apply_short(x, y, residual, at, runs, inner, factors, relu, carry)
+        if not stream and all_fit(x, y, factors, 0, runs):
+            _apply_fitting(x, y, residual, at, runs, inner, factors, relu, carry)
             continue
         carry = apply_runs(
             x, y, residual, at, runs, inner, near(x), factors, relu, stream, carry, joined, more
