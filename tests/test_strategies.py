@@ -9,7 +9,7 @@ from oracle import assert_near
 from table import CASES, Case, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import caches, plan, tiles
+from numba_bn._kernels.cpu import caches, norms, plan, tiles
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -75,6 +75,34 @@ def test_channels_that_only_the_last_cache_holds(monkeypatch):
     assert caches.l2_bytes() < d.x[:, 0].nbytes < caches.held_bytes()
     for a, b in zip(results(case, d), want, strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("frozen", (40, 30, 7, 7)),
+        Case("batch", (700, 22, 7, 7)),  # no core's cache holds a channel of it
+        Case("instance", (2, 64, 22, 48), (2,)),
+    ],
+    ids=name,
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.usefixtures("backend")
+def test_columns_that_are_written_as_runs(case, dtype, fits, monkeypatch):
+    d = data(case, dtype)
+    if not fits:
+        d.gamma[5] = 1e30
+    pretend(monkeypatch, 1 << 18, ENDLESS)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "_RUN_TO_WRITE", ENDLESS)
+        want = results(case, d)
+    _plain._kind.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(norms, "apply_cut", None)  # how columns are cut to be written
+        got = results(case, d)
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert np.array_equal(a, b, equal_nan=True), f"result {i}"
 
 
 @over_caches

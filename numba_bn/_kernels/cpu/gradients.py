@@ -38,11 +38,13 @@ from numba_bn._kernels.cpu.plan import (
     one_go,
     onward,
     plan_of,
+    rows_of,
     samples_apart,
     shared,
     slab,
     sum_tile,
     wide_slab,
+    writes_runs,
 )
 
 
@@ -133,11 +135,11 @@ def _input_gradient(
 
 def differentiating(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how dx is made by mean, a, b, c."""
-    if plan.kind == "columns":
+    if plan.batch > 1 or not writes_runs(plan, itemsize, stream):
         cut = apply_cut(plan, stream, 3 * itemsize)
         sizes = plan.batch, *columns_of(plan), plan.inner, *cut
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
-    sizes = plan.outer, plan.groups, plan.inner
+    sizes = rows_of(plan), plan.groups * plan.size, plan.inner
     return Launch(runs_backward.input_gradient, (stream,), sizes)
 
 

@@ -37,12 +37,14 @@ from numba_bn._kernels.cpu.plan import (
     one_go,
     onward,
     plan_of,
+    rows_of,
     samples_slab,
     shared,
     slab,
     sum_tile,
     values_of,
     wide_slab,
+    writes_runs,
 )
 from numba_bn._kernels.cpu.state import STATE
 
@@ -120,12 +122,12 @@ def normalize(
 
 def applying(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how x is normalized by given statistics."""
-    if plan.kind == "columns":
+    if not writes_runs(plan, itemsize, stream):
         cut = apply_cut(plan, stream, itemsize)
         sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *cut
         return Launch(columns.normalize, (stream,), sizes)
     channels = plan.groups * plan.size
-    sizes = plan.batch, plan.outer, plan.groups, channels, plan.inner
+    sizes = plan.batch, rows_of(plan), plan.groups, channels, plan.inner
     return Launch(runs.normalize, (stream,), sizes)
 
 

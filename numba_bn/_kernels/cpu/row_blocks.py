@@ -81,8 +81,9 @@ def row_products(
 ) -> Any:
     """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
 
-    They are in lanes of p's kind, of products in that of ``like``: as dx is made of them. Here dy
-    is asked for, too, unless it is while dx is written: of short rows, a twentieth faster so.
+    They are in lanes of p's kind, of products in that of ``like``: as dx is made of them. No gamma
+    is one of ones. Here dy is asked for, too, unless it is while dx is written: of short rows, a
+    twentieth faster so.
     """
     whole, zero = n - n % 16, fill_as(p, 0.0)
     s, q, g, t = zero, zero, zero, zero
@@ -90,13 +91,17 @@ def row_products(
         prefetch(x, i + e + near(x))
         if dy_too:
             prefetch(dy, i + e + near(x))
-        u = sub(load_as(x, i + e, p), p)
-        d = suit(mul(load_as(dy, i + e, like), load_as(gamma, j + e, like)), p)
-        s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
+        u, d = sub(load_as(x, i + e, p), p), load_as(dy, i + e, like)
+        if gamma is not None:
+            d = mul(d, load_as(gamma, j + e, like))
+        v = suit(d, p)
+        s, q, g, t = add(s, u), fma(u, u, q), add(g, v), fma(v, u, t)
     if whole < n:
         part = head(n - whole)
         u = select(part, sub(load_as_if(x, i + whole, part, p), p), zero)
-        d = mul(load_as_if(dy, i + whole, part, like), load_as_if(gamma, j + whole, part, like))
+        d = load_as_if(dy, i + whole, part, like)
+        if gamma is not None:
+            d = mul(d, load_as_if(gamma, j + whole, part, like))
         v = suit(d, p)
         s, q, g, t = add(s, u), fma(u, u, q), add(g, v), fma(v, u, t)
     return s, q, g, t

@@ -104,33 +104,6 @@ def _applied(
 
 
 @block
-def row_sums(dy: Any, x: Any, gamma: Any, i: int, n: int, j: int, p: Any) -> Any:
-    """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
-
-    They are in lanes of p's kind. No gamma is one of ones.
-    """
-    end, shift = i + n, j - i
-    zero = fill_as(p, 0.0)
-    s, q, g, t = zero, zero, zero, zero
-    while i + 16 <= end:
-        prefetch(x, i + near(x))
-        prefetch(dy, i + near(x))
-        u, d = sub(load_as(x, i, p), p), load_as(dy, i, p)
-        if gamma is not None:
-            d = mul(d, load_as(gamma, i + shift, p))
-        s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
-        i += 16
-    if i < end:
-        part = head(end - i)
-        u = select(part, sub(load_as_if(x, i, part, p), p), zero)
-        d = load_as_if(dy, i, part, p)
-        if gamma is not None:
-            d = mul(d, load_as_if(gamma, i + shift, part, p))
-        s, q, g, t = add(s, u), fma(u, u, q), add(g, d), fma(d, u, t)
-    return s, q, g, t
-
-
-@block
 def rows_input_gradient(
     dy: Any,
     x: Any,

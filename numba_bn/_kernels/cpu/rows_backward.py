@@ -21,8 +21,8 @@ from numba_bn._kernels.cpu.precision import (
     is_single,
 )
 from numba_bn._kernels.cpu.room import vector_like, vectors_as
-from numba_bn._kernels.cpu.row_blocks import put_lines, rows_gradient
-from numba_bn._kernels.cpu.row_loops import row_sums, rows_input_gradient
+from numba_bn._kernels.cpu.row_blocks import put_lines, row_products, rows_gradient
+from numba_bn._kernels.cpu.row_loops import rows_input_gradient
 from numba_bn._kernels.cpu.rows import standard
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, backward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
@@ -44,7 +44,9 @@ def _row_sums(
         size = min(BLOCK, n - e)
         p, s, q, own_g, own_t = scalar(x, at + e + size // 2), 0.0, 0.0, 0.0, 0.0
         for attempt in range(2):
-            sv, qv, gv, tv = row_sums(dy, x, gamma, at + e, size, j + e, fill(p))
+            sv, qv, gv, tv = row_products(
+                dy, x, gamma, at + e, size, j + e, fill(p), fill(0.0), True
+            )
             s, q, own_g, own_t = total(sv), total(qv), total(gv), total(tv)
             if attempt == 1 or not is_far(float(size), s, q):
                 break

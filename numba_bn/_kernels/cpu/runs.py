@@ -13,11 +13,12 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.loops import apply_values
+from numba_bn._kernels.cpu.lanes import fill_as
+from numba_bn._kernels.cpu.loops import apply_values, run_apply
 from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
-from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.state import STATE, finish, rsqrt
 
 
@@ -31,18 +32,29 @@ def apply_runs(
     inner: int,
     ahead: int,
     factors: Any,
+    fit: bool,
     relu: bool,
     stream: bool,
     carry: Any,
     joined: bool,
     more: bool,
 ) -> Any:
-    """Runs side by side from x[at] on, by factors (3, runs) → y."""
+    """Runs side by side from x[at] on, by factors (3, runs) → y.
+
+    ``fit`` tells that the arithmetic of x and y holds them all: not to ask it of each takes 0.85 to
+    0.95 of the time if runs are short and not streamed.
+    """
+    if fit and not stream:
+        for k in range(runs):
+            m, a = fill_as(carry, factors[0, k]), fill_as(carry, factors[1, k])
+            b, i = fill_as(carry, factors[2, k]), at + k * inner
+            run_apply(x, y, residual, i, inner, ahead, m, a, b, relu, False, carry, False, False)
+        return carry
     for k in range(runs):
-        m, a, b = factors[0, k], factors[1, k], factors[2, k]
         i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
+        f0, f1, f2 = factors[0, k], factors[1, k], factors[2, k]
         carry = apply_values(
-            x, y, residual, i, inner, ahead, m, a, b, relu, stream, carry, before, after
+            x, y, residual, i, inner, ahead, f0, f1, f2, relu, stream, carry, before, after
         )
     return carry
 
@@ -63,11 +75,25 @@ def _apply_slab(
 ) -> None:
     """Neighbouring channels from x[at] on, by factors (3, channels) → y; from the end."""
     wide, carry = factors.shape[1], arithmetic(x, y)
+    fit = all_fit(x, y, factors, 0, wide)
     for back in range(outer):
         o = outer - 1 - back
         start, ahead = at + o * stride, wide * inner if o < onward else 0
         carry = apply_runs(
-            x, y, residual, start, wide, inner, ahead, factors, relu, stream, carry, False, False
+            x,
+            y,
+            residual,
+            start,
+            wide,
+            inner,
+            ahead,
+            factors,
+            fit,
+            relu,
+            stream,
+            carry,
+            False,
+            False,
         )
 
 
@@ -166,6 +192,7 @@ def _normalize_unit(
     y: Any,
     residual: Any,
     factors: Any,
+    fit: bool,
     relu: bool,
     stream: bool,
     runs: int,
@@ -178,15 +205,15 @@ def _normalize_unit(
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     run, last, carry = first, min(first + together, runs), arithmetic(x, y)
+    row, k = first // channels, first % channels
     while run < last:  # to divide for each run takes up to a fifth of the time
-        t = run // (outer * channels) * channels + run % channels
-        count = min(channels - run % channels, last - run)
+        t, count = row // outer * channels + k, min(channels - k, last - run)
         here, at = factors[:, t : t + count], run * inner + e0
         joined, more = run > first, run + count < last
         carry = apply_runs(
-            x, y, residual, at, count, n, near(x), here, relu, stream, carry, joined, more
+            x, y, residual, at, count, n, near(x), here, fit, relu, stream, carry, joined, more
         )
-        run += count
+        run, row, k = run + count, row + 1, 0
 
 
 @Kernel
@@ -210,7 +237,7 @@ def normalize(
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
     factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, channels // groups)
-    runs = batch * outer * channels
+    fit, runs = all_fit(x, y, factors, 0, factors.shape[1]), batch * outer * channels
     units = pieces_of(runs, inner)[0]
     for u in prange(units):
         _normalize_unit(
@@ -219,6 +246,7 @@ def normalize(
             y,
             residual,
             factors,
+            fit,
             relu,
             stream,
             runs,

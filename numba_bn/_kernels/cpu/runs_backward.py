@@ -13,8 +13,8 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients
-from numba_bn._kernels.cpu.lanes import fill, total
+from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients, run_input_gradient
+from numba_bn._kernels.cpu.lanes import fill, fill_as, total
 from numba_bn._kernels.cpu.memory import load, near, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.moments import (
     pieces_of,
     rows_ahead,
 )
-from numba_bn._kernels.cpu.precision import arithmetic
+from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.state import centred
 
@@ -190,17 +190,27 @@ def gradient_runs(
     inner: int,
     ahead: int,
     factors: Any,
+    fit: bool,
     stream: bool,
     carry: Any,
     joined: bool,
     more: bool,
 ) -> Any:
-    """Runs side by side from x[at] on, by factors (4, runs) → dx."""
+    """Runs side by side from x[at] on, by factors (4, runs) → dx; ``fit`` is as in `apply_runs`."""
+    if fit and not stream:
+        for k in range(runs):
+            m, a = fill_as(carry, factors[0, k]), fill_as(carry, factors[1, k])
+            b, c = fill_as(carry, factors[2, k]), fill_as(carry, factors[3, k])
+            i = at + k * inner
+            run_input_gradient(
+                dy, x, where, dx, i, inner, ahead, m, a, b, c, False, carry, False, False
+            )
+        return carry
     for k in range(runs):
-        m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
+        f0, f1, f2, f3 = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
         i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
         carry = gradient_values(
-            dy, x, where, dx, i, inner, ahead, m, a, b, c, stream, carry, before, after
+            dy, x, where, dx, i, inner, ahead, f0, f1, f2, f3, stream, carry, before, after
         )
     return carry
 
@@ -221,11 +231,12 @@ def gradient_slab(
 ) -> None:
     """Neighbouring channels from x[at] on, by factors (4, channels) → dx; from the end."""
     wide, carry = factors.shape[1], arithmetic(x, dx)
+    fit = all_fit(x, dx, factors, 0, wide)
     for back in range(outer):
         o = outer - 1 - back
         start, ahead = at + o * stride, wide * inner if o < onward else 0
         carry = gradient_runs(
-            dy, x, where, dx, start, wide, inner, ahead, factors, stream, carry, False, False
+            dy, x, where, dx, start, wide, inner, ahead, factors, fit, stream, carry, False, False
         )
 
 
@@ -237,6 +248,7 @@ def _input_gradient_unit(
     where: Any,
     dx: Any,
     factors: Any,
+    fit: bool,
     stream: bool,
     runs: int,
     inner: int,
@@ -247,15 +259,15 @@ def _input_gradient_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     run, last, carry = first, min(first + together, runs), arithmetic(x, dx)
     channels = factors.shape[1]
+    k = first % channels
     while run < last:  # to divide for each run takes up to a fifth of the time
-        k = run % channels
         count = min(channels - k, last - run)
         here, at = factors[:, k : k + count], run * inner + e0
         joined, more = run > first, run + count < last
         carry = gradient_runs(
-            dy, x, where, dx, at, count, n, near(x), here, stream, carry, joined, more
+            dy, x, where, dx, at, count, n, near(x), here, fit, stream, carry, joined, more
         )
-        run += count
+        run, k = run + count, 0
 
 
 @Kernel
@@ -275,6 +287,7 @@ def input_gradient(
 ) -> None:
     """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
     factors, runs = centred(x, dx, mean, a, b, c), outer * channels
+    fit = all_fit(x, dx, factors, 0, channels)
     units = pieces_of(runs, inner)[0]
     for u in prange(units):
-        _input_gradient_unit(units - 1 - u, dy, x, where, dx, factors, stream, runs, inner)
+        _input_gradient_unit(units - 1 - u, dy, x, where, dx, factors, fit, stream, runs, inner)

@@ -16,8 +16,8 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
-from numba_bn._kernels.cpu.precision import arithmetic
-from numba_bn._kernels.cpu.row_loops import row_sums
+from numba_bn._kernels.cpu.precision import all_fit, arithmetic
+from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.runs_backward import gradient_runs
 from numba_bn._kernels.cpu.state import is_off, spread
 
@@ -31,7 +31,7 @@ def _group_sums(
     """Group from x[at] about p → kept[:, k]: p, Σ(x-p), Σ(x-p)²; out: Σdy, Σdy·(x-p)."""
     sv, qv = fill(0.0), fill(0.0)
     for h in range(size):
-        u, v, g, t = row_sums(dy, x, None, at + h * inner, inner, 0, fill(p))
+        u, v, g, t = row_products(dy, x, None, at + h * inner, inner, 0, fill(p), fill(0.0), True)
         sv, qv = add(sv, u), add(qv, v)
         out[0, k * size + h], out[1, k * size + h] = total(g), total(t)
     kept[0, k], kept[1, k], kept[2, k] = p, total(sv), total(qv)
@@ -85,8 +85,9 @@ def _own_groups(
         own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
         joined, more = first > 0, first + count < groups
         runs, ahead = count * size, near(x)
+        fit = all_fit(x, dx, factors, 0, runs)
         carry = gradient_runs(
-            dy, x, None, dx, start, runs, inner, ahead, factors, stream, carry, joined, more
+            dy, x, None, dx, start, runs, inner, ahead, factors, fit, stream, carry, joined, more
         )
 
 
