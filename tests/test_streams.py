@@ -27,7 +27,7 @@ def streams(monkeypatch):
     """Switch for arrays of any size."""
 
     def switch():
-        monkeypatch.setattr(arrays, "far_bytes", lambda: 0)
+        monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
         _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
     return switch

@@ -31,14 +31,14 @@ def optional(a: Array | None) -> Array | None:
     return None if a is None else kernel_array(a)
 
 
-def large(nbytes: int) -> bool:
-    """Tell whether what a call reads and writes is too large for the caches."""
-    return nbytes >= far_bytes()
+def large(nbytes: int, once: bool = False) -> bool:
+    """Tell whether what a call reads, perhaps only once, and writes is too large for the caches."""
+    return nbytes >= far_bytes(once)
 
 
-def streams(y5: Array, *inputs5: Array) -> bool:
+def streams(y5: Array, *inputs5: Array, once: bool = False) -> bool:
     """Tell whether to write past the caches: large, and not what is being read."""
-    far = large(y5.nbytes + sum(a.nbytes for a in inputs5))
+    far = large(y5.nbytes + sum(a.nbytes for a in inputs5), once)
     return far and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
@@ -52,9 +52,11 @@ def may_stream(plan: Plan, by_value: bool = False) -> bool:
     return (plan.length if by_value else plan.inner) >= 16
 
 
-def plan_streams(plan: Plan, y5: Array, *inputs5: Array, by_value: bool = False) -> bool:
+def plan_streams(
+    plan: Plan, y5: Array, *inputs5: Array, by_value: bool = False, once: bool = False
+) -> bool:
     """Tell whether it does: it may, and arrays are large, and ``y5`` is not what is being read."""
-    return may_stream(plan, by_value) and streams(y5, *inputs5)
+    return may_stream(plan, by_value) and streams(y5, *inputs5, once=once)
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:

@@ -52,10 +52,11 @@ _WAYS = {"normalizes": 2, "trains": 2, "differentiates": 3}
 """What launches are able to do, and how many arrays they read and write."""
 
 
-def _past(plan: Plan, nbytes: int, by_value: bool = False) -> frozenset[str]:
-    """Return what is done past the caches."""
+def _past(plan: Plan, nbytes: int, once: tuple[str, ...], by_value: bool = False) -> frozenset[str]:
+    """Return what is done past the caches; of what is done ``once``, nothing is summed besides."""
     may = may_stream(plan, by_value)
-    return frozenset(way for way, count in _WAYS.items() if may and large(count * nbytes))
+    far = (way for way, count in _WAYS.items() if large(count * nbytes, way in once))
+    return frozenset(far if may else ())
 
 
 class Launches:
@@ -88,16 +89,17 @@ class Launches:
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
-        self.past = _past(plan, nbytes)
+        fused = one_go(plan, itemsize)
+        self.past = _past(plan, nbytes, ("normalizes",) if fused else ("normalizes", "trains"))
         forward, backward = "trains" in self.past, "differentiates" in self.past
-        kernel, switches, sizes = norms.applying(plan, itemsize, forward)
+        kernel, switches, sizes = norms.applying(plan, itemsize, "normalizes" in self.past)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
         self._rest_of_normalize = False, *switches, *sizes
         kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
         self._take = Prepared(kernel, shared(plan, nbytes, chunks(plan)))
         self._forward, self._backward = None, None
-        if one_go(plan, itemsize):
+        if fused:
             kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, forward)
             self._forward = Prepared(kernel, shared(plan, nbytes))
             self._switches_of_forward = False, *switches
@@ -196,7 +198,7 @@ class OwnLaunches:
         self.trains = one_go(plan, dtype.itemsize)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
-        self.past = _past(plan, nbytes, by_value)
+        self.past = _past(plan, nbytes, (), by_value)
         forward, backward = "trains" in self.past, "differentiates" in self.past
         if by_value:
             held = held_in(dtype, dtype)
