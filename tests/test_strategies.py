@@ -9,7 +9,17 @@ from oracle import assert_near
 from table import CASES, Case, backward, data, forward, name
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import caches, norms, plan, tiles
+from numba_bn._kernels.cpu import (
+    arrays,
+    caches,
+    columns_input_gradient,
+    gradients,
+    norms,
+    plain,
+    plan,
+    runs_backward,
+    tiles,
+)
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -84,31 +94,83 @@ def test_channels_that_only_the_last_cache_holds(monkeypatch):
         assert np.array_equal(a, b)
 
 
+def extreme(case, d):
+    """Return data of which float32 holds the results, but not one channel's factor."""
+    gamma, mean, var, x, dy = (a.copy() for a in (d.gamma, d.mean, d.var, d.x, d.dy))
+    gamma[5], mean[5], var[5] = 1e38, 0, 0
+    for a in (x, dy):
+        np.moveaxis(a, case.axes[0], 0)[5] *= 1e-5
+    return d._replace(gamma=gamma, mean=mean, var=var, x=x, dy=dy)
+
+
 @over_written
+@pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.usefixtures("backend")
-def test_columns_that_are_written_as_runs(case, dtype, monkeypatch):
+def test_columns_that_are_written_as_runs(case, dtype, held, monkeypatch):
     d = data(case, dtype)
+    d = d if held else extreme(case, d)
     pretend(monkeypatch, MIDDLE, ENDLESS)
     with monkeypatch.context() as patch:
         patch.setattr(plan, "_RUN_TO_WRITE", ENDLESS)
         want = results(case, d)
     _plain._kind.cache_clear()
-    monkeypatch.setattr(norms, "apply_cut", None)  # how columns are cut to be written
+    for module in (norms, gradients):  # it says how columns are cut to be written
+        monkeypatch.setattr(module, "apply_cut", None)
     for i, (a, b) in enumerate(zip(results(case, d), want, strict=True)):
         assert np.array_equal(a, b), f"result {i}"
 
 
-@over_written
+@pytest.mark.parametrize(
+    "case",
+    [*WRITTEN, Case("batch", (300, 40)), Case("instance", (9, 7, 7, 33), (-1,))],
+    ids=name,
+)
 @pytest.mark.usefixtures("backend")
-def test_a_run_whose_factors_float32_does_not_hold(case, monkeypatch):
-    d = data(case, np.float32)
-    gamma = d.gamma.copy()
-    gamma[5] = 1e35
-    d = d._replace(gamma=gamma)
-    pretend(monkeypatch, MIDDLE, ENDLESS)
-    assert_near(forward(case, d), oracle.forward(case, d))
-    assert_near(backward(case, d).dx, oracle.backward(case, d).dx)
+def test_a_factor_that_float32_does_not_hold(case, monkeypatch):
+    """It shows in no other channel, and in no way to do it."""
+    d = extreme(case, data(case, np.float32))
+    y, dx = forward(case, d), backward(case, d).dx
+    assert np.isfinite(y).all()
+    assert np.isfinite(dx).all()
+    assert_near(y, oracle.forward(case, d))
+    assert_near(dx, oracle.backward(case, d).dx)
+    other = d._replace(gamma=np.where(np.arange(d.gamma.size) == 5, 1, d.gamma).astype(np.float32))
+    for a, b in ((y, forward(case, other)), (dx, backward(case, other).dx)):
+        a, b = (np.delete(np.moveaxis(v, case.axes[0], 0), 5, 0) for v in (a, b))
+        assert np.array_equal(a, b)
+    for cache in (TINY, MIDDLE, ENDLESS):
+        pretend(monkeypatch, cache, ENDLESS)
+        assert np.array_equal(forward(case, d), y)
+        assert np.array_equal(backward(case, d).dx, dx)
+
+
+@pytest.mark.usefixtures("backend")
+def test_samples_whose_columns_are_runs_keep_their_own_factors():
+    """Runs know of one sample's."""
+    for batch, kernel in (
+        (1, runs_backward.input_gradient),
+        (2, columns_input_gradient.input_gradient),
+    ):
+        made = plan.plan_of((batch, 5000, 22, 1, 48))
+        assert plan.writes_runs(made, 4, False)
+        assert gradients.differentiating(made, 4, False).kernel is kernel
+
+
+@pytest.mark.parametrize(
+    ("shape", "fused"), [((1, 64, 40, 1, 64), True), ((1, 9000, 80, 1, 1), False)]
+)
+@pytest.mark.usefixtures("backend")
+def test_what_is_read_once_stays_longer_in_the_caches(shape, fused, monkeypatch):
+    pretend(monkeypatch, MIDDLE if fused else TINY, ENDLESS)
+    assert plan.one_go(plan.plan_of(shape), 4) == fused
+    x = np.ones(shape, np.float32)
+    between = 2 * x.nbytes + 1
+    monkeypatch.setattr(arrays, "far_bytes", lambda once: between if once else 1)
+    past = plain.launches(shape, x.dtype).past
+    assert past == ({"trains", "differentiates"} if fused else {"differentiates"})
+    far = arrays.plan_streams(plan.plan_of(shape), np.empty_like(x), x, once=True)
+    assert far == ("normalizes" in past)
 
 
 @over_caches

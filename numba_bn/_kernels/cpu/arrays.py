@@ -32,7 +32,7 @@ def optional(a: Array | None) -> Array | None:
 
 
 def large(nbytes: int, once: bool = False) -> bool:
-    """Tell whether what a call reads, perhaps only once, and writes is too large for the caches."""
+    """Tell whether what a call reads, if only once, and writes is too large for the caches."""
     return nbytes >= far_bytes(once)
 
 

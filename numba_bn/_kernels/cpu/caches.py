@@ -37,8 +37,8 @@ def far_bytes(once: bool = False) -> int:
     """Return from how many bytes, read and written in all, results are better written past caches.
 
     That is three quarters of the last cache (there it takes 0.8 of the time), seven eighths of it
-    for what is read ``once`` (below, into the cache takes 0.65 to 0.95 of the time), or 64 L2
-    caches where the last one is so large that it is shared by many.
+    for what a kernel reads ``once`` to normalize it (below, into the cache takes 0.65 to 0.95 of
+    the time), or 64 L2 caches where the last one is so large that it is shared by many.
     """
     most, last = 64 * l2_bytes(), _cache_bytes(3)
     return max(l2_bytes(), min(most, last * (7 if once else 6) // 8)) if last else most

@@ -50,13 +50,13 @@ def apply_by(
     ``fit`` tells whether the arithmetic of x and y holds them. v are three vectors of columns in
     that arithmetic, w three in float64.
     """
+    spread_each(factors, channel, first, width, own, inner, stream, v)
     if fit:
-        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b = v[0], v[1], v[2]
         tile_apply(x, y, residual, at, stride, rows, tail, width, own, ahead, m, a, b, relu, stream)
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)
-        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, w[0], w[1], w[2], relu)
+        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, v, w, relu)
 
 
 @unit

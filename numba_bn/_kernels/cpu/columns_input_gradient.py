@@ -48,16 +48,15 @@ def gradient_by(
     They are m, a, b, c of dx = dy·a + (x-m)·b + c, and ``fit`` tells whether the arithmetic of x
     and dx holds them. v are four vectors of columns in that arithmetic, w four in float64.
     """
+    spread_each(factors, channel, first, width, own, inner, stream, v)
     if fit:
-        spread_each(factors, channel, first, width, own, inner, stream, v)
         m, a, b, c = v[0], v[1], v[2], v[3]
         tile_input_gradient(
             dy, x, where, dx, at, stride, rows, tail, width, own, ahead, m, a, b, c, stream
         )
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)
-        mw, aw, bw, cw = w[0], w[1], w[2], w[3]
-        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, mw, aw, bw, cw)
+        tile_gradient_wide(dy, x, where, dx, at, stride, rows, tail, width, v, w)
 
 
 @unit

@@ -135,7 +135,8 @@ def _input_gradient(
 
 def differentiating(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how dx is made by mean, a, b, c."""
-    if plan.batch > 1 or not writes_runs(plan, itemsize, stream):
+    # runs have one sample's factors here
+    if plan.kind == "columns" and (plan.batch > 1 or not writes_runs(plan, itemsize, stream)):
         cut = apply_cut(plan, stream, 3 * itemsize)
         sizes = plan.batch, *columns_of(plan), plan.inner, *cut
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)

@@ -53,7 +53,7 @@ _WAYS = {"normalizes": 2, "trains": 2, "differentiates": 3}
 
 
 def _past(plan: Plan, nbytes: int, once: tuple[str, ...], by_value: bool = False) -> frozenset[str]:
-    """Return what is done past the caches; of what is done ``once``, nothing is summed besides."""
+    """Return what is done past the caches; what is done ``once``, by a kernel that does not sum."""
     may = may_stream(plan, by_value)
     far = (way for way, count in _WAYS.items() if large(count * nbytes, way in once))
     return frozenset(far if may else ())

@@ -166,22 +166,29 @@ def fits(x: Any, y: Any, m: float, a: float, b: float, c: float) -> bool:
     return bool(_is_term(m) & _is_term(c) & _is_factor(a) & _is_factor(b))
 
 
+@inline
+def misfits(v: Any, factor: bool) -> Any:
+    """Return a mask of what float32 does not hold of lanes of terms, or factors."""
+    size = magnitude(v)
+    bad = both(at_most(fill(_LARGE), size), finite(size))
+    if factor:
+        return either(bad, both(positive(size), at_most(size, fill(1.0 / _LARGE))))
+    return bad
+
+
 @block
 def all_fit(x: Any, y: Any, factors: Any, first: int, count: int) -> bool:
     """Tell the same of factors (n, channels) from ``first`` on: a term, factors, a term."""
     if not _short(x, y):
         return True
-    last, misfits = factors.shape[0] - 1, 0
+    last, count_bad = factors.shape[0] - 1, 0
     # in lanes: of indices that might be negative LLVM makes gathers, which take four times as long
     for c in range(0, count, 16):
         part = head(count - c)
         for i in range(last + 1):
-            size = magnitude(load_if(factors[i], first + c, part))
-            bad = both(at_most(fill(_LARGE), size), finite(size))
-            if 0 < i < last:
-                bad = either(bad, both(positive(size), at_most(size, fill(1.0 / _LARGE))))
-            misfits += how_many(bad)
-    return misfits == 0
+            v = load_if(factors[i], first + c, part)
+            count_bad += how_many(misfits(v, 0 < i < last))
+    return count_bad == 0
 
 
 @inline

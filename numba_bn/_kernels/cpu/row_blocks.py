@@ -81,9 +81,9 @@ def row_products(
 ) -> Any:
     """dy, x [i : i + n], gamma[j :], pivot p → Σ(x-p), Σ(x-p)², Σgamma·dy, Σgamma·dy·(x-p).
 
-    They are in lanes of p's kind, of products in that of ``like``: as dx is made of them. No gamma
-    is one of ones. Here dy is asked for, too, unless it is while dx is written: of short rows, a
-    twentieth faster so.
+    They are in lanes of p's kind, of products in that of ``like``: of short rows, as dx is made of
+    them. No gamma is one of ones. Here dy is asked for, too, unless it is while dx is written: of
+    short rows, a twentieth faster so.
     """
     whole, zero = n - n % 16, fill_as(p, 0.0)
     s, q, g, t = zero, zero, zero, zero

@@ -1,7 +1,7 @@
 """The innermost loops over a row whose values have a scale and a shift each, sixteen at a time.
 
 Lanes of m, of a gradient those of ``carry`` or ``like``, say in which arithmetic a row is written,
-those of p or zero in which it is summed.
+those of zero in which its gradients are summed.
 """
 
 from __future__ import annotations

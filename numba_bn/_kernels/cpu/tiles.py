@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inline
-from numba_bn._kernels.cpu.lanes import head
+from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import applied, applied_if, put, whole
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
@@ -21,6 +21,7 @@ from numba_bn._kernels.cpu.memory import (
     store,
     store_if,
 )
+from numba_bn._kernels.cpu.precision import misfits
 
 _HELD = 128  # columns whose three factors AVX-512 holds in float32; in float64 it costs nothing
 
@@ -181,17 +182,25 @@ def tile_apply_wide(
     rows: int,
     tail: int,
     width: int,
-    m: Any,
-    a: Any,
-    b: Any,
+    v: Any,
+    w: Any,
     relu_too: bool,
 ) -> None:
-    """The same with float64 vectors; so rarely needed for short x that it is short, not fast."""
+    """The same by vectors v, but in float64, by w, where they do not hold a factor.
+
+    So rarely is it needed for short x that it is short, not fast.
+    """
     for r in range(rows + (1 if tail > 0 else 0)):
         end = width if r < rows else tail
         for j in range(0, end, 16):
             i, part = at + r * stride + j, head(end - j)
-            _part_apply(x, y, residual, i, j, part, m, a, b, relu_too)
+            m, a, b = load_own(w[0], j), load_own(w[1], j), load_own(w[2], j)
+            wide = both(
+                part, either(either(misfits(m, False), misfits(a, True)), misfits(b, False))
+            )
+            y64 = applied_if(x, residual, i, part, m, a, b, relu_too)
+            _part_apply(x, y, residual, i, j, part, v[0], v[1], v[2], relu_too)
+            store_if(y, i, y64, wide)
 
 
 @block

@@ -6,9 +6,10 @@ from typing import Any
 
 from numba_bn._kernels._compile import block
 from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
-from numba_bn._kernels.cpu.lanes import head
+from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import whole
 from numba_bn._kernels.cpu.memory import before_aligned, load_own, near, prefetch, store, store_if
+from numba_bn._kernels.cpu.precision import misfits
 from numba_bn._kernels.cpu.tiles import repeating, segment
 
 _HELD = 96  # columns whose four factors registers hold
@@ -124,17 +125,20 @@ def tile_gradient_wide(
     rows: int,
     tail: int,
     width: int,
-    m: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    v: Any,
+    w: Any,
 ) -> None:
-    """The same with float64 vectors; so rarely needed for short x that it is short, not fast."""
+    """The same by vectors v, but in float64, by w, where they do not hold a factor; as `tiles`."""
     for r in range(rows + (1 if tail > 0 else 0)):
         end = width if r < rows else tail
         for j in range(0, end, 16):
             i, part = at + r * stride + j, head(end - j)
-            _part_gradient(dy, x, where, dx, i, j, part, m, a, b, c)
+            m, a, b, c = load_own(w[0], j), load_own(w[1], j), load_own(w[2], j), load_own(w[3], j)
+            terms, scales = either(misfits(m, False), misfits(c, False)), misfits(a, True)
+            wide = both(part, either(terms, either(scales, misfits(b, True))))
+            dx64 = gradient_if(dy, x, where, i, part, m, a, b, c)
+            _part_gradient(dy, x, where, dx, i, j, part, v[0], v[1], v[2], v[3])
+            store_if(dx, i, dx64, wide)
 
 
 @block
