@@ -33,7 +33,7 @@ def held_bytes() -> int:
     return max(l2_bytes(), min(part, 8 * l2_bytes()))
 
 
-def far_bytes(once: bool = False) -> int:
+def far_bytes(once: bool) -> int:
     """Return from how many bytes, read and written in all, results are better written past caches.
 
     That is three quarters of the last cache (there it takes 0.8 of the time), seven eighths of it

@@ -197,20 +197,20 @@ def gradient_runs(
     more: bool,
 ) -> Any:
     """Runs side by side from x[at] on, by factors (4, runs) → dx; ``fit`` is as in `apply_runs`."""
-    if fit and not stream:
+    if fit:
         for k in range(runs):
-            m, a = fill_as(carry, factors[0, k]), fill_as(carry, factors[1, k])
-            b, c = fill_as(carry, factors[2, k]), fill_as(carry, factors[3, k])
+            mv, av = fill_as(carry, factors[0, k]), fill_as(carry, factors[1, k])
+            bv, cv = fill_as(carry, factors[2, k]), fill_as(carry, factors[3, k])
             i = at + k * inner
             run_input_gradient(
-                dy, x, where, dx, i, inner, ahead, m, a, b, c, False, carry, False, False
+                dy, x, where, dx, i, inner, ahead, mv, av, bv, cv, False, carry, False, False
             )
         return carry
     for k in range(runs):
-        f0, f1, f2, f3 = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
+        m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
         i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
         carry = gradient_values(
-            dy, x, where, dx, i, inner, ahead, f0, f1, f2, f3, stream, carry, before, after
+            dy, x, where, dx, i, inner, ahead, m, a, b, c, stream, carry, before, after
         )
     return carry
 
@@ -231,7 +231,7 @@ def gradient_slab(
 ) -> None:
     """Neighbouring channels from x[at] on, by factors (4, channels) → dx; from the end."""
     wide, carry = factors.shape[1], arithmetic(x, dx)
-    fit = all_fit(x, dx, factors, 0, wide)
+    fit = not stream and all_fit(x, dx, factors, 0, wide)
     for back in range(outer):
         o = outer - 1 - back
         start, ahead = at + o * stride, wide * inner if o < onward else 0
@@ -287,7 +287,7 @@ def input_gradient(
 ) -> None:
     """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
     factors, runs = centred(x, dx, mean, a, b, c), outer * channels
-    fit = all_fit(x, dx, factors, 0, channels)
+    fit = not stream and all_fit(x, dx, factors, 0, channels)
     units = pieces_of(runs, inner)[0]
     for u in prange(units):
         _input_gradient_unit(units - 1 - u, dy, x, where, dx, factors, fit, stream, runs, inner)

@@ -76,7 +76,7 @@ def _forward_groups(
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
-        fit = all_fit(x, y, factors, 0, runs)
+        fit = not stream and all_fit(x, y, factors, 0, runs)
         carry = apply_runs(
             x,
             y,

@@ -85,7 +85,7 @@ def _own_groups(
         own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
         joined, more = first > 0, first + count < groups
         runs, ahead = count * size, near(x)
-        fit = all_fit(x, dx, factors, 0, runs)
+        fit = not stream and all_fit(x, dx, factors, 0, runs)
         carry = gradient_runs(
             dy, x, None, dx, start, runs, inner, ahead, factors, fit, stream, carry, joined, more
         )
