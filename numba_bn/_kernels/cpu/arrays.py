@@ -10,11 +10,12 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
 from numba_bn._kernels.cpu.caches import far_bytes
 from numba_bn._kernels.cpu.elements import kernel_array
-from numba_bn._kernels.cpu.plan import Plan
+from numba_bn._kernels.cpu.plan import Plan, values_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+_UNCROWDED = 1536  # columns whose sums leave the L1 room for a row
 
 
 class Launch(NamedTuple):
@@ -61,6 +62,17 @@ def plan_streams(
 
 def columns_of(plan: Plan) -> tuple[int, ...]:
     return plan.outer, plan.tail, plan.stride, plan.period
+
+
+def far(plan: Plan, itemsize: int, tile: int, arrays: int = 1) -> int:
+    """Return how far from the core arrays that are summed as columns are: 0 for what caches hold.
+
+    2 is what they hold next to nothing of, if its rows are whole and not so wide that their sums
+    and themselves are more than the L1 holds, in between is 1.
+    """
+    nbytes = arrays * itemsize * values_of(plan)
+    in_order = tile == plan.stride <= _UNCROWDED
+    return large(nbytes) + (in_order and large(nbytes, once=True))
 
 
 def held_in(x: np.dtype[Any], y: np.dtype[Any]) -> np.dtype[Any]:

@@ -202,7 +202,7 @@ def _forward_unit(
     length: int,
     inner: int,
     tile: int,
-    far: bool,
+    far: int,
 ) -> None:
     """Unit (batch, tile): its moments, then its y while x is still in cache."""
     tiles = (stride + tile - 1) // tile
@@ -260,7 +260,7 @@ def forward(
     length: int,
     inner: int,
     tile: int,
-    far: bool,
+    far: int,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
     for u in prange(batch * ((stride + tile - 1) // tile)):

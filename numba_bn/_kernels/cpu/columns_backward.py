@@ -31,6 +31,7 @@ def tile_chunk_sums(
     width: int,
     period: int,
     inner: int,
+    far: int,
     m: Any,
     columns: Any,
     out: Any,
@@ -40,7 +41,9 @@ def tile_chunk_sums(
     for j in range(0, width, 16):
         store(s, j, fill(0.0), False)
         store(t, j, fill(0.0), False)
-    tile_gradients(dy, x, where, at + first * stride, stride, last - first, tail, width, m, s, t)
+    tile_gradients(
+        dy, x, where, at + first * stride, stride, last - first, tail, width, far, m, s, t
+    )
     gather(s, width, period, inner, out[0])
     gather(t, width, period, inner, out[1])
 
@@ -57,6 +60,7 @@ def tile_sums_of(
     width: int,
     period: int,
     inner: int,
+    far: int,
     m: Any,
     columns: Any,
     out: Any,
@@ -78,6 +82,7 @@ def tile_sums_of(
             width,
             period,
             inner,
+            far,
             m,
             columns,
             part,
@@ -102,6 +107,7 @@ def _sums_unit(
     length: int,
     inner: int,
     tile: int,
+    far: int,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · 2, batch · channels)."""
     chunks, per_chunk = cut_rows(rows, stride > period)[:2]
@@ -122,6 +128,7 @@ def _sums_unit(
         width,
         own,
         inner,
+        far,
         columns[2],
         columns,
         out,
@@ -148,6 +155,7 @@ def gradient_sums(
     length: int,
     inner: int,
     tile: int,
+    far: int,
 ) -> None:
     """dy, x (batch, rows, stride), mean (batch · groups,) → result: Σdy, Σdy·(x-mean).
 
@@ -155,7 +163,9 @@ def gradient_sums(
     """
     chunks = cut_rows(rows, stride > period)[0]
     for u in prange(batch * ((stride + tile - 1) // tile) * chunks):
-        _sums_unit(u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile)
+        _sums_unit(
+            u, dy, x, where, mean, parts, rows, tail, stride, period, length, inner, tile, far
+        )
     clear(result)
     for c in range(chunks):
         for i in range(2):

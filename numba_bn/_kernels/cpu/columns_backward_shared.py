@@ -71,7 +71,7 @@ def _shared_unit(
     columns, sums = doubles(3, width), np.empty((2, own // inner))
     spread_out(mean, 0, first, width, own, inner, columns[2])
     tile_sums_of(
-        dy, x, where, first, stride, rows, tail, width, own, inner, columns[2], columns, sums
+        dy, x, where, first, stride, rows, tail, width, own, inner, 1, columns[2], columns, sums
     )
     factors = np.empty((4, own // inner))
     _shared_factors(x, dx, mean, rs, gamma, count, first // inner, sums, result, factors)

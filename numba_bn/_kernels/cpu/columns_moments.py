@@ -66,7 +66,7 @@ def sum_about(
     width: int,
     period: int,
     length: int,
-    far: bool,
+    far: int,
     pivots: Any,
     columns: Any,
     s_of: Any,
@@ -102,7 +102,7 @@ def _take_rows(
     width: int,
     period: int,
     length: int,
-    far: bool,
+    far: int,
     pivots: Any,
     columns: Any,
     groups: Any,
@@ -151,7 +151,7 @@ def tile_chunk(
     width: int,
     period: int,
     length: int,
-    far: bool,
+    far: int,
     columns: Any,
     states: Any,
 ) -> None:
@@ -190,7 +190,7 @@ def tile_moments(
     width: int,
     period: int,
     length: int,
-    far: bool,
+    far: int,
     columns: Any,
     states: Any,
 ) -> None:
@@ -230,7 +230,7 @@ def _moments_unit(
     period: int,
     length: int,
     tile: int,
-    far: bool,
+    far: int,
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
     chunks, per_chunk, block_rows = cut_rows(rows, stride > period)
@@ -275,7 +275,7 @@ def moments(
     period: int,
     length: int,
     tile: int,
-    far: bool,
+    far: int,
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut_rows(rows, stride > period)[0]

@@ -60,7 +60,7 @@ def _moments(
     width: int,
     own: int,
     length: int,
-    far: bool,
+    far: int,
     n: float,
     columns: Any,
     kept: Any,
@@ -106,7 +106,7 @@ def _forward_samples(
     own: int,
     length: int,
     inner: int,
-    far: bool,
+    far: int,
     columns: Any,
     kept: Any,
     factors: Any,
@@ -168,7 +168,7 @@ def _forward_unit(
     inner: int,
     tile: int,
     slab: int,
-    far: bool,
+    far: int,
 ) -> None:
     """Unit (slab of samples, tile)."""
     tiles = (stride + tile - 1) // tile
@@ -229,7 +229,7 @@ def forward(
     inner: int,
     tile: int,
     slab: int,
-    far: bool,
+    far: int,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks.
 

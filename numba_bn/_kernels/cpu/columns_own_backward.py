@@ -38,6 +38,7 @@ def _sums(
     length: int,
     inner: int,
     n: float,
+    in_order: bool,
     columns: Any,
     kept: Any,
     out: Any,
@@ -54,7 +55,7 @@ def _sums(
             elif not better_pivots(x, n, p, ps, m2):
                 continue
             spread_out(p, 0, 0, width, own, length, every)
-            tile_own_sums(dy, x, start, stride, rows, tail, width, every, s, q, g, t)
+            tile_own_sums(dy, x, start, stride, rows, tail, width, in_order, every, s, q, g, t)
             gather(s, width, own, length, ps)
             gather(q, width, own, length, m2)
             there = slice(k * channels, (k + 1) * channels)
@@ -108,7 +109,22 @@ def _backward_samples(
         at, count = b * sample + first, min(some, b1 - b)
         groups = count * (own // length)
         _sums(
-            dy, x, at, count, stride, rows, tail, width, own, length, inner, n, columns, kept, out
+            dy,
+            x,
+            at,
+            count,
+            stride,
+            rows,
+            tail,
+            width,
+            own,
+            length,
+            inner,
+            n,
+            stream and width == stride,
+            columns,
+            kept,
+            out,
         )
         own_gradients(x, dx, gamma, channel, eps, sums, into, n, kept, groups, size, out, factors)
         fit = all_fit(x, dx, factors, 0, count * channels)

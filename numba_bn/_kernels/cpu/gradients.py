@@ -20,6 +20,7 @@ from numba_bn._kernels.cpu.arrays import (
     Array,
     Launch,
     columns_of,
+    far,
     held_in,
     optional,
     per_value,
@@ -77,8 +78,9 @@ def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array
 def summing(plan: Plan, itemsize: int) -> Launch:
     """Say how Σdy, Σdy·(x - mean) are taken."""
     if plan.kind == "columns":
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, sum_tile(plan, 2 * itemsize)
-        return Launch(columns_backward.gradient_sums, (), sizes)
+        tile = sum_tile(plan, 2 * itemsize)
+        sizes = *columns_of(plan), plan.length, plan.inner, tile, far(plan, itemsize, tile, 2)
+        return Launch(columns_backward.gradient_sums, (), (plan.batch, *sizes))
     slab = wide_slab(plan, itemsize)
     sizes = plan.outer, plan.groups, plan.inner, slab
     return Launch(runs_backward.gradient_sums, (), sizes)

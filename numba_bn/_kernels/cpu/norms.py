@@ -20,8 +20,8 @@ from numba_bn._kernels.cpu.arrays import (
     Array,
     Launch,
     columns_of,
+    far,
     held_in,
-    large,
     optional,
     per_value,
     plan_streams,
@@ -42,7 +42,6 @@ from numba_bn._kernels.cpu.plan import (
     shared,
     slab,
     sum_tile,
-    values_of,
     wide_slab,
     writes_runs,
 )
@@ -67,16 +66,11 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     return result
 
 
-def _is_far(plan: Plan, itemsize: int) -> bool:
-    """Tell whether x, walked as columns, is too large for the caches."""
-    return large(values_of(plan) * itemsize)
-
-
 def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
         tile = sum_tile(plan, itemsize)
-        sizes = plan.batch, *columns_of(plan), plan.length, tile, _is_far(plan, itemsize)
+        sizes = plan.batch, *columns_of(plan), plan.length, tile, far(plan, itemsize, tile)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
     return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
@@ -136,12 +130,12 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
         tile, together = forward_tile(plan, itemsize), samples_slab(plan, itemsize)
         sizes = *columns_of(plan), plan.length, plan.inner, tile, together
-        far = _is_far(plan, itemsize)
-        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes, far))
+        sizes = *sizes, far(plan, itemsize, tile)
+        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
     if plan.kind == "columns":
         tile = forward_tile(plan, itemsize)
         asks = onward(plan.outer * tile * itemsize, stream) > 0
-        sizes = *columns_of(plan), plan.length, plan.inner, tile, _is_far(plan, itemsize)
+        sizes = *columns_of(plan), plan.length, plan.inner, tile, far(plan, itemsize, tile)
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample
