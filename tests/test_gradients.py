@@ -1,5 +1,7 @@
 """Every backward against the numerical derivative of its forward."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from table import LAYOUTS, SMALL, backward, data, forward, name, some_mask
@@ -14,6 +16,14 @@ pytestmark = pytest.mark.usefixtures("backend")
 TINY = {(3, 4, 5, 6): (2, 4, 3, 2), (3, 5, 6, 4): (2, 3, 2, 4), (9, 5): (7, 3)}
 CASES = [case._replace(shape=TINY[case.shape]) for case in SMALL]
 BATCH = [case for case in CASES if case.norm in ("batch", "frozen")]
+
+
+@pytest.fixture
+def quiet(backend):
+    """Let the reference warn, which NumPy does for it, and no other backend."""
+    reference = backend.__name__.endswith("reference")
+    with np.errstate(all="ignore") if reference else contextlib.nullcontext():
+        yield
 
 
 def numerical(f, a):
@@ -95,6 +105,22 @@ def test_gradients_of_relu_alone(case):
     d = next(d for d in seeds if np.abs(forward(case, d)).min() > KINK)
     assert (forward(case, d) < 0).any()
     check(case, d, activation="relu")
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("case", [c for c in BATCH if c.norm == "frozen"], ids=name)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("layout", ["C", "strided"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_at_test_time_dx_is_made_of_dy_alone(case, dtype, layout, masked):
+    options = {"where": some_mask(case)} if masked else {}
+    d = data(case, dtype, layout)
+    want = backward(case, d, **options).dx
+    x, mean = d.x.copy(), d.mean.copy()
+    x.flat[::3], x.flat[1::3], mean[1] = np.nan, np.inf, np.nan
+    got = backward(case, d._replace(x=x, mean=mean), out=d.dy, **options)
+    assert got.dx is d.dy
+    assert np.array_equal(got.dx, want)
 
 
 def test_relu_at_the_kink_lets_nothing_through():

@@ -29,7 +29,7 @@ from numba_bn._kernels.cpu.arrays import (
 )
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
-from numba_bn._kernels.cpu.norms import moments
+from numba_bn._kernels.cpu.norms import moments, no_loss, normalize
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_cut,
@@ -106,13 +106,12 @@ def input_gradient(
     where5: Array | None = None,
 ) -> None:
     """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
-    rstd = rstd_of(var, eps)
-    if sums is None:
-        a = gamma * rstd
-        b, c = np.zeros_like(a), np.zeros_like(a)
-    else:
-        a, b, c = _coefficients(gamma, rstd, *sums, count.reshape(-1))
-    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), a, b, c), where5)
+    if sums is None:  # what x and its mean are does not matter, not even if they are no numbers
+        none = no_loss(gamma.size)
+        normalize(dy5, none, var, gamma, none, eps, dx5)
+        return
+    factors = _coefficients(gamma, rstd_of(var, eps), *sums, count.reshape(-1))
+    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), *factors), where5)
 
 
 @np.errstate(all="ignore")

@@ -173,11 +173,12 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
 def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta: float) -> Any:
     """→ m, a, b of y = (x - m)·a + b.
 
-    What the mean lost to rounding goes into the shift: x - m itself is exact or nearly so.
+    What the mean lost to rounding goes into the shift: x - m itself is exact or nearly so. Where it
+    lost nothing, an infinite factor spoils no shift.
     """
     m, lost = centre(x, y, mean, low)
     a = gamma * r
-    return m, a, beta - lost * a
+    return m, a, (beta if lost == 0.0 else beta - lost * a)
 
 
 @inline
