@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from oracle import assert_near
-from table import CASES, Case, backward, data, forward, name
+from table import CASES, HALVES, SHORT_INTEGERS, Case, backward, data, forward, name
 
 import numba_bn as nbn
 from numba_bn._kernels.cpu import (
@@ -81,6 +81,23 @@ def test_the_number_of_cores(case, cores, monkeypatch):
     _plain._kind.cache_clear()
     for a, b in zip(results(case, d), want, strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", HALVES + SHORT_INTEGERS[:1], ids=name)
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.usefixtures("backend")
+def test_long_rows_of_short_values(norm, dtype, monkeypatch):
+    """Their sums begin in float32, whatever cores and caches there are."""
+    case = Case(norm, (12, 30_000))
+    d = data(case, dtype)
+    want = results(case, d)
+    for cores, cache in itertools.product((1, 64), (TINY, MIDDLE, ENDLESS)):
+        for module in (caches, plan):
+            monkeypatch.setattr(module, "CORES", cores)
+        monkeypatch.setattr(plan, "_MIN_UNITS", min(4 * cores, 16))
+        pretend(monkeypatch, cache)
+        for a, b in zip(results(case, d), want, strict=True):
+            assert np.array_equal(a, b), f"{cores} cores, of {cache} bytes"
 
 
 @pytest.mark.usefixtures("backend")

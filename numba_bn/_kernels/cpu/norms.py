@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from numba_bn._kernels.cpu.arrays import (
     per_value,
     plan_streams,
 )
-from numba_bn._kernels.cpu.elements import kernel_array
+from numba_bn._kernels.cpu.elements import kernel_array, record_of
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_cut,
@@ -147,6 +148,15 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     return Launch(runs.forward, (stream, ahead), shape)
 
 
+def rows_one_go(plan: Plan, dtype: np.dtype[Any]) -> bool:
+    """Tell whether such rows are: some always, as no cache nor core is to say how they are summed.
+
+    They are those of a block whose sums begin in float32.
+    """
+    short = dtype.itemsize == 1 or record_of(dtype) is not None
+    return (short and plan.length <= run_moments.BLOCK) or one_go(plan, dtype.itemsize)
+
+
 def rows_in_one_go(plan: Plan, itemsize: int, centred: bool, stream: bool) -> Launch:
     """Say the same of rows, each with a scale and a shift per value."""
     together = slab(plan, itemsize, stream)
@@ -213,7 +223,7 @@ def _forward_rows(
     arrays = kernel_array(x5), kernel_array(y5)
     given = per_value(gamma, plan, dtype), per_value(beta, plan, dtype), eps
     kernel, switches, sizes = rows_in_one_go(plan, x5.itemsize, centred, stream)
-    if one_go(plan, x5.itemsize):
+    if rows_one_go(plan, x5.dtype):
         result = np.empty((4, plan.batch * plan.groups if keep else 0))
     else:
         result, kernel, sizes = _moments(x5, None), rows.normalize, sizes[:-1]

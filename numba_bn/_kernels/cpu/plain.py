@@ -201,6 +201,7 @@ class OwnLaunches:
         self.past = _past(plan, nbytes, (), by_value)
         forward, backward = "trains" in self.past, "differentiates" in self.past
         if by_value:
+            self.trains = norms.rows_one_go(plan, dtype)
             held = held_in(dtype, dtype)
             self._parameter, self._options = lambda p: per_value(p, plan, held), ()
             kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, forward)

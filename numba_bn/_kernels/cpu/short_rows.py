@@ -145,7 +145,8 @@ def _rows_products(
 def _divided(v: Any, n: int) -> Any:
     """Return v / n; of short rows, which are taken one way only, nearly so in a third of the time.
 
-    Longer ones may go the way of `moments` and `standard` as well, with the same bits.
+    Longer ones may go the way of `moments` and `standard` as well, with the same bits; those whose
+    sums begin in float32 do not.
     """
     if n > SHORT:
         return div(v, fill(float(n)))
