@@ -123,6 +123,30 @@ def test_at_test_time_dx_is_made_of_dy_alone(case, dtype, layout, masked):
     assert np.array_equal(got.dx, want)
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("own", [True, False])
+def test_dy_goes_through_a_relu_in_full(own):
+    """It is summed as it is, however short x and what goes into the residual are."""
+    rng = np.random.default_rng(5)
+    x, dy = rng.normal(size=(40, 3)).astype(np.float16), rng.normal(0, 1e5, (40, 3))
+    dy, gamma = dy.astype(np.float32), np.full(3, 1e-3, np.float32)
+    if own:
+        given = {"stats": nbn.channel_stats(x)}
+    else:
+        given = {"mean": np.zeros(3), "var": np.ones(3)}
+    through = rng.random(x.shape) < 0.7
+    want = nbn.batch_norm_backward(np.where(through, dy, 0), x, gamma, **given)
+    y = through.astype(np.float16)
+    got = nbn.batch_norm_backward(dy, x, gamma, activation="relu", y=y, **given)
+    for a, b in zip(got[:3], want[:3], strict=True):
+        assert np.isfinite(a).all()
+        assert np.array_equal(a, b)
+    assert got.dresidual.dtype == np.float16
+    inside = np.abs(dy) < 6e4
+    assert np.array_equal(got.dresidual[inside], np.where(through, dy, 0)[inside].astype("f2"))
+    assert np.isinf(got.dresidual[through & (np.abs(dy) > 7e4)]).all()
+
+
 def test_relu_at_the_kink_lets_nothing_through():
     x, one = np.array([[0.0], [1.0], [-1.0]]), np.ones(1)
     dy = np.array([[5.0], [7.0], [9.0]])

@@ -201,13 +201,25 @@ def _prepared_backward(
     d5 = five_axes(d, view)
     dresidual = None
     if activated is not None:
-        dresidual = empty_like_view(a, result_dtype(call, "x", a.dtype), view)
-        r5 = five_axes(dresidual, view)
-        if a.size:
-            backend(kind(a)).relu_gradient(d5, five_axes(activated, view), r5)
-        d5 = r5
+        d5, dresidual = _through_relu(call, d5, five_axes(activated, view), a, view)
     w5 = None if w is None else five_axes(w, view)
     return a, axes, view, g, eps, relu, known, d5, w5, dx, dresidual
+
+
+def _through_relu(call: str, d5: Array, y5: Array, x: Array, view: View) -> tuple[Array, Array]:
+    """Return dy where the ReLU let y through, else 0: in full, and as the residual's gradient.
+
+    They are two arrays only if the dtype of x's result does not hold all that dy may be.
+    """
+    dtypes = [result_dtype(call, "x", x.dtype)]
+    if not np.can_cast(d5.dtype, dtypes[0]):
+        dtypes.append(result_dtype(call, "dy", d5.dtype))
+    made = [empty_like_view(x, dtype, view) for dtype in dtypes]
+    five = [five_axes(a, view) for a in made]
+    if x.size:
+        for a5 in five:
+            backend(kind(x)).relu_gradient(d5, y5, a5)
+    return five[-1], made[0]
 
 
 def statistics(call: str, stats: object, mean: object, var: object, view: View, x: Array) -> Known:
