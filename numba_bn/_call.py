@@ -97,7 +97,9 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
     if isinstance(x, DeviceArray):
         vector = x.beside(vector)  # zeros, where x is empty
         dtype = dtype if x.library.CONVERTS else vector.dtype
-    return per_channel(vector, view).astype(dtype, copy=False)
+        return per_channel(vector, view).astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # float32 may not hold what float64 does
+        return per_channel(vector, view).astype(dtype, copy=False)
 
 
 def real_array(call: str, x: object) -> Array:

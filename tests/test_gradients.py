@@ -124,6 +124,17 @@ def test_at_test_time_dx_is_made_of_dy_alone(case, dtype, layout, masked):
 
 
 @pytest.mark.usefixtures("quiet")
+def test_factors_of_dy_that_are_no_numbers():
+    """No warning either, where warnings are errors."""
+    dy, x = np.ones((3, 4), np.float32), np.ones((3, 4), np.float32)
+    gamma, var = np.array([np.inf, 1e300, 1.0, 1.0]), np.array([1.0, 1e-300, -1.0, 0.0])
+    got = nbn.batch_norm_backward(dy, x, gamma, mean=np.zeros(4), var=var, eps=0.0)
+    want = np.array([np.inf, np.inf, np.nan, 0.0])
+    assert np.array_equal(got.dx, [want] * 3, equal_nan=True)
+    np.testing.assert_allclose(got.dgamma, [3.0, 3e150, np.nan, 0.0])
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("own", [True, False])
 def test_dy_goes_through_a_relu_in_full(own):
     """It is summed as it is, however short x and what goes into the residual are."""
@@ -155,3 +166,37 @@ def test_relu_at_the_kink_lets_nothing_through():
     got = nbn.batch_norm_backward(dy, x, y=y, **given)
     assert got.dresidual.tolist() == got.dx.tolist() == [[0.0], [7.0], [0.0]]
     assert got.dbeta.tolist() == [7.0]
+
+
+SUMMED = [
+    ("layer", (6, 40), -1),
+    ("layer", (64, 4096), -1),  # by parts
+    ("rms", (64, 4096), -1),
+    ("instance", (64, 40, 16), 1),
+    ("instance", (64, 40, 3, 3), 1),  # several values of a channel in a row
+    ("instance", (2, 20_000, 3), -1),  # as columns, in three sweeps
+    ("batch", (6, 40), -1),
+    ("batch", (900, 40), -1),
+]
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("norm", "shape", "axis"), SUMMED)
+@pytest.mark.parametrize("plain", [True, False])
+def test_sums_of_what_is_not_finite_or_too_large_for_gamma(norm, shape, axis, plain):
+    """No warning either, where warnings are errors."""
+    x = np.random.default_rng(2).standard_normal(shape, np.float32)
+    dy = np.full(shape, 3e38, np.float32)
+    first, second = (np.moveaxis(a, axis, 0)[1:3] for a in (dy, x))
+    first[0] = 0.0
+    first[0].flat[0], first[0].flat[-1] = np.inf, -np.inf
+    second[0].flat[[0, -1]] = 1.0
+    if not plain:
+        x, dy = (np.asfortranarray(a) for a in (x, dy))
+    options = {"stats": nbn.channel_stats(x, channel_axis=axis)} if norm == "batch" else {}
+    options["axis" if norm in ("layer", "rms") else "channel_axis"] = axis
+    got = getattr(nbn, f"{norm}_norm_backward")(dy, x, **options)
+    assert got.dx.dtype == got.dgamma.dtype == np.float32
+    if norm != "rms":
+        assert np.isnan(got.dbeta[1])
+        assert np.isposinf(np.delete(got.dbeta, 1)).all()

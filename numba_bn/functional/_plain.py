@@ -241,6 +241,7 @@ def own_gradients(
     return Gradients(dx if out is None else out, dgamma, dbeta if norm.centred else None)
 
 
+@np.errstate(over="ignore")  # float32 may not hold what float64 does
 def _parameter_gradients(sums: Array, kind: _Kind, g: Array, gamma: object, x: Array) -> Array:
     """Return sums in the dtype of gamma, of which ``g`` was made."""
     plain = g.dtype is kind.parameters and kind.parameters is not _DOUBLE

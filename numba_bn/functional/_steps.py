@@ -248,6 +248,7 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
     return m, m2, n
 
 
+@np.errstate(all="ignore")
 def _variance(known: Known) -> tuple[Array, Array]:
     """Return mean and variance."""
     mean, spread, count = known

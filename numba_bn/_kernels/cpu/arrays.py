@@ -90,6 +90,19 @@ def per_value(p: Array, plan: Plan, dtype: np.dtype[Any]) -> Array:
     return values
 
 
+@np.errstate(invalid="ignore")  # inf less inf is no number
+def summed(sums: Array, axis: int | tuple[int, ...]) -> Array:
+    """Return sums over axes."""
+    return np.asarray(sums.sum(axis))
+
+
+@np.errstate(all="ignore")  # tiny ones may be too small for float64
+def var_of(m2: Array, count: Array) -> Array:
+    """Σ(x - mean)² of so many values → the variance; of none, 0."""
+    return np.asarray(m2 / np.maximum(count, 1.0))
+
+
+@np.errstate(all="ignore")  # there is no root of a negative one
 def rstd_of(var: Array, eps: float) -> Array:
     """1/√(var + eps), flat, and 0 where that is 1/0."""
     v: Array = var.reshape(-1) + eps

@@ -26,6 +26,8 @@ from numba_bn._kernels.cpu.arrays import (
     per_value,
     plan_streams,
     rstd_of,
+    summed,
+    var_of,
 )
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
@@ -166,7 +168,7 @@ def backward(
     if count is not None:
         if one_go(plan_of(x5.shape), 2 * x5.itemsize):
             return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, spread, count), where5)
-        spread = spread / np.maximum(count, 1.0)
+        spread = var_of(spread, count)
     dbeta, dgamma = gradient_sums(dy5, x5, mean, spread, eps, where5)
     sums = None if count is None else (dbeta, dgamma)
     n = np.ones_like(mean) if count is None else count
@@ -237,10 +239,10 @@ def total_of_parts(sums: Array, plan: Plan, parts: int, centred: bool) -> Array:
     """Such sums → dbeta, dgamma (2, channels)."""
     channels = plan.groups * plan.size
     if not by_rows(plan, centred):
-        return sums if parts == 1 else sums.reshape(2, parts, channels).sum(1)
+        return sums if parts == 1 else summed(sums.reshape(2, parts, channels), 1)
     if parts == plan.inner == 1:
         return sums.reshape(2, channels)
-    return np.asarray(sums.reshape(parts, 2, channels, plan.inner).sum((0, 3)))
+    return summed(sums.reshape(parts, 2, channels, plan.inner), (0, 3))
 
 
 def _backward_own(
@@ -271,7 +273,7 @@ def _backward_columns(
     a, b, c, dgamma = _own_coefficients(gamma.reshape(groups, size), count, m2, eps, *sums)
     given = np.repeat(mean, size), a.reshape(-1), np.repeat(b, size), np.repeat(c, size)
     _input_gradient(dy5, x5, dx5, given, None)
-    return dgamma.sum(0).reshape(-1), sums[0].sum(0).reshape(-1)
+    return summed(dgamma, 0).reshape(-1), summed(sums[0], 0).reshape(-1)
 
 
 @np.errstate(all="ignore")  # what overflows or is not a number is so in dx

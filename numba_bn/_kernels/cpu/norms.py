@@ -26,6 +26,7 @@ from numba_bn._kernels.cpu.arrays import (
     optional,
     per_value,
     plan_streams,
+    var_of,
 )
 from numba_bn._kernels.cpu.elements import kernel_array, record_of
 from numba_bn._kernels.cpu.plan import (
@@ -202,7 +203,7 @@ def forward(
         return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, where5)
-        var = result[3] / result[0]
+        var = var_of(result[3], result[0])
         _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))

@@ -19,7 +19,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value, var_of
 from numba_bn._kernels.cpu.elements import record_of
 from numba_bn._kernels.cpu.plan import (
     Plan,
@@ -136,7 +136,7 @@ class Launches:
         if self._forward is None:
             result = self.moments(x)
             count, mean, low, m2 = result
-            self._normalized(x, (g, b, mean, low, m2 / count, eps), y)
+            self._normalized(x, (g, b, mean, low, var_of(m2, count), eps), y)
             return result
         result = np.empty((4, gamma.size))
         given = flat(x), flat(y), None, None, g, b, eps
