@@ -59,7 +59,13 @@ def moments(case: Case, x: Array, where: Array | None = None) -> tuple[Array, Ar
     x = np.where(keep, wide(x), 0)
     count = total(case, keep.astype(WIDE))
     mean = total(case, x) / count
-    return count, mean, total(case, np.where(keep, x - mean, 0) ** 2)
+    return count, mean, total(case, np.where(keep, apart(case, x, keep, mean), 0) ** 2)
+
+
+def apart(case: Case, x: Array, keep: Array, mean: Array) -> Array:
+    """x less its mean, in full: what the sum of the rest is tells what a mean lost to rounding."""
+    rest = wide(x) - mean
+    return rest - total(case, np.where(keep, rest, 0)) / total(case, keep.astype(WIDE))
 
 
 def statistics(case: Case, d: Data, where: Array | None = None) -> tuple[Array, Array, Array]:
@@ -96,19 +102,21 @@ def backward(case: Case, d: Data, where: Array | None = None) -> ExpectedGradien
     keep = np.ones(case.shape, bool) if where is None else np.broadcast_to(where, case.shape)
     count, mean, var = statistics(case, d, where)
     rstd, gamma = 1 / np.sqrt(var + EPS), spread(case, d.gamma)
-    xhat, dy = (wide(d.x) - mean) * rstd, wide(d.dy)
+    given = case.norm in ("rms", "frozen")
+    x = wide(d.x) - mean if given else apart(case, d.x, keep, mean)
+    xhat, dy = x * rstd, wide(d.dy)
     counted = keep | np.isfinite(xhat * dy)
     known, dknown = np.where(counted, xhat, 0), np.where(counted, dy, 0)
     direct = gamma * dy
     shares = [gamma * dknown, gamma * dknown * known]
     first, second = (total(case, s) / count for s in shares)
     sizes = [total(case, np.abs(s)) / count for s in shares]
-    if case.norm in ("rms", "frozen"):
+    if given:
         first, sizes[0] = WIDE(0), WIDE(0)
     if case.norm == "frozen":
         second, sizes[1] = WIDE(0), WIDE(0)
     dx = rstd * (direct - np.where(keep, first + known * second, 0))
-    around = np.abs(known) + np.abs(mean) * rstd + 1
+    around = np.abs(known) + 1
     size = rstd * (np.abs(direct) + sizes[0] + around * sizes[1])
     over = tuple(a for a in range(len(case.shape)) if a not in case.own)
     dgamma = (dknown * known).sum(over), (np.abs(dknown) * around).sum(over)

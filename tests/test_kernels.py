@@ -71,6 +71,7 @@ class Problem:
         self.gamma, self.beta = rng.normal(size=(2, channels))
         self.mean = rng.normal(self.x.astype(float).mean(), 1, (shape[0], shape[2]))
         self.var = rng.uniform(2, 6, (shape[0], shape[2]))
+        self.low = rng.normal(0, 1e-3, (shape[0], shape[2]))  # more than means lose, to be seen
 
     def empty(self, module):
         """An output: of the result's dtype, but unrounded from the reference."""
@@ -260,7 +261,7 @@ def test_forward_with_options(compare, shape, dtype, masked, added, relu):
 @over_masks
 def test_gradient_sums(compare, shape, dtype, masked):
     p = Problem(shape, dtype, masked)
-    got, want = compare(lambda m: m.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where))
+    got, want = compare(lambda m: m.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where, p.low))
     assert [v.dtype for v in got] == [np.float64] * 2
     for one, other in zip(got, want, strict=True):
         count = p.x.size / shape[2]
@@ -274,12 +275,14 @@ def test_gradient_sums(compare, shape, dtype, masked):
 def test_input_gradient(compare, shape, dtype, masked, training):
     p = Problem(shape, dtype, masked)
     count = np.full(p.mean.shape, p.x.size / shape[2])
-    sums = reference.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where) if training else None
+    sums = (
+        reference.gradient_sums(p.dy, p.x, p.mean, p.var, EPS, p.where, p.low) if training else None
+    )
 
     def call(module):
         dx = p.empty(module)
         given = p.mean, p.var, p.gamma, sums, count
-        module.input_gradient(p.dy, p.x, *given, EPS, dx, p.where)
+        module.input_gradient(p.dy, p.x, *given, EPS, dx, p.where, p.low)
         return dx
 
     p.near(*compare(call))
@@ -303,7 +306,7 @@ def test_backward_of_given_statistics(compare, shape, dtype, masked, training):
 
     def call(module):
         dx = p.empty(module)
-        given = p.mean, p.var if count is None else p.var * count, count
+        given = p.mean, p.var if count is None else p.var * count, count, p.low
         return dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, given, p.where)
 
     assert_gradients(p, compare(call), p.x.size / shape[2])
@@ -361,8 +364,8 @@ def test_any_mask(compare, shape, added, relu, seed):
 
     def call(module):
         y, dx = p.empty(module), p.empty(module)
-        count, mean, _, m2 = module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
-        given = mean, m2, count
+        count, mean, low, m2 = module.forward(p.x, p.gamma, p.beta, EPS, y, **options)
+        given = mean, m2, count, low
         return y, (dx, *module.backward(p.dy, p.x, p.gamma, EPS, dx, given, p.where))
 
     (y, gradients), (expected, right) = compare(call)

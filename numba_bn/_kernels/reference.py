@@ -34,7 +34,8 @@ def moments(x5: Array, where5: Array | None = None) -> Moments:
     # a second look at the mean removes the rounding of the first sum, a third tells what is left
     mean += np.where(keep, x - _stat(mean), 0.0).sum(REDUCED) / np.maximum(count, 1.0)
     apart = np.where(keep, x - _stat(mean), 0.0)
-    low, m2 = apart.sum(REDUCED) / np.maximum(count, 1.0), (apart**2).sum(REDUCED)
+    low = apart.sum(REDUCED) / np.maximum(count, 1.0)
+    m2 = (np.where(keep, apart - _stat(low), 0.0) ** 2).sum(REDUCED)
     mean[np.isnan(m2)] = np.nan
     low[~np.isfinite(mean)] = 0.0
     return count, mean, low, m2
@@ -46,11 +47,17 @@ def _rstd(var: Array, eps: float) -> Array:
     return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0.0)
 
 
-def _raw(m: Moments, centred: bool) -> tuple[Array, Array]:
-    """Mean and variance to normalize with; RMS norm holds the mean at zero."""
-    count, mean, _, m2 = m
-    var = m2 / count
-    return (mean, var) if centred else (np.zeros_like(mean), var + mean**2)
+def _raw(m: Moments, centred: bool) -> tuple[Array, Array, Array]:
+    """Mean, low and variance to normalize with; RMS norm holds the mean at zero."""
+    count, mean, low, m2 = m
+    var, zero = m2 / count, np.zeros_like(mean)
+    return (mean, low, var) if centred else (zero, zero, var + mean**2)
+
+
+def _less(x5: Array, mean: Array, low: Array | None) -> Array:
+    """x - mean, less what the mean lost to rounding."""
+    rest = x5.astype(np.float64) - _stat(mean)
+    return rest if low is None else rest - _stat(low)
 
 
 def normalize(
@@ -70,10 +77,7 @@ def normalize(
     ``low`` is what the mean lost to rounding.
     """
     rstd = _rstd(var, eps)
-    centred = x5.astype(np.float64) - _stat(mean)
-    if low is not None:
-        centred -= _stat(low)
-    y = centred * _stat(rstd) * _param(gamma, x5) + _param(beta, x5)
+    y = _less(x5, mean, low) * _stat(rstd) * _param(gamma, x5) + _param(beta, x5)
     if residual5 is not None:
         y += residual5.astype(np.float64)
     y5[...] = np.where(y < 0.0, 0.0, y) if relu else y
@@ -93,16 +97,23 @@ def forward(
 ) -> Moments:
     """x → y5 by its own statistics, which are returned, whether they are to be kept or not."""
     result = moments(x5, where5)
-    mean, var = _raw(result, centred)
-    low = result[2] if centred else None
+    mean, low, var = _raw(result, centred)
     normalize(x5, mean, var, gamma, beta, eps, y5, residual5, relu, low)
     return result
 
 
-def _terms(dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None) -> Any:
+def _terms(
+    dy5: Array,
+    x5: Array,
+    mean: Array,
+    low: Array | None,
+    var: Array,
+    eps: float,
+    where5: Array | None,
+) -> Any:
     """dy and x̂; what is excluded counts only where it is finite."""
     dy = dy5.astype(np.float64)
-    xhat = (x5.astype(np.float64) - _stat(mean)) * _stat(_rstd(var, eps))
+    xhat = _less(x5, mean, low) * _stat(_rstd(var, eps))
     if where5 is not None:
         usable = where5 | np.isfinite(dy * xhat)
         dy, xhat = np.where(usable, dy, 0.0), np.where(usable, xhat, 0.0)
@@ -110,10 +121,16 @@ def _terms(dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: A
 
 
 def gradient_sums(
-    dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None = None
+    dy5: Array,
+    x5: Array,
+    mean: Array,
+    var: Array,
+    eps: float,
+    where5: Array | None = None,
+    low: Array | None = None,
 ) -> tuple[Array, Array]:
     """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
-    dy, xhat = _terms(dy5, x5, mean, var, eps, where5)
+    dy, xhat = _terms(dy5, x5, mean, low, var, eps, where5)
     return dy.sum((0, 1, 4)).ravel(), (dy * xhat).sum((0, 1, 4)).ravel()
 
 
@@ -128,12 +145,13 @@ def input_gradient(
     eps: float,
     dx5: Array,
     where5: Array | None = None,
+    low: Array | None = None,
 ) -> None:
     """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
     rstd = _stat(_rstd(var, eps))
     dx = dy5.astype(np.float64) * _param(gamma, x5) * rstd
     if sums is not None:
-        xhat = (x5.astype(np.float64) - _stat(mean)) * rstd
+        xhat = _less(x5, mean, low) * rstd
         share = (_param(sums[0], x5) + xhat * _param(sums[1], x5)) / _stat(count)
         share = share * _param(gamma, x5) * rstd
         dx -= share if where5 is None else np.where(where5, share, 0.0)
@@ -146,28 +164,29 @@ def backward(
     gamma: Array,
     eps: float,
     dx5: Array,
-    given: tuple[Array, Array, Array | None] | None = None,
+    given: tuple[Array, Array, Array | None, Array] | None = None,
     where5: Array | None = None,
     centred: bool = True,
 ) -> tuple[Array, Array]:
     """dy, x → dx5, and dgamma, dbeta (channels,).
 
-    ``given`` is (mean, m2, count) of a training step, or (mean, var, None), which are constant; no
-    ``given`` at all means the statistics of x itself.
+    ``given`` is (mean, m2, count, low) of a training step, or (mean, var, None, low), which are
+    constant, low being what the mean lost to rounding; no ``given`` at all means the statistics of
+    x itself.
     """
     if given is None:
         own = moments(x5)
-        mean, var = _raw(own, centred)
+        mean, low, var = _raw(own, centred)
         count: Array | None = own[0]
     else:
-        mean, spread, count = given
+        mean, spread, count, low = given
         var = spread if count is None else spread / np.maximum(count, 1.0)
-    dy, xhat = _terms(dy5, x5, mean, var, eps, where5)
+    dy, xhat = _terms(dy5, x5, mean, low, var, eps, where5)
     dgamma, dbeta = (dy * xhat).sum((0, 1, 4)).ravel(), dy.sum((0, 1, 4)).ravel()
     if given is not None:
         sums = None if count is None else (dbeta, dgamma)
         n = np.ones_like(mean) if count is None else count
-        input_gradient(dy5, x5, mean, var, gamma, sums, n, eps, dx5, where5)
+        input_gradient(dy5, x5, mean, var, gamma, sums, n, eps, dx5, where5, low)
         return dgamma, dbeta
     assert count is not None
     weighted = dy * _param(gamma, x5)

@@ -200,10 +200,10 @@ def gradients(
     eps = check.epsilon(call, eps)
     (g,) = _vectors(call, kind, x, (gamma,), out)
     known = stats._moments
-    count, mean, m2 = known.count, known.mean, known.m2
+    count, mean, low, m2 = known.count, known.mean, known.low, known.m2
     if count.shape != kind.channels or np.count_nonzero(count) < count.size:
         return None
-    if not (count.flags.carray and mean.flags.carray and m2.flags.carray):
+    if not (count.flags.carray and mean.flags.carray and low.flags.carray and m2.flags.carray):
         return None  # kernels would be compiled anew for such vectors
     if not _alike(dy, x):
         return None
@@ -211,8 +211,8 @@ def gradients(
         return None
     launches, dx = ready
     if out is not None:  # of which they may be a part
-        count, mean, m2 = count.copy(), mean.copy(), m2.copy()
-    sums = launches.backward(dy, x, g, eps, dx, mean, m2, count)
+        count, mean, low, m2 = (v.copy() for v in (count, mean, low, m2))
+    sums = launches.backward(dy, x, g, eps, dx, mean, low, m2, count)
     dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
     return Gradients(dx if out is None else out, dgamma, dbeta)
 

@@ -26,8 +26,9 @@ from numba_bn.stats.device import DeviceChannelStats
 Forward = tuple[Array, Axes, View, Vector, Vector, float, Array | None, Array | None, bool, Output]
 """x, channel axes, view, gamma, beta, eps, where and residual as five axes, ReLU or not, y."""
 
-Known = tuple[Array, Array, Array | None]
-"""Mean and variance, or of a training step mean, m2 and count, as (1, channels)."""
+Known = tuple[Array, Array, Array | None, Array]
+"""Mean, variance, None, or of a training step mean, m2, count, and what the mean lost to rounding:
+each (1, channels)."""
 
 Backward = tuple[
     Array, Axes, View, Vector, float, bool, Known, Array, Array | None, Output, Array | None
@@ -79,8 +80,7 @@ def train_together(
             f"on all ranks together, got {few[0]:g}, with x of shape {a.shape} on this one"
         )
     if a.size:
-        mean, var = _variance(statistics(call, stats, None, None, view, a))
-        low = check.parameter(call, "stats", stats._moments.low, view, a.shape).reshape(1, -1)
+        mean, var, _, low = _by_variance(statistics(call, stats, None, None, view, a))
         backend().normalize(a5, mean, var, g, b, eps, y.five_axes, r5, relu, low)
     return y.done(out), stats
 
@@ -146,12 +146,12 @@ def backward_together(
             call, dy, x, gamma, *given, out=out
         )
         check.in_host_memory(call, "comm", a)
-        (mean, var), count = _variance(known), known[2]
+        mean, var, count, low = _by_variance(known)
         n = np.ones_like(mean) if count is None else count
         a5 = five_axes(a, view)
         own = np.zeros((2, *view.channels))
         if a.size:
-            sums = backend().gradient_sums(d5, a5, mean, var, eps, w5)
+            sums = backend().gradient_sums(d5, a5, mean, var, eps, w5, low)
             own = np.stack([per_channel(v, view) for v in sums])
         facts = {"what is given": "mean and var" if count is None else "stats"}
         facts |= _facts(a, axes, view, eps, relu, gamma=g, mean=mean, var=var, count=n)
@@ -159,7 +159,7 @@ def backward_together(
     dbeta, dgamma = (check.parameter(call, "sums", v, view, a.shape) for v in total)
     if a.size:
         shared = None if count is None else (dbeta, dgamma)
-        backend().input_gradient(d5, a5, mean, var, g, shared, n, eps, dx.five_axes, w5)
+        backend().input_gradient(d5, a5, mean, var, g, shared, n, eps, dx.five_axes, w5, low)
     return Gradients(
         dx.done(out),
         parameter_gradient(dgamma, gamma, a, view),
@@ -227,7 +227,7 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
     if stats is None and mean is not None and var is not None:
         m = check.parameter(call, "mean", mean, view, x.shape)
         v = check.parameter(call, "var", var, view, x.shape)
-        return m.reshape(1, -1), v.reshape(1, -1), None
+        return m.reshape(1, -1), v.reshape(1, -1), None, np.zeros((1, m.size))
     if stats is None or mean is not None or var is not None:
         raise ValueError(f"{call}: give either stats (training) or both mean and var (test time)")
     if isinstance(stats, DeviceChannelStats):
@@ -239,20 +239,23 @@ def statistics(call: str, stats: object, mean: object, var: object, view: View, 
         return stats.given(call, view, x.shape)
     if not isinstance(stats, ChannelStats):
         raise check.no_stats(call, "stats", stats)
-    named = (("stats.mean", stats.mean), ("stats.m2", stats.m2), ("stats.count", stats.count))
-    m, m2, n = (check.parameter(call, name, v, view, x.shape).reshape(1, -1) for name, v in named)
+    own = stats._moments
+    named = (("mean", own.mean), ("m2", own.m2), ("count", own.count), ("mean", own.low))
+    m, m2, n, low = (
+        check.parameter(call, f"stats.{name}", v, view, x.shape).reshape(1, -1) for name, v in named
+    )
     if x.size and not n.all():
         raise ValueError(
             f"{call}: stats must have counted values in every channel, got {n.ravel()}"
         )
-    return m, m2, n
+    return m, m2, n, low
 
 
 @np.errstate(all="ignore")
-def _variance(known: Known) -> tuple[Array, Array]:
-    """Return mean and variance."""
-    mean, spread, count = known
-    return mean, spread if count is None else spread / np.maximum(count, 1.0)
+def _by_variance(known: Known) -> Known:
+    """Return mean, variance, count and what the mean lost to rounding."""
+    mean, spread, count, low = known
+    return mean, spread if count is None else spread / np.maximum(count, 1.0), count, low
 
 
 def _facts(a: Array, axes: Axes, view: View, eps: float, relu: bool, **vectors: Array) -> Facts:

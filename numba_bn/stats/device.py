@@ -50,16 +50,16 @@ class DeviceChannelStats:
         row, view = self._moments.rows.row(which), self._view
         return row if len(view.channels) == 1 else row.per_channel(view)
 
-    def given(self, call: str, view: View, shape: Axes) -> tuple[Any, Any, Any]:
-        """Return mean, m2 and count in the channel order of another view, for its backend."""
+    def given(self, call: str, view: View, shape: Axes) -> tuple[Any, ...]:
+        """Return mean, m2, count and low in the channel order of another view, for its backend."""
         mine, rows = self._view, self._moments.rows
         if (view.channels, view.channel_axes) == (mine.channels, mine.channel_axes):
-            return rows.row(MEAN), rows.row(M2), rows.row(COUNT)
-        mean, m2, count = (
+            return tuple(rows.row(which) for which in (MEAN, M2, COUNT, LOW))
+        named = (("mean", MEAN), ("m2", M2), ("count", COUNT), ("mean", LOW))
+        return tuple(
             check.parameter(call, f"stats.{name}", self._row(which), view, shape)
-            for name, which in (("mean", MEAN), ("m2", M2), ("count", COUNT))
+            for name, which in named
         )
-        return mean, m2, count
 
     def get(self) -> Any:
         """Return them as a `ChannelStats`; waits for the device."""

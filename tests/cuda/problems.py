@@ -186,9 +186,9 @@ class Problem:
         }
         self.where = self.arrays["where"].astype(bool) if call.masked else None
         self.residual = self.arrays["residual"] if call.residual else None
-        count, mean_, _, m2 = self.moments()
+        count, mean_, low, m2 = self.moments()
         var = m2 / np.maximum(count, 1.0)
-        self.arrays |= {"count": count, "mean": mean_, "m2": m2, "var": var}
+        self.arrays |= {"count": count, "mean": mean_, "low": low, "m2": m2, "var": var}
 
     def moments(self) -> reference.Moments:
         return reference.moments(self.arrays["x"], self.where)

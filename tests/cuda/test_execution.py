@@ -171,9 +171,10 @@ def assert_backward(p, training):
     run = p.run(plans.backward(p.call, EPS, DEVICE, training), "dx", "dgamma", "dbeta")
     dx = np.empty(p.call.shape)
     a = p.arrays
-    given = a["mean"], a["var"], None
+    low = a["low"] if p.call.stats else np.zeros_like(a["low"])
+    given = a["mean"], a["var"], None, low
     if training:
-        given = a["mean"], a["var"] * a["count"], a["count"]
+        given = a["mean"], a["var"] * a["count"], a["count"], low
     dgamma, dbeta = reference.backward(
         a["dy"], a["x"], p.parameter("gamma"), EPS, dx, given, p.where
     )
@@ -184,6 +185,11 @@ def assert_backward(p, training):
 @pytest.mark.parametrize("training", [False, True])
 def test_backward(shape, dtype, training):
     assert_backward(Problem(call_of(shape, dtype)), training)
+
+
+@pytest.mark.parametrize("shape", [PLANES, ROWS])
+def test_backward_at_a_large_mean(shape):
+    assert_backward(Problem(call_of(shape, "float64", stats=True), mean=1e8, std=1.0), True)
 
 
 @pytest.mark.parametrize("shape", [PLANES, HALF_VECTORS, ROWS])

@@ -14,7 +14,7 @@ from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
 from numba_bn._kernels.cpu.precision import all_fit, gradient_terms
 from numba_bn._kernels.cpu.room import doubles, vectors_as
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt
+from numba_bn._kernels.cpu.state import about_mean, coefficients, each_rsqrt
 
 
 @block
@@ -22,6 +22,7 @@ def _shared_factors(
     x: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     rs: Any,
     gamma: Any,
     count: Any,
@@ -35,14 +36,14 @@ def _shared_factors(
     Slices, as LLVM makes gathers of indices that might be negative.
     """
     s, t, here = sums[0], sums[1], slice(channel, channel + sums.shape[1])
-    means, r, g, n = mean[here], rs[here], gamma[here], count[here]
+    means, lows, r, g, n = mean[here], low[here], rs[here], gamma[here], count[here]
     all_s, all_t = result[0, here], result[1, here]
     m, a, b, c = factors[0], factors[1], factors[2], factors[3]
     for k in range(s.size):
-        all_s[k], all_t[k] = s[k], t[k]
+        all_s[k], all_t[k] = s[k], about_mean(s[k], t[k], lows[k])
     for k in range(s.size):
-        ak, bk, ck = coefficients(g[k], r[k], n[k], s[k], t[k])
-        m[k], a[k], b[k], c[k] = gradient_terms(x, dx, means[k], ak, bk, ck)
+        ak, bk, ck = coefficients(g[k], r[k], n[k], s[k], all_t[k])
+        m[k], a[k], b[k], c[k] = gradient_terms(x, dx, means[k], lows[k], ak, bk, ck)
 
 
 @unit
@@ -53,6 +54,7 @@ def _shared_unit(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     rs: Any,
     gamma: Any,
     count: Any,
@@ -74,7 +76,7 @@ def _shared_unit(
         dy, x, where, first, stride, rows, tail, width, own, inner, 1, columns[2], columns, sums
     )
     factors = np.empty((4, own // inner))
-    _shared_factors(x, dx, mean, rs, gamma, count, first // inner, sums, result, factors)
+    _shared_factors(x, dx, mean, low, rs, gamma, count, first // inner, sums, result, factors)
     gradient_by(
         dy,
         x,
@@ -105,6 +107,7 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     m2: Any,
     count: Any,
     gamma: Any,
@@ -129,6 +132,7 @@ def backward_shared(
             where,
             dx,
             mean,
+            low,
             rs,
             gamma,
             count,

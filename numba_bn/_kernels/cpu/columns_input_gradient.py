@@ -116,6 +116,7 @@ def input_gradient(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     a: Any,
     b: Any,
     c: Any,
@@ -131,7 +132,7 @@ def input_gradient(
 ) -> None:
     """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
     tiles = (stride + tile - 1) // tile
-    factors = centred(x, dx, mean, a, b, c)
+    factors = centred(x, dx, mean, low, a, b, c)
     units = batch * tiles * slices_of(rows, per_slice)
     for u in prange(units):
         _input_gradient_unit(

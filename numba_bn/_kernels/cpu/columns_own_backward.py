@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
-from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
+from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import spread
@@ -201,7 +201,7 @@ def _backward_unit(
         length,
         inner,
         doubles(5, width),
-        np.empty((KEPT, some * (own // length))),
+        np.empty((KEPT_BACKWARD, some * (own // length))),
         np.empty((2, channels)),
         np.empty((4, channels)),
         vectors_as(x, dx, 4, width),

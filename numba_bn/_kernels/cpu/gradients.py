@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numba_bn._kernels.cpu import (
+    channel_terms,
     columns_backward,
     columns_backward_shared,
     columns_input_gradient,
@@ -52,22 +53,27 @@ from numba_bn._kernels.cpu.plan import (
 
 
 def gradient_sums(
-    dy5: Array, x5: Array, mean: Array, var: Array, eps: float, where5: Array | None = None
+    dy5: Array,
+    x5: Array,
+    mean: Array,
+    var: Array,
+    eps: float,
+    where5: Array | None = None,
+    low: Array | None = None,
 ) -> tuple[Array, Array]:
-    """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,)."""
+    """dy, x (batch of one) → Σdy, Σdy·x̂ (channels,).
+
+    ``low`` is what the mean lost to rounding.
+    """
     sums = _raw_sums(dy5, x5, mean.reshape(-1), where5)
-    _scale(sums, rstd_of(var, eps))
+    if low is not None:
+        channel_terms.about_mean(sums, low.reshape(-1))
+    channel_terms.scale(sums, rstd_of(var, eps))
     return sums[0], sums[1]
 
 
-@np.errstate(all="ignore")  # what overflows or is not a number is so in dgamma
-def _scale(sums: Array, rstd: Array) -> None:
-    """Σdy, Σdy·(x - mean) (2, channels) → Σdy, Σdy·x̂, in their place."""
-    sums[1] *= rstd
-
-
 def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array:
-    """dy, x → Σdy, Σdy·(x - mean): (2, batch · channels)."""
+    """dy, x → Σdy, Σdy·(x - m), m being the mean as float64 holds it: (2, batch · channels)."""
     plan = plan_of(x5.shape)
     kernel, _, sizes = summing(plan, x5.itemsize)
     sums, parts = room_of_sums(plan)
@@ -106,29 +112,25 @@ def input_gradient(
     eps: float,
     dx5: Array,
     where5: Array | None = None,
+    low: Array | None = None,
 ) -> None:
-    """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant."""
+    """dy, x (batch of one), sums (channels,) → dx5; without sums the statistics are constant.
+
+    ``low`` is what the mean lost to rounding.
+    """
+    none = no_loss(gamma.size)
     if sums is None:  # what x and its mean are does not matter, not even if they are no numbers
-        none = no_loss(gamma.size)
         normalize(dy5, none, var, gamma, none, eps, dx5)
         return
-    factors = _coefficients(gamma, rstd_of(var, eps), *sums, count.reshape(-1))
-    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), *factors), where5)
-
-
-@np.errstate(all="ignore")
-def _coefficients(
-    gamma: Array, rstd: Array, dbeta: Array, dgamma: Array, count: Array
-) -> tuple[Array, Array, Array]:
-    """Per (channels,) sums → a, b, c of dx = dy·a + (x - mean)·b + c."""
-    a = gamma * rstd
-    return a, -a * dgamma * rstd / count, -a * dbeta / count  # in the order of the kernels'
+    factors = channel_terms.coefficients(gamma, rstd_of(var, eps), *sums, count.reshape(-1))
+    lost = none if low is None else low.reshape(-1)
+    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), lost, *factors), where5)
 
 
 def _input_gradient(
     dy5: Array, x5: Array, dx5: Array, given: tuple[Array, ...], where5: Array | None
 ) -> None:
-    """dy, x, per (batch · channels,) mean, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
+    """dy, x, per (batch · channels,) mean, low, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     stream = plan_streams(plan, dx5, x5, dy5)
@@ -153,26 +155,27 @@ def backward(
     gamma: Array,
     eps: float,
     dx5: Array,
-    given: tuple[Array, Array, Array | None] | None = None,
+    given: tuple[Array, Array, Array | None, Array] | None = None,
     where5: Array | None = None,
     centred: bool = True,
 ) -> tuple[Array, Array]:
     """dy, x → dx5, and dgamma, dbeta (channels,).
 
-    ``given`` is (mean, m2, count) of a training step, or (mean, var, None), which are constant; no
-    ``given`` at all means the statistics of x itself.
+    ``given`` is (mean, m2, count, low) of a training step, or (mean, var, None, low), which are
+    constant, low being what the mean lost to rounding; no ``given`` at all means the statistics of
+    x itself.
     """
     if given is None:
         return _backward_own(dy5, x5, gamma, eps, dx5, centred)
-    mean, spread, count = given
+    mean, spread, count, low = given
     if count is not None:
         if one_go(plan_of(x5.shape), 2 * x5.itemsize):
-            return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, spread, count), where5)
+            return _backward_fused(dy5, x5, gamma, eps, dx5, (mean, low, spread, count), where5)
         spread = var_of(spread, count)
-    dbeta, dgamma = gradient_sums(dy5, x5, mean, spread, eps, where5)
+    dbeta, dgamma = gradient_sums(dy5, x5, mean, spread, eps, where5, low)
     sums = None if count is None else (dbeta, dgamma)
     n = np.ones_like(mean) if count is None else count
-    input_gradient(dy5, x5, mean, spread, gamma, sums, n, eps, dx5, where5)
+    input_gradient(dy5, x5, mean, spread, gamma, sums, n, eps, dx5, where5, low)
     return dgamma, dbeta
 
 
@@ -195,18 +198,18 @@ def _backward_fused(
     gamma: Array,
     eps: float,
     dx5: Array,
-    given: tuple[Array, Array, Array],
+    given: tuple[Array, ...],
     where5: Array | None,
 ) -> tuple[Array, Array]:
-    """Sums and dx of some channels in one go, while their data is in cache."""
+    """Sums and dx of some channels in one go, while in cache; ``given`` is mean, low, m2, count."""
     plan = plan_of(x5.shape)
-    mean, m2, count = (v.reshape(-1) for v in given)
+    known = [v.reshape(-1) for v in given]
     sums = np.empty((2, plan.groups))
     stream = plan_streams(plan, dx5, x5, dy5)
     kernel, switches, sizes = in_one_go(plan, x5.itemsize, stream)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     nbytes = shared(plan, 3 * x5.nbytes)
-    kernel(nbytes, *arrays, mean, m2, count, gamma, eps, sums, *switches, *sizes)
+    kernel(nbytes, *arrays, *known, gamma, eps, sums, *switches, *sizes)
     return sums[1], sums[0]
 
 
@@ -268,30 +271,16 @@ def _backward_columns(
 ) -> tuple[Array, Array]:
     """The same of few samples of many rows, in three sweeps, each by all threads."""
     batch, _, groups, size, _ = x5.shape
-    count, mean, _, m2 = moments(x5)
-    sums = _raw_sums(dy5, x5, mean.reshape(-1), None).reshape(2, batch, groups, size)
-    a, b, c, dgamma = _own_coefficients(gamma.reshape(groups, size), count, m2, eps, *sums)
-    given = np.repeat(mean, size), a.reshape(-1), np.repeat(b, size), np.repeat(c, size)
+    count, mean, low, m2 = moments(x5)
+    raw, lost = _raw_sums(dy5, x5, mean.reshape(-1), None), np.repeat(low, size)
+    channel_terms.about_mean(raw, lost)
+    sums = raw.reshape(2, batch, groups, size)
+    a, b, c, dgamma = channel_terms.own_coefficients(
+        gamma.reshape(groups, size), count, m2, eps, *sums
+    )
+    given = np.repeat(mean, size), lost, a.reshape(-1), np.repeat(b, size), np.repeat(c, size)
     _input_gradient(dy5, x5, dx5, given, None)
     return summed(dgamma, 0).reshape(-1), summed(sums[0], 0).reshape(-1)
-
-
-@np.errstate(all="ignore")  # what overflows or is not a number is so in dx
-def _own_coefficients(
-    gamma: Array, count: Array, m2: Array, eps: float, s: Array, t: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Σdy, Σdy·(x - mean) (batch, groups, size) → a, b, c of dx, and Σdy·x̂.
-
-    b and c are (batch, groups, 1).
-    """
-    r = rstd_of(m2 / count, eps).reshape(*count.shape, 1)
-    n, common_s, common_t = (
-        count[..., None],
-        (gamma * s).sum(-1, keepdims=True),
-        (gamma * t).sum(-1, keepdims=True),
-    )
-    b, c = -r * (r * common_t) * r / n, -r * common_s / n
-    return gamma * r, b, c, t * r
 
 
 def relu_gradient(dy5: Array, y5: Array, out5: Array) -> None:

@@ -23,7 +23,7 @@ from numba_bn._kernels.cpu.state import (
     spread,
 )
 
-KEPT = 3
+KEPT, KEPT_BACKWARD = 3, 4  # the backward also keeps what means lost to rounding
 
 
 @block
@@ -119,6 +119,7 @@ def own_gradients(
         p = kept[0, k]
         _, mean, low, m2 = finish(n, p, kept[1, k], kept[2, k])
         kept[0, k], kept[1, k], kept[2, k] = mean, (mean - p) + low, rsqrt(m2 / n, eps)
+        kept[3, k] = low
     at, most = 0, size if size > 1 else count
     while at < count * size:
         step = min(most, count * size - at, gamma.size - channel)
@@ -127,17 +128,17 @@ def own_gradients(
         dbeta, dgamma = sums[0, there], sums[1, there]
         if size > 1:
             k = at // size
-            mean, apart, r = kept[0, k], kept[1, k], kept[2, k]
-            _group_gradients(x, dx, g, s, t, dbeta, dgamma, n, mean, apart, r, factors, at)
+            mean, apart, r, low = kept[0, k], kept[1, k], kept[2, k], kept[3, k]
+            _group_gradients(x, dx, g, s, t, dbeta, dgamma, n, mean, low, apart, r, factors, at)
         else:
-            means, aparts, rs = kept[0, here], kept[1, here], kept[2, here]
+            means, aparts, rs, lows = kept[0, here], kept[1, here], kept[2, here], kept[3, here]
             m, a, b, c = factors[0, here], factors[1, here], factors[2, here], factors[3, here]
             for h in range(step):
                 own, r = t[h] - aparts[h] * s[h], rs[h]
                 dbeta[h] += s[h]
                 dgamma[h] += own * r
                 bh, ch = coefficients(1.0, r, n, g[h] * s[h], g[h] * own)[1:]
-                m[h], a[h], b[h], c[h] = gradient_terms(x, dx, means[h], g[h] * r, bh, ch)
+                m[h], a[h], b[h], c[h] = gradient_terms(x, dx, means[h], lows[h], g[h] * r, bh, ch)
         at += step
         channel = channel + step if channel + step < gamma.size else 0
 
@@ -153,6 +154,7 @@ def _group_gradients(
     dgamma: Any,
     n: float,
     mean: float,
+    low: float,
     apart: float,
     r: float,
     factors: Any,
@@ -170,4 +172,4 @@ def _group_gradients(
     here = slice(at, at + gamma.size)
     ms, als, bs, cs = factors[0, here], factors[1, here], factors[2, here], factors[3, here]
     for h in range(gamma.size):
-        ms[h], als[h], bs[h], cs[h] = gradient_terms(x, dx, mean, gamma[h] * r, b, c)
+        ms[h], als[h], bs[h], cs[h] = gradient_terms(x, dx, mean, low, gamma[h] * r, b, c)

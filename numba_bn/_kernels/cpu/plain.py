@@ -151,6 +151,7 @@ class Launches:
         eps: float,
         dx: Array,
         mean: Array,
+        low: Array,
         m2: Array,
         count: Array,
     ) -> Array:
@@ -159,14 +160,15 @@ class Launches:
         arrays = flat(dy), flat(x), None
         if self._backward is not None:
             sums = np.empty((2, gamma.size))
-            given = mean, m2, count, g, eps, sums
+            given = mean, low, m2, count, g, eps, sums
             self._backward.run(*arrays, flat(dx), *given, *self._rest_of_backward)
             return sums
         sums, parts = gradients.room_of_sums(self._plan)
         self._sum.run(*arrays, mean, sums, parts, *self._sizes_of_sum)
         terms = np.empty((3, gamma.size))
-        self._terms.run(sums, m2, count, g, eps, terms)
-        self._differentiate.run(*arrays, flat(dx), mean, *terms, *self._rest_of_differentiate)
+        self._terms.run(sums, low, m2, count, g, eps, terms)
+        given = mean, low, *terms
+        self._differentiate.run(*arrays, flat(dx), *given, *self._rest_of_differentiate)
         return sums
 
 

@@ -199,12 +199,13 @@ def centre(x: Any, y: Any, mean: float, low: float) -> Any:
 
 
 @inline
-def gradient_terms(x: Any, dx: Any, mean: float, a: float, b: float, c: float) -> Any:
-    """dx = dy·a + (x - mean)·b + c → m, a, b, c of the same in the arithmetic of x and dx.
+def gradient_terms(x: Any, dx: Any, mean: float, low: float, a: float, b: float, c: float) -> Any:
+    """dx = dy·a + (x - mean - low)·b + c → m, a, b, c of the same in the arithmetic of x and dx.
 
-    c, most of it the mean of dy·a, follows what a loses to rounding: what ought to cancel does.
+    ``low`` is what the mean lost to rounding. c, most of it the mean of dy·a, follows what a loses
+    to rounding: what ought to cancel does.
     """
-    m, lost = centre(x, dx, mean, 0.0)
+    m, lost = centre(x, dx, mean, low)
     near = _rounded(x, dx, a) if _is_factor(a) else a
     if near != a:
         c *= near / a

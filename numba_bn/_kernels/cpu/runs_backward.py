@@ -277,6 +277,7 @@ def input_gradient(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     a: Any,
     b: Any,
     c: Any,
@@ -286,7 +287,7 @@ def input_gradient(
     inner: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
-    factors, runs = centred(x, dx, mean, a, b, c), outer * channels
+    factors, runs = centred(x, dx, mean, low, a, b, c), outer * channels
     fit = not stream and all_fit(x, dx, factors, 0, channels)
     units = pieces_of(runs, inner)[0]
     for u in prange(units):

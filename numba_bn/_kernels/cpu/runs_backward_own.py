@@ -11,7 +11,14 @@ from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.moments import slab_moments
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
-from numba_bn._kernels.cpu.state import STATE, coefficients, conclude, put_factors, rsqrt
+from numba_bn._kernels.cpu.state import (
+    STATE,
+    about_mean,
+    coefficients,
+    conclude,
+    put_factors,
+    rsqrt,
+)
 
 
 @unit
@@ -69,17 +76,18 @@ def _put_terms(
     groups = result.shape[1]
     size = out.shape[0] // groups
     for j in range(groups):
-        n, mean = result[0, j], result[1, j]
+        n, mean, low = result[0, j], result[1, j], result[2, j]
         r = rsqrt(result[3, j] / n, eps)
         s, t = 0.0, 0.0
         for h in range(j * size, (j + 1) * size):
+            own = about_mean(out[h, 0], out[h, 1], low)
             s += gamma[channel + h] * out[h, 0]
-            t += gamma[channel + h] * out[h, 1]
+            t += gamma[channel + h] * own
             sums[0, into + h] += out[h, 0]
-            sums[1, into + h] += out[h, 1] * r
+            sums[1, into + h] += own * r
         b, c = coefficients(1.0, r, n, s, t)[1:]
         for h in range(j * size, (j + 1) * size):
-            put_factors(x, dx, mean, gamma[channel + h] * r, b, c, factors, h)
+            put_factors(x, dx, mean, low, gamma[channel + h] * r, b, c, factors, h)
 
 
 @Kernel

@@ -10,7 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
-from numba_bn._kernels.cpu.state import coefficients, each_rsqrt, put_factors
+from numba_bn._kernels.cpu.state import about_mean, coefficients, each_rsqrt, put_factors
 
 
 @unit
@@ -21,6 +21,7 @@ def _shared_unit(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     rs: Any,
     gamma: Any,
     count: Any,
@@ -39,11 +40,12 @@ def _shared_unit(
     slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
     factors = np.empty((4, wide))
     for j in range(wide):
-        k, s, t = first + j, out[j, 0], out[j, 1]
+        k, s = first + j, out[j, 0]
+        t = about_mean(s, out[j, 1], low[k])
         result[0, k], result[1, k] = s, t
         # once a channel: the divisions take as long as a run of a hundred values
         a, b, c = coefficients(gamma[k], rs[k], count[k], s, t)
-        put_factors(x, dx, mean[k], a, b, c, factors, j)
+        put_factors(x, dx, mean[k], low[k], a, b, c, factors, j)
     at = first * inner
     gradient_slab(dy, x, where, dx, at, factors, stream, onward, outer, stride, inner)
 
@@ -55,6 +57,7 @@ def backward_shared(
     where: Any,
     dx: Any,
     mean: Any,
+    low: Any,
     m2: Any,
     count: Any,
     gamma: Any,
@@ -77,6 +80,7 @@ def backward_shared(
             where,
             dx,
             mean,
+            low,
             rs,
             gamma,
             count,

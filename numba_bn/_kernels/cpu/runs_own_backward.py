@@ -15,7 +15,7 @@ from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import near, nearest, scalar
-from numba_bn._kernels.cpu.own import KEPT, own_gradients, spreads
+from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.runs_backward import gradient_runs
@@ -115,7 +115,7 @@ def _own_unit(
     if slabs == 1:  # samples side by side
         own, b1 = groups * (b1 - b0), b0 + 1
     some = min(max(_AT_ONCE // length, 1), own)
-    kept, out = np.empty((KEPT, some)), np.empty((2, some * size))
+    kept, out = np.empty((KEPT_BACKWARD, some)), np.empty((2, some * size))
     factors = np.empty((4, some * size))
     for b in range(b0, b1):
         _own_groups(

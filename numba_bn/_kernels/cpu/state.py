@@ -170,6 +170,16 @@ def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
 
 
 @inline
+def about_mean(s: float, t: float, low: float) -> float:
+    """Σdy, Σdy·(x-m) → Σdy·(x-mean), ``low`` being what m, the mean, lost to rounding.
+
+    What is infinite stays so.
+    """
+    lost = low * s
+    return t - lost if lost - lost == 0.0 else t
+
+
+@inline
 def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta: float) -> Any:
     """→ m, a, b of y = (x - m)·a + b.
 
@@ -183,17 +193,17 @@ def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta
 
 @inline
 def put_factors(
-    x: Any, dx: Any, mean: float, a: float, b: float, c: float, factors: Any, k: int
+    x: Any, dx: Any, mean: float, low: float, a: float, b: float, c: float, factors: Any, k: int
 ) -> None:
     """→ factors[:, k]: m, a, b, c of dx = dy·a + (x - m)·b + c."""
-    m, a, b, c = gradient_terms(x, dx, mean, a, b, c)
+    m, a, b, c = gradient_terms(x, dx, mean, low, a, b, c)
     factors[0, k], factors[1, k], factors[2, k], factors[3, k] = m, a, b, c
 
 
 @unit
-def centred(x: Any, dx: Any, mean: Any, a: Any, b: Any, c: Any) -> Any:
-    """Mean and a, b, c of dx = dy·a + (x - mean)·b + c, (channels,) → factors (4, channels)."""
+def centred(x: Any, dx: Any, mean: Any, low: Any, a: Any, b: Any, c: Any) -> Any:
+    """Mean, low, a, b, c of dx = dy·a + (x - mean)·b + c, (channels,) → factors (4, channels)."""
     factors = np.empty((4, mean.size))
     for k in range(mean.size):
-        put_factors(x, dx, mean[k], a[k], b[k], c[k], factors, k)
+        put_factors(x, dx, mean[k], low[k], a[k], b[k], c[k], factors, k)
     return factors

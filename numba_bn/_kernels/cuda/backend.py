@@ -18,8 +18,8 @@ from numba_bn._kernels.cuda.launch import Prepared, prepare, run
 from numba_bn._kernels.cuda.plan import Call
 from numba_bn._kernels.cuda.trace import Trace
 
-Given = tuple[Any, Any, Any]
-"""mean, variance and None at test time; of a training step mean, m2 and count."""
+Given = tuple[Any, Any, Any, Any]
+"""mean, variance, None and zeros at test time; of a training step mean, m2, count and low."""
 
 _FLOAT64 = np.dtype(np.float64)
 _PARAMETERS = frozenset((np.dtype(np.float32), _FLOAT64))
@@ -223,15 +223,15 @@ def backward(
         call = call._replace(in_place=dx5.overlaps(x5) or dx5.overlaps(dy5))
         _run("backward_own", buffers, call, eps, options=(centred,))
         return dgamma, dbeta
-    mean, spread, count = (x5.beside(vector) for vector in given)
-    if count is None:
-        mean, spread = _readable(mean, spread)
+    if given[2] is None:
+        mean, spread = _readable(*(x5.beside(vector) for vector in given[:2]))
         call = call._replace(given=_name(mean))
         buffers.update(mean=mean, var=spread)
     else:
         call = call._replace(stats=True)
-        buffers.update(mean=mean, m2=spread, count=count)
-    options = (count is not None,)
+        names = "mean", "m2", "count", "low"
+        buffers.update(zip(names, (x5.beside(vector) for vector in given), strict=True))
+    options = (given[2] is not None,)
     _run("backward", {**buffers, "where": where5}, call, eps, options=options)
     return dgamma, dbeta
 

@@ -93,7 +93,7 @@ def normalize(call: Call, eps: float, device: Device) -> Plan:
 
 def _given(call: Call) -> Names:
     """Name the statistics a norm is given: mean, low, var, count."""
-    return ("mean", 0, "m2", "count") if call.stats else ("mean", 0, "var", 0)
+    return ("mean", "low", "m2", "count") if call.stats else ("mean", 0, "var", 0)
 
 
 def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bool = True) -> Step:
