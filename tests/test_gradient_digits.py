@@ -96,3 +96,17 @@ def test_digits_of_several_ranks(case):
     one, other = together(step, size=2)
     dx = np.concatenate([one.dx, other.dx])
     compare((dx, one.dgamma, one.dbeta), oracle.backward(case, d))
+
+
+@pytest.mark.parametrize("case", BATCH, ids=name)
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.usefixtures("backend")
+def test_digits_of_a_dask_array(case, lazy):
+    da = pytest.importorskip("dask.array")
+    d = around(case, 1e8)
+    x, dy = (da.from_array(v, chunks=(2, *case.shape[1:])) for v in (d.x[:4], d.dy[:4]))
+    _, stats = nbn.batch_norm_train(x, **case.options)
+    stats = stats if lazy else stats.compute()
+    got = nbn.batch_norm_backward(dy, x, d.gamma, stats=stats, eps=EPS, **case.options)
+    some = case._replace(shape=x.shape), d._replace(x=d.x[:4], dy=d.dy[:4])
+    compare([np.asarray(v) for v in got[:3]], oracle.backward(*some))

@@ -61,6 +61,11 @@ def field(stats: ChannelStats, name: str, *args: float) -> Array:
     return np.asarray(value(*args) if callable(value) else value)
 
 
+def mean_low(stats: ChannelStats) -> Array:
+    """Return what the mean lost to rounding."""
+    return stats._moments.low
+
+
 def counted(stats: ChannelStats, otherwise: str) -> ChannelStats:
     """Return the statistics, or raise if a channel has no values to normalize by."""
     if not stats.count.all():
@@ -106,6 +111,7 @@ def gradient_sums(
     channel_axis: Any,
     eps: float,
     where: Array | None = None,
+    low: Array | None = None,
 ) -> Array:
     """Return dgamma and dbeta of a block, in float64."""
     call = "batch_norm_backward"
@@ -113,8 +119,9 @@ def gradient_sums(
     if not a.size:
         return np.zeros((2, *view.channels))
     m, v = (_statistic(call, "", value, a, view) for value in (mean, var))
+    lost = None if low is None else _statistic(call, "", low, a, view)
     w5 = _five_axes(check.mask(call, where, a), view)
-    sums = backend().gradient_sums(_five_axes(dy, view), five_axes(a, view), m, v, eps, w5)
+    sums = backend().gradient_sums(_five_axes(dy, view), five_axes(a, view), m, v, eps, w5, lost)
     return np.stack([per_channel(each, view) for each in sums[::-1]])
 
 
@@ -129,6 +136,7 @@ def input_gradient(
     where: Array | None = None,
     sums: Array | None = None,
     count: Array | None = None,
+    low: Array | None = None,
 ) -> Any:
     """Return dx of a block; of a training step by dgamma, dbeta and count of the whole."""
     call = "batch_norm_backward"
@@ -139,10 +147,11 @@ def input_gradient(
         g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
         d5, a5 = _five_axes(dy, view), five_axes(a, view)
         w5 = _five_axes(check.mask(call, where, a), view)
+        lost = None if low is None else _statistic(call, "", low, a, view)
         both = None
         if sums is not None:
             both = tuple(check.parameter(call, "sums", s, view, a.shape) for s in sums[::-1])
-        backend().input_gradient(d5, a5, m, v, g, both, n, eps, dx.five_axes, w5)
+        backend().input_gradient(d5, a5, m, v, g, both, n, eps, dx.five_axes, w5, lost)
     return dx.done(None)
 
 

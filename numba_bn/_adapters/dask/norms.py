@@ -67,9 +67,10 @@ def batch_norm_backward(call: Graph) -> Gradients:
     if isinstance(stats, DaskChannelStats):
         stats = stats.counted(f"{call.name}: stats must have counted values in every channel")
     if stats is not None:
-        given = {"mean": stats.mean, "var": stats.var(), "count": stats.count}
+        low = stats._low if isinstance(stats, DaskChannelStats) else blocks.mean_low(stats)
+        given = {"mean": stats.mean, "var": stats.var(), "count": stats.count, "low": low}
         arrays |= {n: call.aligned(n, value) for n, value in given.items()}
-    names = ("dy", "x", "mean", "var", "where")
+    names = ("dy", "x", "mean", "var", "where", "low")
     options = {n: call.options[n] for n in ("channel_axis", "eps")}
     sums = call.total(call.blocks(blocks.gradient_sums, np.float64, *names, **options))
     more = options if stats is None else {"sums": sums, **options}

@@ -43,6 +43,11 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
         """Their sum of squared deviations from the mean."""
         return self._field("m2")
 
+    @property
+    def _low(self) -> da.Array:
+        """What the mean lost to rounding."""
+        return each(of_block.mean_low, self.blocks, np.float64)
+
     def var(self, correction: float = 0) -> da.Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""
         return self._field("var", check.number("ChannelStats.var", "correction", correction))
