@@ -137,8 +137,12 @@ def own_gradients(
                 own, r = t[h] - aparts[h] * s[h], rs[h]
                 dbeta[h] += s[h]
                 dgamma[h] += own * r
-                bh, ch = coefficients(1.0, r, n, g[h] * s[h], g[h] * own)[1:]
-                m[h], a[h], b[h], c[h] = gradient_terms(x, dx, means[h], lows[h], g[h] * r, bh, ch)
+                b[h], c[h] = coefficients(1.0, r, n, g[h] * s[h], g[h] * own)[1:]
+            for h in range(step):  # of fewer arrays at once LLVM makes vectors
+                bh, ch = b[h], c[h]
+                m[h], a[h], b[h], c[h] = gradient_terms(
+                    x, dx, means[h], lows[h], g[h] * rs[h], bh, ch
+                )
         at += step
         channel = channel + step if channel + step < gamma.size else 0
 
