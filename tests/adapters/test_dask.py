@@ -161,6 +161,27 @@ def test_a_step_with_everything():
     np.testing.assert_allclose(of_numpy.dx, want.dx, atol=1e-12)
 
 
+def test_dy_goes_through_a_relu_in_full():
+    """No warning of what float16 does not hold either."""
+    x = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float16)
+    dy, gamma = (1e5 * x.astype(np.float32))[::-1], np.full(3, 1e-3, np.float32)
+    options = {"stats": nbn.channel_stats(x), "activation": "relu", "y": x}
+    want = nbn.batch_norm_backward(dy, x, gamma, **options)
+    got = nbn.batch_norm_backward(lazy(dy), lazy(x), gamma, **{**options, "y": lazy(x)})
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(assert_kind(ours, theirs), theirs, rtol=2e-3)
+    assert np.isfinite(got.dx.compute()).all()
+
+
+def test_gradients_too_large_for_gamma():
+    dy = np.full((6, 3), 3e38, np.float32)
+    for got in (
+        nbn.layer_norm_backward(lazy(dy), lazy(dy)),
+        nbn.batch_norm_backward(lazy(dy), lazy(dy), mean=np.zeros(3), var=np.ones(3)),
+    ):
+        assert np.isposinf(assert_kind(got.dbeta, np.ones(3, np.float32))).all()
+
+
 def test_nan_policies():
     x = np.ones((6, 2))
     x[3, 1] = np.nan

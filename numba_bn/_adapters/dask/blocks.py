@@ -66,6 +66,17 @@ def mean_low(stats: ChannelStats) -> Array:
     return stats._moments.low
 
 
+@np.errstate(over="ignore")
+def cast(array: Array, dtype: Any) -> Array:
+    """Return a block in a dtype that may not hold all of it, without a word."""
+    return array.astype(dtype, copy=False)
+
+
+def row(array: Array, i: int, dtype: Any) -> Array:
+    """Return one of the rows of a block in such a dtype."""
+    return cast(array[i], dtype)
+
+
 def counted(stats: ChannelStats, otherwise: str) -> ChannelStats:
     """Return the statistics, or raise if a channel has no values to normalize by."""
     if not stats.count.all():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import getitem
 from typing import Any
 
 import dask.array as da
@@ -100,7 +99,7 @@ class Graph:
         """Return dgamma and dbeta, of which there are sums in float64, as they are to be."""
         of = "gamma" if "gamma" in self.arrays else "x"
         dtype = parameter_dtype(result_dtype(self.name, of, self.arrays[of].dtype))
-        return [each(getitem, sums, np.float64, i).astype(dtype) for i in range(number)]
+        return [each(blocks.row, sums, dtype, i, dtype) for i in range(number)]
 
 
 def each(function: Callable[..., Any], array: da.Array, dtype: Any, *args: Any) -> da.Array:

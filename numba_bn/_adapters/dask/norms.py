@@ -63,7 +63,8 @@ def batch_norm_backward(call: Graph) -> Gradients:
     """Sum up the gradients of parameters; those of a training step enter dx of every block."""
     arrays, stats, dresidual = call.arrays, call.stats, None
     if "activation" in call.options:
-        arrays["dy"] = dresidual = da.where(arrays["y"] <= 0, 0, arrays["dy"]).astype(call.dtype)
+        arrays["dy"] = da.where(arrays["y"] <= 0, 0, arrays["dy"])
+        dresidual = each(blocks.cast, arrays["dy"], call.dtype, call.dtype)
     if isinstance(stats, DaskChannelStats):
         stats = stats.counted(f"{call.name}: stats must have counted values in every channel")
     if stats is not None:
