@@ -100,7 +100,7 @@ def table(rows: list[Row], header: dict[str, Any]) -> str:
     ]
     lines = [
         f"# What is in reach\n\n{machine_line(header)} Written by `{COMMAND}`.\n",
-        *str(__doc__).split("\n\n")[1].removesuffix("::").splitlines(),
+        str(__doc__).split("\n\n")[1].replace("::", "."),
         "Times are in units of a plain pass, or triad, that each is in turn with. A promise is out",
         "of reach where the bare loop does not keep it either.\n",
         *markdown_table(

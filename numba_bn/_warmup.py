@@ -132,8 +132,9 @@ def _dtype(name: Any) -> np.dtype[Any]:
 
 def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
     """Yield calls that between them run every kernel, without masks and residuals."""
-    for shape, channel_axis in (((2, 3, 1024), 1), ((2, 50, 3), -1)):  # planes, channels-last
-        x = np.ones(shape, dtype)
+    shapes = ((2, 3, 1024), (2, 3, 90_000), 1), ((2, 50, 3), (2, 90_000, 3), -1)
+    for shape, large, channel_axis in shapes:  # planes, channels-last
+        x, many = np.ones(shape, dtype), np.ones(large, dtype)
         dy = x.astype(result_dtype("warmup", "dtypes", dtype))
         ones, short = np.ones(3), np.ones(3, np.float32)
         stats = ChannelStats(ones * (x.size // 3), ones, ones)
@@ -144,6 +145,8 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
         yield partial(channel_stats, x, **axis)
         yield partial(batch_norm_backward, dy, x, mean=ones, var=ones, **axis)
         yield partial(batch_norm_backward, dy, x, stats=stats, activation="relu", y=dy, **axis)
+        # sums and dx one after the other: what is here is too much for one thread
+        yield partial(batch_norm_backward, many.astype(dy.dtype), many, stats=stats, **axis)
         yield partial(instance_norm, x, **axis)
         yield partial(instance_norm_backward, dy, x, **axis)
     yield partial(layer_norm, x)

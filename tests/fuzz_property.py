@@ -153,19 +153,20 @@ def _assert_gradients(case: Case, a: dict[str, Any], got: nbn.Gradients, by: Any
     keep, gamma = _keep(case, a), _parameter(case, a, "gamma", 1)
     dy = wide(a["dy"])
     if a.get("activation") is not None:
-        passed = np.where(wide(a["y"]) <= 0, 0, dy).astype(np.float64)
-        dy = wide(passed.astype(got.dx.dtype))
-        np.testing.assert_array_equal(wide(got.dresidual), dy)
+        dy = np.where(wide(a["y"]) <= 0, 0, dy)
+        rounded = dy.astype(np.float64).astype(got.dx.dtype)
+        np.testing.assert_array_equal(wide(got.dresidual), wide(rounded))
     xhat = (x - mean) * rstd
     counted = keep | np.isfinite((x - mean) * dy)
     known, dknown = np.where(counted, xhat, 0), np.where(counted, dy, 0)
     around = (np.abs(known) + np.abs(mean * rstd) + 1) * np.sqrt(1 + x.size / 256)
-    first = second = share = WIDE(0)
+    of_statistics = share = WIDE(0)
     if count is not None:
         first = total(case, gamma * dknown) / count * (case.norm != "rms")
         second = total(case, gamma * dknown * known) / count
         share = around * total(case, np.abs(gamma * dknown) * around) / count
-    dx = rstd * (gamma * dy - np.where(keep, first + xhat * second, 0))
+        of_statistics = np.where(keep, first + xhat * second, 0)
+    dx = rstd * (gamma * dy - of_statistics)
     assert_near(got.dx, Expected(dx, np.abs(rstd) * (np.abs(gamma * dy) + share)))
     over = tuple(i for i in range(len(case.shape)) if i not in case.own)
     sums = (dknown * known, np.abs(dknown) * around), (dknown, np.abs(dknown))
