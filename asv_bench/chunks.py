@@ -11,7 +11,6 @@ Writes chunks.json and chunks.md, by default into docs/.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import statistics
@@ -26,7 +25,7 @@ import numpy as np
 from _chunk_sides import BY_DASK, DIRECTLY, IN_BLOCKS, SIDES
 from _report import machine_line, markdown_table
 from _workers import cores
-from peers import ROOT, machine, versions
+from peers import ROOT, header
 
 PLANES = (64, 56, 56)
 COMMAND = "python asv_bench/chunks.py"
@@ -180,12 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
         nbytes = prepare(folder, asked.gb)
         sides = measure(folder, asked.rounds)
     found = {
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
-        "threads": cores(),
+        **header(cores(), _PACKAGES),
         "rounds": asked.rounds,
         "bytes": nbytes,
-        "versions": versions(_PACKAGES),
         "summary": summary(sides),
         "sides": sides,
     }

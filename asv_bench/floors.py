@@ -13,8 +13,8 @@ A whole run writes docs/floors.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import re
+import statistics
 import sys
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from benchmarks.cases import PEERS, Case
 from benchmarks.loops import limit, limit_name
 from benchmarks.measure import medians
 from benchmarks.workloads import OPERATIONS, Call, Work, applies
-from peers import ROOT, machine, versions
+from peers import ROOT, header
 
 COMMAND = "python asv_bench/floors.py"
 _PACKAGES = ("numba-bn", "numba", "numpy")
@@ -77,13 +77,13 @@ def summary(rows: list[Row]) -> list[list[str]]:
             if not some:
                 continue
             verdicts = [r.verdict for r in some]
-            middle = sorted(r.ours / r.bare for r in some)[len(some) // 2]
+            middle = statistics.median_high(r.ours / r.bare for r in some)
             counts = (len(some), *map(verdicts.count, ("", "out of reach", "missed")))
             lines.append([place, operation, *map(str, counts), f"{middle:.2f}"])
     return lines
 
 
-def table(rows: list[Row], header: dict[str, Any]) -> str:
+def table(rows: list[Row], found: dict[str, Any]) -> str:
     """Return everything as Markdown."""
     cells = [
         [
@@ -99,7 +99,7 @@ def table(rows: list[Row], header: dict[str, Any]) -> str:
         for r in rows
     ]
     lines = [
-        f"# What is in reach\n\n{machine_line(header)} Written by `{COMMAND}`.\n",
+        f"# What is in reach\n\n{machine_line(found)} Written by `{COMMAND}`.\n",
         str(__doc__).split("\n\n")[1].replace("::", "."),
         "Times are in units of a plain pass, or triad, that each is in turn with. A promise is out",
         "of reach where the bare loop does not keep it either.\n",
@@ -126,14 +126,7 @@ def main() -> None:
     for number, case in enumerate(chosen, 1):
         print(f"{number}/{len(chosen)} {case}", file=sys.stderr, flush=True)
         rows += measure(case, asked.only, asked.samples)
-    date = datetime.date.today().isoformat()
-    found = {
-        "machine": machine(),
-        "threads": cores(),
-        "date": date,
-        "versions": versions(_PACKAGES),
-    }
-    text = table(rows, found)
+    text = table(rows, header(cores(), _PACKAGES))
     if not (asked.shapes or asked.only):
         (ROOT / "docs" / "floors.md").write_text(text, encoding="utf-8")
     print(text)

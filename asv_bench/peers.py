@@ -116,6 +116,16 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     return found
 
 
+def header(threads: int, packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
+    """Return where, when and with what it is measured."""
+    return {
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "threads": threads,
+        "versions": versions(packages),
+    }
+
+
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Measure everything."""
     workers = [Worker(name, asked.threads) for name in libraries(asked)]
@@ -129,12 +139,9 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         for worker in workers:
             worker.close()
     return {
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
-        "threads": asked.threads,
+        **header(asked.threads),
         "rounds": asked.rounds,
         "samples": asked.samples,
-        "versions": versions(),
         "summary": summary(rows),
         "rows": rows,
     }

@@ -116,6 +116,12 @@ def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.itemsize > 2 else np.dtype(np.float32)
 
 
+@np.errstate(over="ignore")  # not a with: Ctrl-C at its start would keep it
+def cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array in a dtype that may not hold all of it: what it does not is infinite."""
+    return array.astype(dtype, copy=False)
+
+
 def kind(x: Array) -> str:
     """Return the kind of backend that computes on an array."""
     return "cuda" if isinstance(x, DeviceArray) else "numpy"

@@ -13,6 +13,7 @@ from numba_bn._arrays import (
     as_array,
     assign,
     can_hold,
+    cast,
     empty_like_view,
     five_axes,
     parameter_dtype,
@@ -97,9 +98,7 @@ def parameter_gradient(vector: Array, gamma: object, x: Array, view: View) -> Ar
     if isinstance(x, DeviceArray):
         vector = x.beside(vector)  # zeros, where x is empty
         dtype = dtype if x.library.CONVERTS else vector.dtype
-        return per_channel(vector, view).astype(dtype, copy=False)
-    with np.errstate(over="ignore"):  # float32 may not hold what float64 does
-        return per_channel(vector, view).astype(dtype, copy=False)
+    return cast(per_channel(vector, view), dtype)
 
 
 def real_array(call: str, x: object) -> Array:

@@ -6,6 +6,19 @@ from fractions import Fraction
 import numpy as np
 from table import Case
 
+CASES = [
+    Case("batch", (4, 3, 500)),
+    Case("batch", (4, 500, 3), (-1,)),
+    Case("batch", (2, 13, 7, 9)),
+    Case("batch", (700, 5)),
+    Case("instance", (4, 3, 500)),
+    Case("instance", (4, 500, 3), (-1,)),
+    Case("group", (4, 6, 7, 9), groups=2),
+    Case("group", (4, 7, 9, 6), (-1,), groups=2),
+    Case("layer", (70, 70), (-1,)),
+]
+"""Few enough values to be compared with exact arithmetic."""
+
 
 def exact_moments(values):
     """Return the mean and the sum of squared deviations as fractions."""

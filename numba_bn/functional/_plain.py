@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, is_float, parameter_dtype
+from numba_bn._arrays import Array, cast, is_float, parameter_dtype
 from numba_bn._call import Gradients, gradient_dtype
 from numba_bn._dispatch import backend
 from numba_bn._memory import LARGE, empty
@@ -241,9 +241,8 @@ def own_gradients(
     return Gradients(dx if out is None else out, dgamma, dbeta if norm.centred else None)
 
 
-@np.errstate(over="ignore")  # float32 may not hold what float64 does
 def _parameter_gradients(sums: Array, kind: _Kind, g: Array, gamma: object, x: Array) -> Array:
     """Return sums in the dtype of gamma, of which ``g`` was made."""
     plain = g.dtype is kind.parameters and kind.parameters is not _DOUBLE
     dtype = kind.parameters if plain else gradient_dtype(gamma, x)
-    return sums.astype(dtype, copy=False)
+    return cast(sums, dtype)

@@ -104,6 +104,11 @@ class ChannelStats(Kept):
         """Their sum of squared deviations from the mean."""
         return self._moments.m2
 
+    @property
+    def _low(self) -> Array:
+        """What the mean lost to rounding."""
+        return self._moments.low
+
     def var(self, correction: float = 0) -> Array:
         """Return ``m2 / (count - correction)``.
 

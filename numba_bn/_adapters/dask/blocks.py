@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numba_bn import _validate as check
-from numba_bn._arrays import Array, as_array, five_axes, order_of
+from numba_bn._arrays import Array, as_array, cast, five_axes, order_of
 from numba_bn._call import Gradients, Output, per_channel
 from numba_bn._dispatch import backend
 from numba_bn._threads import threads
@@ -61,19 +61,8 @@ def field(stats: ChannelStats, name: str, *args: float) -> Array:
     return np.asarray(value(*args) if callable(value) else value)
 
 
-def mean_low(stats: ChannelStats) -> Array:
-    """Return what the mean lost to rounding."""
-    return stats._moments.low
-
-
-@np.errstate(over="ignore")
-def cast(array: Array, dtype: Any) -> Array:
-    """Return a block in a dtype that may not hold all of it, without a word."""
-    return array.astype(dtype, copy=False)
-
-
 def row(array: Array, i: int, dtype: Any) -> Array:
-    """Return one of the rows of a block in such a dtype."""
+    """Return one of the rows of a block in a dtype that may not hold all of it."""
     return cast(array[i], dtype)
 
 
@@ -102,7 +91,7 @@ def normalized(
     """Normalize a block by the statistics of the whole, and by what their mean lost to rounding."""
     call = "batch_norm_train"
     a, view = _viewed(call, x, channel_axis)
-    named = {"mean": stats.mean, "var": stats.var(), "low": stats._moments.low}
+    named = {"mean": stats.mean, "var": stats.var(), "low": stats._low}
     mean, var, low = (_statistic(call, n, value, a, view) for n, value in named.items())
     g = check.parameter(call, "gamma", gamma, view, a.shape, 1.0)
     b = check.parameter(call, "beta", beta, view, a.shape, 0.0)

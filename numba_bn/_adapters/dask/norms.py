@@ -12,6 +12,7 @@ import numba_bn
 from numba_bn._adapters.dask import blocks
 from numba_bn._adapters.dask.graphs import Graph, each
 from numba_bn._adapters.dask.stats import DaskChannelStats
+from numba_bn._arrays import cast
 from numba_bn._call import Gradients
 
 
@@ -64,12 +65,11 @@ def batch_norm_backward(call: Graph) -> Gradients:
     arrays, stats, dresidual = call.arrays, call.stats, None
     if "activation" in call.options:
         arrays["dy"] = da.where(arrays["y"] <= 0, 0, arrays["dy"])
-        dresidual = each(blocks.cast, arrays["dy"], call.dtype, call.dtype)
+        dresidual = each(cast, arrays["dy"], call.dtype, call.dtype)
     if isinstance(stats, DaskChannelStats):
         stats = stats.counted(f"{call.name}: stats must have counted values in every channel")
     if stats is not None:
-        low = stats._low if isinstance(stats, DaskChannelStats) else blocks.mean_low(stats)
-        given = {"mean": stats.mean, "var": stats.var(), "count": stats.count, "low": low}
+        given = {"mean": stats.mean, "var": stats.var(), "count": stats.count, "low": stats._low}
         arrays |= {n: call.aligned(n, value) for n, value in given.items()}
     names = ("dy", "x", "mean", "var", "where", "low")
     options = {n: call.options[n] for n in ("channel_axis", "eps")}

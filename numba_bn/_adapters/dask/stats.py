@@ -46,7 +46,7 @@ class DaskChannelStats(DaskMethodsMixin):  # type: ignore[misc]
     @property
     def _low(self) -> da.Array:
         """What the mean lost to rounding."""
-        return each(of_block.mean_low, self.blocks, np.float64)
+        return self._field("_low")
 
     def var(self, correction: float = 0) -> da.Array:
         """Return ``m2 / (count - correction)``; NaN where that many values were not seen."""

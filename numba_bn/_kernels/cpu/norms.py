@@ -131,9 +131,9 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     """Say how statistics of x are taken and, while x is in cache, it is normalized by them."""
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
         tile, together = forward_tile(plan, itemsize), samples_slab(plan, itemsize)
-        sizes = *columns_of(plan), plan.length, plan.inner, tile, together
-        sizes = *sizes, far(plan, itemsize, tile)
-        return Launch(columns_own.forward, (stream,), (plan.batch, *sizes))
+        cut = tile, together, far(plan, itemsize, tile)
+        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *cut
+        return Launch(columns_own.forward, (stream,), sizes)
     if plan.kind == "columns":
         tile = forward_tile(plan, itemsize)
         asks = onward(plan.outer * tile * itemsize, stream) > 0

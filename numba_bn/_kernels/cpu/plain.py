@@ -197,7 +197,6 @@ class OwnLaunches:
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any], centred: bool) -> None:
         self._plan, self._centred, self._flat = plan, centred, _flattening(dtype)
         self._parts = batch_chunks(plan)
-        self.trains = one_go(plan, dtype.itemsize)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
         self.past = _past(plan, nbytes, (), by_value)
@@ -208,6 +207,7 @@ class OwnLaunches:
             self._parameter, self._options = lambda p: per_value(p, plan, held), ()
             kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, forward)
         else:
+            self.trains = one_go(plan, dtype.itemsize)
             self._parameter, self._options = _wide, (None, None)
             kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, forward)
             switches = False, *switches
