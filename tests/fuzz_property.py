@@ -174,7 +174,9 @@ def _assert_gradients(case: Case, a: dict[str, Any], got: nbn.Gradients, by: Any
         if case.norm == "rms" and found is None:
             continue
         assert found.dtype == _dtype_of_parameters(a)
-        assert_near(found, Expected(terms.sum(over), sizes.sum(over)))
+        # float64 sums of what was computed in float32
+        room = 2.0**32 if found.dtype == np.float64 != got.dx.dtype else None
+        assert_near(found, Expected(terms.sum(over), sizes.sum(over)), room)
 
 
 def _dtype_of_parameters(a: dict[str, Any]) -> np.dtype:

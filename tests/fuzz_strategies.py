@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
-from table import DTYPES, LAYOUTS
+from table import DTYPES, LAYOUTS, RARE
 
 Array = np.ndarray
 
@@ -23,7 +23,7 @@ class Choices:
 
     def __init__(self, below: Callable[[int], int], dtypes: Sequence[Any] = ()) -> None:
         self.below = below
-        self.dtypes = [np.dtype(t) for t in dtypes or (*DTYPES, np.uint32, np.uint64)]
+        self.dtypes = [np.dtype(t) for t in dtypes or (*DTYPES, *RARE)]
         self.few = len(self.dtypes) < len(DTYPES)
         """Whether arrays of a call are of like dtypes, so that few kernels are compiled."""
 

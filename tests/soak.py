@@ -22,9 +22,7 @@ sys.path.insert(0, str(Path(__file__).with_name("process")))  # whose scenarios 
 
 import numba
 import psutil
-from soak_calls import DTYPES, JOBS, SMALL_JOBS, Deal, digests, run, serially
-
-import numba_bn as nbn
+from soak_calls import JOBS, SMALL_JOBS, Deal, digests, run, serially
 
 MB = 1 << 20
 M_MMAP_THRESHOLD = -3  # of malloc.h
@@ -129,7 +127,6 @@ class Soak:
         self._idle = before + pool + 1
         self._most = before + (CALLERS + HELPERS) * pool
         self._memory = None
-        nbn.warmup([str(dtype) for dtype in DTYPES], progress=False)
         self._right = serially()
         assert [digests(job) for job in JOBS] == self._right, "parallel calls give other bits"
 

@@ -1,5 +1,6 @@
 """The one table of norms × shapes × layouts × dtypes, and the data to fill it. No tests."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ EPS = 1e-3
 
 HALVES = [np.dtype(t) for t in (np.float16, bfloat16) if t is not None]
 FLOATS = [*HALVES, np.dtype(np.float32), np.dtype(np.float64)]
-SHORT_INTEGERS = [np.dtype(t) for t in (np.uint8, np.int8, np.int16, np.uint16)]
-LONG_INTEGERS = [np.dtype(t) for t in (np.int32, np.int64)]
-DTYPES = [*FLOATS, *SHORT_INTEGERS, *LONG_INTEGERS]
+INTEGERS = [np.dtype(t) for t in (np.uint8, np.uint16, np.int32)]
+"""Of each size that is computed in a way of its own; the same few in all tests."""
+DTYPES = [*FLOATS, *INTEGERS]
+RARE = [np.dtype(t) for t in (np.int8, np.int16, np.uint32, np.int64, np.uint64)]
+"""Few tests take these too: each compiles kernels that no other test needs."""
 
 
 class Case(NamedTuple):
@@ -190,6 +193,11 @@ def quickly(quick: list[Any], *slow: Any) -> list[Any]:
     return [*quick, *(pytest.param(value, marks=pytest.mark.slow) for value in slow)]
 
 
+def quickly_pairs(quick: Iterable[Any], slow: Iterable[Any]) -> list[Any]:
+    """Return pairs of values likewise."""
+    return [*quick, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in slow)]
+
+
 def name(value: Any) -> str | None:
     """Name cases and dtypes in pytest's ids."""
     return value.id if isinstance(value, Case) else str(value)
@@ -240,7 +248,7 @@ def result_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype a norm returns, by the rule users are told."""
     if dtype in FLOATS:
         return dtype
-    return np.dtype(np.float32 if dtype in SHORT_INTEGERS else np.float64)
+    return np.dtype(np.float32 if np.dtype(dtype).itemsize < 4 else np.float64)
 
 
 @lru_cache(maxsize=64)

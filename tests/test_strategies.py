@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from oracle import assert_near
-from table import CASES, HALVES, SHORT_INTEGERS, Case, backward, data, forward, name
+from table import CASES, HALVES, INTEGERS, Case, backward, data, forward, name
 
 import numba_bn as nbn
 from numba_bn._kernels.cpu import (
@@ -83,7 +83,7 @@ def test_the_number_of_cores(case, cores, monkeypatch):
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", HALVES + SHORT_INTEGERS[:1], ids=name)
+@pytest.mark.parametrize("dtype", HALVES + INTEGERS[:1], ids=name)
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.usefixtures("backend")
 def test_long_rows_of_short_values(norm, dtype, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-SHAPE = (250, 32, 125, 250)  # 1 GB in float32
+SHAPE = (150, 32, 125, 250)  # 600 MB in float32
 JOB = """
 import sys
 import numpy as np, numba_bn as nbn
@@ -48,7 +48,7 @@ def peak(prepare, call, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """1 GB of zeros in every form, most of which take no room on the disk."""
+    """600 MB of zeros in every form, most of which take no room on the disk."""
     if sys.platform != "linux":
         pytest.skip("other systems do not say how much there was")
     h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
     array = zarr.create_array(made / "x.zarr", shape=SHAPE, dtype="f4", chunks=(5, 32, 125, 250))
     for n in range(0, SHAPE[0], 25):
         array[n : n + 25] = 1
-    zarr.create_array(made / "across.zarr", shape=SHAPE, dtype="f4", chunks=(250, 32, 5, 50))
+    zarr.create_array(made / "across.zarr", shape=SHAPE, dtype="f4", chunks=(150, 32, 5, 50))
     return made
 
 

@@ -26,7 +26,7 @@ def replay(data: bytes) -> bool:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, where values overflow
-        return judge(call(from_bytes(data, [np.float32, np.int16])))
+        return judge(call(from_bytes(data, [np.float32, np.uint8])))
 
 
 def main() -> None:

@@ -45,7 +45,9 @@ def test_data_loader(layer, parent):
     assert harness.run(layer, CELL, "data_loader", parent, limit=40) == "28\n"
 
 
-@pytest.mark.parametrize("parent", ["used", "unused"])
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "parent"),
+    [("fork", "used"), ("fork", "unused"), ("forkserver", "used"), ("spawn", "used")],
+)
 def test_pools(layer, method, parent):
     assert harness.run(layer, CELL, "pools", method, parent, limit=60) == "True\n"
