@@ -187,6 +187,18 @@ def test_backward(shape, dtype, training):
     assert_backward(Problem(call_of(shape, dtype)), training)
 
 
+@over_batches
+def test_of_constant_statistics_dx_is_made_of_dy_alone(shape):
+    p = Problem(call_of(shape, "float32"))
+    p.arrays["x"][...] = p.arrays["mean"][...] = np.nan
+    run = p.run(plans.input_gradient(p.call, EPS, DEVICE, False), "dx")
+    a, dx = p.arrays, np.empty(shape)
+    given = a["mean"], a["var"], p.parameter("gamma"), None, None
+    reference.input_gradient(a["dy"], a["x"], *given, EPS, dx)
+    assert np.isfinite(run.results["dx"]).all()
+    assert_near(run.results["dx"], dx, dtype_of(p.call.y), 2.0)
+
+
 @pytest.mark.parametrize("shape", [PLANES, ROWS])
 def test_backward_at_a_large_mean(shape):
     assert_backward(Problem(call_of(shape, "float64", stats=True), mean=1e8, std=1.0), True)

@@ -34,16 +34,18 @@ def rstd_of(variance: float, eps: float) -> float:
 def statistic_of(dtype: str) -> Any:
     """Return ``statistic(given, at, eps, centred)``: mean, what it lost to rounding, rstd.
 
-    ``given`` has the addresses of mean, low, var, count; low and count may be 0. With a count, var
-    is m2.
+    ``given`` has the addresses of mean, low, var, count; all but var may be 0: no mean is one of 0.
+    With a count, var is m2.
     """
     get = getter(dtype)
 
     @inline
     def statistic(given: Any, at: int, eps: float, centred: int) -> Any:
         mean, low, var, count = given
-        m = types.float64(get(mean, at))
+        m = 0.0
         lost = 0.0
+        if mean != 0:
+            m = types.float64(get(mean, at))
         if low != 0:
             lost = get64(low, at)
         v = types.float64(get(var, at))

@@ -96,14 +96,21 @@ def _given(call: Call) -> Names:
     return ("mean", "low", "m2", "count") if call.stats else ("mean", 0, "var", 0)
 
 
-def _normalize(call: Call, eps: float, device: Device, given: Names, centred: bool = True) -> Step:
+def _normalize(
+    call: Call,
+    eps: float,
+    device: Device,
+    given: Names,
+    centred: bool = True,
+    arrays: Names | None = None,
+) -> Step:
     at, mode = layout.of_values(call.shape, itemsize(call.x), call.aligned, device)
     variant = (
         call.x, call.y, call.parameter, call.given, at.width,
         _unroll(call.x, at.width, 1 + (call.residual or mode != "each")), int(at.columns),
         _by(call, mode), int(call.residual), int(call.relu), int(_streams(call, device)),
     )  # fmt: skip
-    return _step(NORMALIZE, variant, at, (*_arrays(call), *given, eps, int(centred)))
+    return _step(NORMALIZE, variant, at, (*(arrays or _arrays(call)), *given, eps, int(centred)))
 
 
 def _arrays(call: Call) -> Names:
@@ -178,10 +185,14 @@ def _sums(
 def input_gradient(call: Call, eps: float, device: Device, training: bool = True) -> Plan:
     """dy, x, where, mean, var, gamma, dbeta, dgamma, count → dx; in a batch of one.
 
-    Not in training the statistics are constants.
+    Not in training the statistics are constants: dx is made of dy alone, whatever x and its mean.
     """
-    sums = ("dbeta", "dgamma", "count") if training else (0, 0, 0)
-    return Plan((_input_gradient(call, eps, device, _given(call), sums, weighted=False),), 0)
+    given, sums = _given(call), ("dbeta", "dgamma", "count")
+    if training:
+        return Plan((_input_gradient(call, eps, device, given, sums, weighted=False),), 0)
+    of_dy = call._replace(x=call.y, residual=False, relu=False, beta=False)
+    arrays = ("dy", "dx", *_arrays(of_dy)[2:])
+    return Plan((_normalize(of_dy, eps, device, (0, 0, *given[2:]), arrays=arrays),), 0)
 
 
 def _input_gradient(
