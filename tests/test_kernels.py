@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from itertools import product
 from types import FunctionType
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
-from table import quickly
+from table import quickly, quickly_pairs
 
 from numba_bn._kernels import reference
 
@@ -48,7 +49,12 @@ over_dtypes = pytest.mark.parametrize("dtype", DTYPES)
 over_centring = pytest.mark.parametrize(  # without a mean, as RMS norm is: rows alone
     ("shape", "centred"), [(s, c) for s in SHAPES for c in (True, False) if c or s[1] == 1], ids=str
 )
-over_masks = pytest.mark.parametrize("masked", quickly([False], True))
+# of dtypes and what else a call may have, not all together: each pair is compiled anew
+PAIRS = quickly_pairs(
+    [(np.float32, False)],
+    [(np.float32, True), (np.float64, True), (np.float16, False), (np.uint8, False)],
+)
+over_masks = pytest.mark.parametrize(("dtype", "masked"), PAIRS)
 shapes = st.tuples(*(st.integers(1, n) for n in (4, 9, 5, 6, 40)))
 
 
@@ -122,7 +128,6 @@ def assert_moments(got, want):
 
 
 @over_shapes
-@over_dtypes
 @over_masks
 def test_moments(compare, shape, dtype, masked):
     p = Problem(shape, dtype, masked)
@@ -180,8 +185,7 @@ def test_moments_of_nothing(compare, shape):
 
 
 @over_shapes
-@over_dtypes
-@pytest.mark.parametrize("added", quickly([False], True))
+@pytest.mark.parametrize(("dtype", "added"), PAIRS)
 @pytest.mark.parametrize("relu", [False, True])
 def test_normalize(compare, shape, dtype, added, relu):
     p = Problem(shape, dtype)
@@ -239,9 +243,14 @@ def test_forward_that_keeps_nothing(compare, shape, dtype, centred):
 
 @pytest.mark.slow
 @over_batches
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "masked", "added"),
+    [
+        *((np.float32, *pair) for pair in product([False, True], repeat=2)),
+        (np.float64, True, True),
+        (np.float16, False, True),
+    ],
+)
 @pytest.mark.parametrize("relu", [False, True])
 def test_forward_with_options(compare, shape, dtype, masked, added, relu):
     p = Problem(shape, dtype, masked)
@@ -257,7 +266,6 @@ def test_forward_with_options(compare, shape, dtype, masked, added, relu):
 
 
 @over_batches
-@over_dtypes
 @over_masks
 def test_gradient_sums(compare, shape, dtype, masked):
     p = Problem(shape, dtype, masked)
@@ -269,7 +277,6 @@ def test_gradient_sums(compare, shape, dtype, masked):
 
 
 @over_batches
-@over_dtypes
 @over_masks
 @pytest.mark.parametrize("training", [False, True])
 def test_input_gradient(compare, shape, dtype, masked, training):
@@ -297,7 +304,6 @@ def assert_gradients(p, results, count):
 
 
 @over_batches
-@over_dtypes
 @over_masks
 @pytest.mark.parametrize("training", [False, True])
 def test_backward_of_given_statistics(compare, shape, dtype, masked, training):
