@@ -19,11 +19,13 @@ from weakref import finalize
 import numpy as np
 
 LARGE = 1 << 20
-"""Bytes from which a new array begins where a line of the cache does, to be written fast."""
+"""Bytes from which a new array begins where a page does, to be written fast."""
 KEPT_FROM = 1 << 25
 """Bytes from which memory is kept: the C library returns larger blocks when they are freed."""
 
-_LINE = 128  # bytes
+_PAGE = 4096
+"""NumPy's large arrays begin 16 bytes into a page; to write shortly after that place in another one
+keeps Intel's cores waiting: from where a page begins norms take 0.62 to 1.05 of the time."""
 _ON_LINUX = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
 _HUGE = 1 << 21  # bytes of a huge page
 _SHARE = 32  # this part of the machine's memory is kept at most
@@ -42,8 +44,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         finalize(room, _keep, block).atexit = False
         start = 0
     else:
-        room = np.empty(nbytes + _LINE, np.uint8)
-        start = -room.ctypes.data % _LINE
+        room = np.empty(nbytes + _PAGE, np.uint8)
+        start = -room.ctypes.data % _PAGE
     return room[start : start + nbytes].view(dtype).reshape(shape)
 
 

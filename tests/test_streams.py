@@ -1,12 +1,14 @@
 """Writing past the caches, from any place in a line of memory, changes no bit of a result."""
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
 from table import CASES, Case, backward, data, forward, name, quickly, some_mask
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import arrays
+from numba_bn._kernels.cpu import arrays, caches, plain, plan
 from numba_bn.functional import _plain
 
 pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
@@ -28,6 +30,7 @@ def streams(monkeypatch):
 
     def switch():
         monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
+        monkeypatch.setattr(arrays, "half_lines", lambda: True)
         _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
     return switch
@@ -156,3 +159,18 @@ def test_channels_without_factors_in_float32(plane, place, streams):
     for got, known in zip(calls(room(x, place)), want, strict=True):
         assert np.array_equal(got, known)
         assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize(("cpu", "halves"), [("znver5", True), ("icelake-server", False)])
+@pytest.mark.usefixtures("backend")
+def test_half_lines_are_written_past_the_caches_of_some_cpus(cpu, halves, monkeypatch):
+    known = SimpleNamespace(magic_tuple=lambda: ("", cpu, ""))
+    target = SimpleNamespace(target_context=SimpleNamespace(codegen=lambda: known))
+    monkeypatch.setattr(caches, "cpu_target", target)
+    monkeypatch.setattr(arrays, "half_lines", caches.half_lines.__wrapped__)
+    monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
+    planes = plan.plan_of((1, 2, 8, 1, 4096))
+    for dtype, far in ((np.float16, halves), (np.float32, True), (np.float64, True)):
+        x, y = np.zeros((2, 2, 8, 4096), dtype)
+        assert arrays.plan_streams(planes, y, x) == far
+        assert ("trains" in plain.Launches(planes, x.nbytes, x.dtype).past) == far

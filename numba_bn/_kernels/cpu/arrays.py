@@ -8,7 +8,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
-from numba_bn._kernels.cpu.caches import far_bytes
+from numba_bn._kernels.cpu.caches import far_bytes, half_lines
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.plan import Plan, values_of
 
@@ -43,11 +43,13 @@ def streams(y5: Array, *inputs5: Array, once: bool = False) -> bool:
     return far and not any(np.may_share_memory(y5, a) for a in inputs5)
 
 
-def may_stream(plan: Plan, by_value: bool = False) -> bool:
+def may_stream(plan: Plan, itemsize: int, by_value: bool = False) -> bool:
     """Tell whether what a plan writes may go past the caches, by rows of a scale per value or not.
 
     Rows of columns must all begin alike; a line of memory may hold two runs, but no more.
     """
+    if itemsize < 4 and not half_lines():
+        return False
     if plan.kind == "columns":
         return plan.stride % 16 == 0
     return (plan.length if by_value else plan.inner) >= 16
@@ -57,7 +59,7 @@ def plan_streams(
     plan: Plan, y5: Array, *inputs5: Array, by_value: bool = False, once: bool = False
 ) -> bool:
     """Tell whether it does: it may, and arrays are large, and ``y5`` is not what is being read."""
-    return may_stream(plan, by_value) and streams(y5, *inputs5, once=once)
+    return may_stream(plan, y5.itemsize, by_value) and streams(y5, *inputs5, once=once)
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:

@@ -52,9 +52,11 @@ _WAYS = {"normalizes": 2, "trains": 2, "differentiates": 3}
 """What launches are able to do, and how many arrays they read and write."""
 
 
-def _past(plan: Plan, nbytes: int, once: tuple[str, ...], by_value: bool = False) -> frozenset[str]:
+def _past(
+    plan: Plan, nbytes: int, itemsize: int, once: tuple[str, ...], by_value: bool = False
+) -> frozenset[str]:
     """Return what is done past the caches; what is done ``once``, by a kernel that does not sum."""
-    may = may_stream(plan, by_value)
+    may = may_stream(plan, itemsize, by_value)
     far = (way for way, count in _WAYS.items() if large(count * nbytes, way in once))
     return frozenset(far if may else ())
 
@@ -90,7 +92,8 @@ class Launches:
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
         itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
         fused = one_go(plan, itemsize)
-        self.past = _past(plan, nbytes, ("normalizes",) if fused else ("normalizes", "trains"))
+        once = ("normalizes",) if fused else ("normalizes", "trains")
+        self.past = _past(plan, nbytes, itemsize, once)
         forward, backward = "trains" in self.past, "differentiates" in self.past
         kernel, switches, sizes = norms.applying(plan, itemsize, "normalizes" in self.past)
         # parameters as they are: to make float64 of them takes a fifth of a small call
@@ -199,7 +202,7 @@ class OwnLaunches:
         self._parts = batch_chunks(plan)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
-        self.past = _past(plan, nbytes, (), by_value)
+        self.past = _past(plan, nbytes, dtype.itemsize, (), by_value)
         forward, backward = "trains" in self.past, "differentiates" in self.past
         if by_value:
             self.trains = norms.rows_one_go(plan, dtype)
