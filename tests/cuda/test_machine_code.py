@@ -21,6 +21,8 @@ _RESULT |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), "float64")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 TOGETHER = [*zip(FLOATS), *((f"uint{n}", f"int{n}") for n in (8, 16, 32, 64))]
 """Dtypes whose kernels are compiled together."""
+OF_EACH_SIZE = [*zip(FLOATS), ("uint8",), ("int16",), ("uint32",), ("int64",)]
+"""With a sign or without: vectors and registers are the same."""
 PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
 LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
 WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
@@ -99,7 +101,7 @@ def assert_wide(label, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtypes", TOGETHER, ids=" ".join)
+@pytest.mark.parametrize("dtypes", OF_EACH_SIZE, ids=" ".join)
 def test_wide(dtypes, tmp_path):
     """Bytes alone come 16 at once too, but where columns are summed up, 8 at once.
 
