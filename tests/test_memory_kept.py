@@ -31,7 +31,7 @@ def address(a):
 
 
 @pytest.mark.parametrize("nbytes", [_memory.LARGE, SIZE - 4, SIZE, SIZE + 4])
-def test_large_arrays_begin_with_a_line_and_are_writable(nbytes):
+def test_large_arrays_begin_with_a_page_and_are_writable(nbytes):
     a = new(nbytes)
     a[...] = 1
     assert address(a) % 4096 == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from numba.core.registry import cpu_target
 
@@ -46,6 +47,11 @@ def far_bytes(once: bool) -> int:
     return max(l2_bytes(), min(most, last * (7 if once else 6) // 8)) if last else most
 
 
+def is_zen(context: Any) -> bool:
+    """Tell whether the CPU compiled for is one of AMD's Zen."""
+    return str(context.codegen().magic_tuple()[1]).startswith("znver")
+
+
 @cache
 def half_lines() -> bool:
     """Tell whether half a line, as sixteen halves are, may be written past the caches.
@@ -53,4 +59,4 @@ def half_lines() -> bool:
     On AMD's Zen. Intel's cores take 5 to 8 times as long where what they read lies up to a line
     behind in its page: each half then goes to memory by itself.
     """
-    return str(cpu_target.target_context.codegen().magic_tuple()[1]).startswith("znver")
+    return is_zen(cpu_target.target_context)

@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from numba_bn._kernels.cpu.caches import is_zen
 from numba_bn._kernels.cpu.elements import bytes_of, element_of, narrow, widen
 from numba_bn._kernels.cpu.halves import WIDTH, wide
 from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, singles, splat
@@ -159,20 +160,16 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
     return types.void(array, types.int64, value, mask), codegen
 
 
-def _reads_ahead(context: Any) -> bool:
-    """Tell whether the CPU compiled for is best left alone in caches, as AMD's are.
-
-    There to ask for what comes next takes a fifth of the time; Intel's need it from the L3 on.
-    """
-    return str(context.codegen().magic_tuple()[1]).startswith("znver")
-
-
 @intrinsic
 def asks(typingctx: Any, far: Any) -> Any:
-    """Tell whether to ask for what comes next, if it is far from the core or may be in a cache."""
+    """Tell whether to ask for what comes next, if it is far from the core or may be in a cache.
+
+    AMD's are best left alone in caches, where to ask takes a fifth of the time; Intel's need it
+    from the L3 on.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return args[0] if _reads_ahead(context) else context.get_constant(types.boolean, True)
+        return args[0] if is_zen(context) else context.get_constant(types.boolean, True)
 
     return types.boolean(types.boolean), codegen
 
@@ -181,11 +178,11 @@ def _touch(write: bool, doc: str) -> Any:
     """Make an intrinsic that asks for the memory at array[index]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if write and _reads_ahead(context):
+        if write and is_zen(context):
             return context.get_dummy_value()
         at = address_of(context, builder, sig.args[0], args[0], args[1])
         # into the L1, where AMD's statistics from memory take 0.95 of the time they do by the L2
-        level = 3 if write or _reads_ahead(context) else 2
+        level = 3 if write or is_zen(context) else 2
         hints = _I32(int(write)), _I32(level), _I32(1)
         at = builder.bitcast(at, ir.PointerType(_I8))
         call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
