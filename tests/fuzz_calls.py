@@ -109,7 +109,7 @@ def _norm(choose: Choices, kind: str) -> tuple[dict[str, Any], set[str]]:
         given = not (optional and choose.one_in(3))
         arguments[vector] = taken(choose, values(choose, channels)) if given else None
     backward = kind.endswith("backward")
-    other = result_dtype(plain.dtype.newbyteorder("=")) if choose.few else None
+    other = None if choose.mixed else result_dtype(plain.dtype.newbyteorder("="))
     extra = ["dy"] if backward else ["residual"] if kind.startswith(("batch", "frozen")) else []
     for like in extra:
         given = backward or choose.one_in(3)

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
-from table import DTYPES, LAYOUTS, RARE
+from table import LAYOUTS
 
 Array = np.ndarray
 
@@ -21,11 +21,13 @@ Array = np.ndarray
 class Choices:
     """Choices between n things, each of which ``below(n)`` makes."""
 
-    def __init__(self, below: Callable[[int], int], dtypes: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, below: Callable[[int], int], dtypes: Sequence[Any], mixed: bool = False
+    ) -> None:
         self.below = below
-        self.dtypes = [np.dtype(t) for t in dtypes or (*DTYPES, *RARE)]
-        self.few = len(self.dtypes) < len(DTYPES)
-        """Whether arrays of a call are of like dtypes, so that few kernels are compiled."""
+        self.dtypes = [np.dtype(t) for t in dtypes]
+        self.mixed = mixed
+        """Whether arrays of a call are of unlike dtypes, which compiles more kernels."""
 
     def pick(self, options: Sequence[Any]) -> Any:
         return options[self.below(len(options))]
@@ -34,17 +36,17 @@ class Choices:
         return self.below(n) == n - 1
 
 
-def from_bytes(data: bytes, dtypes: Sequence[Any] = ()) -> Choices:
+def from_bytes(data: bytes, dtypes: Sequence[Any]) -> Choices:
     """Make choices byte by byte; all zero once there are no more."""
     rest = iter(data)
     return Choices(lambda n: next(rest, 0) % n, dtypes)
 
 
 @st.composite
-def drawn(draw: Any, dtypes: Sequence[Any] = ()) -> Choices:
+def drawn(draw: Any, dtypes: Sequence[Any], mixed: bool = False) -> Choices:
     """Let Hypothesis make the choices, as they are asked for."""
     data = draw(st.data())
-    return Choices(lambda n: data.draw(st.integers(0, n - 1)), dtypes)
+    return Choices(lambda n: data.draw(st.integers(0, n - 1)), dtypes, mixed)
 
 
 # ---- values ----

@@ -11,7 +11,7 @@ from fuzz_calls import call
 from fuzz_property import judge
 from fuzz_strategies import drawn
 from hypothesis import HealthCheck, given, settings
-from table import HALVES
+from table import DTYPES, HALVES, RARE
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, where values overflow
 
@@ -31,6 +31,13 @@ def test_calls(choose):
 @soundly(100)
 @given(drawn([*HALVES, np.float64, np.uint8]))
 def test_calls_of_other_dtypes(choose):
+    judge(call(choose))
+
+
+@pytest.mark.slow
+@soundly(100)
+@given(drawn([*DTYPES, *RARE], mixed=True))
+def test_calls_of_mixed_dtypes(choose):
     judge(call(choose))
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import add, fill, head, total
 from numba_bn._kernels.cpu.memory import load, load_if, store, store_if
 
 
-@inline
+@inlined
 def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
     """u-th tile of wide rows of ``stride`` columns → its first column, width, period within it."""
     first = u * tile
@@ -22,13 +22,13 @@ def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
     return first, width, min(period, width)
 
 
-@inline
+@inlined
 def slices_of(rows: int, per_slice: int) -> int:
     """Rows, rows of a unit → how many units."""
     return (rows + per_slice - 1) // per_slice
 
 
-@inline
+@inlined
 def channels_of(first: int, width: int, inner: int) -> int:
     """Columns from ``first`` on → how many channels have a part in them."""
     return (first + width - 1) // inner - first // inner + 1

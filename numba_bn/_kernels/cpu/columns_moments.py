@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.lanes import fill
@@ -25,7 +25,7 @@ _FEW_FOLDED = 256  # of few folded rows, which else were one thread's: their cha
 MAX_CHUNKS = 24  # parts a tile may be split into: their states take memory per channel
 
 
-@inline
+@inlined
 def cut_rows(rows: int, folded: bool) -> Any:
     """Rows → number of chunks, rows in a chunk (whole blocks), rows in a block.
 

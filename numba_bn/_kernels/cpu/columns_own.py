@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.columns import apply_by
 from numba_bn._kernels.cpu.columns_layout import tile_of
@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.state import is_off, spread
 
 
-@inline
+@inlined
 def samples_at_once(values: int, samples: int, tiles: int) -> int:
     """Values of a sample's tile → how many samples; one if its groups are not all there are."""
     return 1 if tiles > 1 else max(min(AT_ONCE // values, samples), 1)

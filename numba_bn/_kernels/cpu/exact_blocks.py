@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.exact_lanes import (
     add_whole,
     all_within,
@@ -51,7 +51,7 @@ _DEEP = ((1, -47), (1, -71), (2, -46), (2, -69), (2, -93), (2, -94), (2, -117), 
 _CUT = 1.5 * 2.0**29  # to add and subtract leaves multiples of 2^-23
 
 
-@inline
+@inlined
 def block_rows(deep: Any) -> int:
     """How many rows a block may have, so that its sums stay below 2^53 units."""
     return 256 if deep is None else 64
@@ -77,7 +77,7 @@ def _take(x: Any, deep: Any, i: int, part: Any, usable: Any, scale: Any, sums: A
     return s0, s1, s2, s3, s4, s5, s6, s7
 
 
-@inline
+@inlined
 def _ask(x: Any, deep: Any, i: int) -> None:
     """Ask for the memory of sixteen values."""
     prefetch(x, i)
@@ -154,7 +154,7 @@ def _settle(deep: Any, scale: Any, sums: Any, whole: Any, at: int) -> None:
         add_whole(whole, at + 7 * LANES, mul(sums[7], fill(2.0**142)))
 
 
-@inline
+@inlined
 def fits(x: Any, windows: Any, found: Any, lane: int) -> bool:
     """Tell whether all sizes found fit the windows."""
     low, high = bounds_at(x, windows[1], lane), bounds_at(x, windows[2], lane)
@@ -194,7 +194,7 @@ def count_block(x: Any, where: Any, odd: Any, shape: Any, form: Any, lane: int, 
     add_whole(whole, lane * SLOTS + (_COUNT if odd is None else _ODD) * LANES, n)
 
 
-@inline
+@inlined
 def slot_of(lane: int) -> int:
     """Where a lane's whole numbers begin; they are 16 apart."""
     return lane // LANES * LANES * SLOTS + lane % LANES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels.cpu.exact_blocks import (
     BELOW,
     EMPTIED,
@@ -50,7 +50,7 @@ def new_state(floats: Any, deep: Any, form: Any, lanes: int, words: Any) -> Any:
     return windows, scales, whole, found, owners, words
 
 
-@inline
+@inlined
 def _shared(owners: Any, lane: int) -> bool:
     """Tell whether sixteen lanes are of one channel: they then have one window."""
     return bool(owners[lane + 1] < 0)
@@ -114,7 +114,7 @@ def _choose_windows(deep: Any, form: Any, lane: int, state: Any) -> bool:
     return any_left
 
 
-@inline
+@inlined
 def _some_of(shape: Any) -> Any:
     """A few rows, which tell what windows to open."""
     at, runs, stride, rows, tail, ahead = shape

@@ -9,14 +9,14 @@ from typing import Any
 
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.exact_blocks import REACH
 
 _ALL = 0xFFFFFFFF
 
 
-@inline
+@inlined
 def span(power: int, base: int, grid: int, least: int, largest: int) -> Any:
     """Of the sum of a power, the words that windows from least to largest may use: from, to."""
     # a whole number of 64 bits may be laid down over three words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -39,7 +39,7 @@ from numba_bn._kernels.cpu.memory import (
 from numba_bn._kernels.cpu.precision import fits
 
 
-@inline
+@inlined
 def whole(i: int, end: int) -> int:
     """Return where the sixteens from i on stop that end in time.
 
@@ -84,7 +84,7 @@ def run_sums(x: Any, where: Any, i: int, n: int, ahead: int, p: Any, s: Any, q: 
     return s, q
 
 
-@inline
+@inlined
 def rectify(v: Any, relu_too: bool) -> Any:
     """v → ReLU of v, if so asked."""
     if relu_too:
@@ -92,14 +92,14 @@ def rectify(v: Any, relu_too: bool) -> Any:
     return v
 
 
-@inline
+@inlined
 def first_part(lead: int, joined: bool) -> Any:
     """``lead`` values before whole lines → how many of their line came before, a mask of them."""
     back = 16 - lead if joined else 0
     return back, (outside(head(back)) if joined else head(lead))
 
 
-@inline
+@inlined
 def put_first(y: Any, i: int, v: Any, part: Any, back: int, carry: Any) -> None:
     """Such a part v → y; the line is whole if ``back`` values of it were carried here."""
     if back > 0:
@@ -108,14 +108,14 @@ def put_first(y: Any, i: int, v: Any, part: Any, back: int, carry: Any) -> None:
         store_if(y, i, v, part)
 
 
-@inline
+@inlined
 def put_down(y: Any, i: int, carry: Any) -> None:
     """What is carried of the line that y[i] lies in → y, for those who write it otherwise."""
     back = (16 - before_aligned(y, i)) % 16
     store_if(y, i - back, carry, head(back))
 
 
-@inline
+@inlined
 def pick_up(y: Any, i: int, carry: Any) -> Any:
     """Return what is to be carried of the line that y[i] lies in, as lanes like ``carry``."""
     back = (16 - before_aligned(y, i)) % 16

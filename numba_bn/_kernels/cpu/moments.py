@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
@@ -25,7 +25,7 @@ MAX_CHUNKS = 64  # parts a group may be split into
 LANES = 16
 
 
-@inline
+@inlined
 def cut(outer: int, length: int) -> Any:
     """Group of (outer, length) → number of chunks, blocks in a chunk, blocks."""
     if length <= BLOCK:
@@ -37,7 +37,7 @@ def cut(outer: int, length: int) -> Any:
     return (blocks + per_chunk - 1) // per_chunk, per_chunk, blocks
 
 
-@inline
+@inlined
 def bounds(k: int, outer: int, length: int) -> Any:
     """k-th block → its rows [o0, o1) and values [e0, e1) of each row."""
     if length <= BLOCK:
@@ -48,7 +48,7 @@ def bounds(k: int, outer: int, length: int) -> Any:
     return o, o + 1, e, min(e + BLOCK, length)
 
 
-@inline
+@inlined
 def pieces_of(runs: int, length: int) -> Any:
     """Runs of a length → units of about a block: number, runs in a unit, pieces of a run."""
     if length >= BLOCK:
@@ -58,7 +58,7 @@ def pieces_of(runs: int, length: int) -> Any:
     return (runs + together - 1) // together, together, 1
 
 
-@inline
+@inlined
 def rows_ahead(x: Any, rows: int, stride: int) -> int:
     """Rows of a stride → how many values ahead to ask for memory: rows of 8 KB, at least one."""
     values = int(near(x))

@@ -18,7 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.elements import bits_of
 from numba_bn._kernels.cpu.lanes import (
     at_most,
@@ -142,7 +142,7 @@ def _short(typingctx: Any, x: Any, y: Any) -> Any:
     return types.boolean(x, y), codegen
 
 
-@inline
+@inlined
 def _is_factor(v: float) -> bool:
     """Tell whether float32 holds a factor as well as any; NaN, infinity and zero it holds."""
     size = abs(v)
@@ -152,13 +152,13 @@ def _is_factor(v: float) -> bool:
     )
 
 
-@inline
+@inlined
 def _is_term(v: float) -> bool:
     """Tell the same of what is added: nothing is too small for it."""
     return bool(not ((abs(v) >= _LARGE) & (abs(v) < np.inf)))
 
 
-@inline
+@inlined
 def fits(x: Any, y: Any, m: float, a: float, b: float, c: float) -> bool:
     """Tell whether the arithmetic of x and y holds the terms m and c and the factors a and b."""
     if not _short(x, y):
@@ -166,7 +166,7 @@ def fits(x: Any, y: Any, m: float, a: float, b: float, c: float) -> bool:
     return bool(_is_term(m) & _is_term(c) & _is_factor(a) & _is_factor(b))
 
 
-@inline
+@inlined
 def misfits(v: Any, factor: bool) -> Any:
     """Return a mask of what float32 does not hold of lanes of terms, or factors."""
     size = magnitude(v)
@@ -191,14 +191,14 @@ def all_fit(x: Any, y: Any, factors: Any, first: int, count: int) -> bool:
     return count_bad == 0
 
 
-@inline
+@inlined
 def centre(x: Any, y: Any, mean: float, low: float) -> Any:
     """Mean, and what it lost to rounding → those of the arithmetic of x and y."""
     m = _rounded(x, y, mean) if _is_term(mean) else mean
     return m, (low if m == mean else (mean - m) + low)
 
 
-@inline
+@inlined
 def gradient_terms(x: Any, dx: Any, mean: float, low: float, a: float, b: float, c: float) -> Any:
     """dx = dy·a + (x - mean - low)·b + c → m, a, b, c of the same in the arithmetic of x and dx.
 

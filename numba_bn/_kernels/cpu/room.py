@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import extending
 
-from numba_bn._kernels._compile import inline, unit
+from numba_bn._kernels._compile import inlined, overload, unit
 from numba_bn._kernels.cpu.lanes import singles
 from numba_bn._kernels.cpu.memory import before_aligned
 from numba_bn._kernels.cpu.precision import kind_of
 
 
-@inline
+@inlined
 def _padded(width: int) -> int:
     """Columns → room for them, and for the sixteen that a loop may write beyond, in whole lines."""
     return (width + 31) // 16 * 16
@@ -42,7 +41,7 @@ def vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
     raise NotImplementedError("for kernels alone")
 
 
-@extending.overload(vectors_as, strict=False)  # strict would compare annotations
+@overload(vectors_as)
 def _vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
     def room(x, y, count, width):  # type: ignore[no-untyped-def]
         wide = _padded(width)
@@ -57,7 +56,7 @@ def vector_like(like: Any, size: int) -> Any:
     raise NotImplementedError("for kernels alone")
 
 
-@extending.overload(vector_like, strict=False)
+@overload(vector_like)
 def _vector_like(like: Any, size: int) -> Any:
     def room(like, size):  # type: ignore[no-untyped-def]
         wide = _padded(size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -219,14 +219,14 @@ def _edges(
     return carry
 
 
-@inline
+@inlined
 def sums_before(sums: Any, j: int, part: Any, zero: Any) -> Any:
     """Return what sums over dy and dy·x̂ of some columns begin with."""
     s, t = load_if(sums, j, part), load_if(sums, sums.size // 2 + j, part)
     return go_on(zero, s), go_on(zero, t)
 
 
-@inline
+@inlined
 def sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
     """Keep what they end with."""
     other = sums.size // 2 + j
@@ -234,7 +234,7 @@ def sums_after(sums: Any, j: int, part: Any, s: Any, t: Any) -> None:
     store_if(sums, other, put_onto(load_if(sums, other, part), t), part)
 
 
-@inline
+@inlined
 def gradient_of(d: Any, u: Any, g: Any, terms: Any, k: int) -> Any:
     """Return dx = (dy·gamma + u·b + c)·r and dy·x̂, x̂ = u·r + z, u = x - m, in lanes; of row k."""
     b, c = fill_as(d, terms[16 + k]), fill_as(d, terms[32 + k])
@@ -242,7 +242,7 @@ def gradient_of(d: Any, u: Any, g: Any, terms: Any, k: int) -> Any:
     return mul(add(mul(d, g), fma(u, b, c)), r), mul(d, fma(u, r, z))
 
 
-@inline
+@inlined
 def _part_gradient(
     dy: Any, x: Any, gamma: Any, i: int, j: int, part: Any, terms: Any, k: int, like: Any
 ) -> Any:

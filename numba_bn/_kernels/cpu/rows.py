@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import inline, inlined, unit
+from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import pick_up, put_down
@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.state import rsqrt
 AT_ONCE = 4096  # values of rows taken to each step before the next: short ones need not wait
 
 
-@inline
+@inlined
 def standard(n: float, mean: float, low: float, m2: float, eps: float, centred: bool) -> Any:
     """Count, mean, low, m2 → mean to subtract, low, 1/std; RMS norm has the mean held at zero."""
     if centred:
@@ -32,7 +32,7 @@ def standard(n: float, mean: float, low: float, m2: float, eps: float, centred: 
     return 0.0, 0.0, rsqrt(m2 / n + mean * mean, eps)
 
 
-@inline
+@inlined
 def row_terms(x: Any, y: Any, mean: float, low: float, r: float, terms: Any, k: int) -> None:
     """→ terms[:, k]: m, r, z of y = ((x - m)·r + z)·gamma + beta, whether its arithmetic fits."""
     m, lost = centre(x, y, mean, low)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numba_bn._kernels._compile import block, inline, inlined, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down
@@ -58,7 +58,7 @@ def _row_sums(
     kept[k, 3], kept[k, 4] = g, t
 
 
-@inline
+@inlined
 def _row_terms(
     x: Any, dx: Any, n: int, eps: float, centred: bool, kept: Any, k: int, terms: Any
 ) -> bool:
@@ -75,7 +75,7 @@ def _row_terms(
     return bool(fits(x, dx, m, r, b, c) & fits(x, dx, z, r, b, c))
 
 
-@inline
+@inlined
 def _as_vectors(terms: Any, first: int, vectors: Any) -> None:
     """Terms (5, 16) from the row ``first`` on → the same in the kind of ``vectors``."""
     for i in range(5):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline, inlined
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     at_most,
@@ -141,7 +141,7 @@ def _rows_products(
         store(terms, (i + 1) * ROWS, totals(lines, i * LANES), False)
 
 
-@inline
+@inlined
 def _divided(v: Any, n: int) -> Any:
     """Return v / n; of short rows, which are taken one way only, nearly so in a third of the time.
 
@@ -153,7 +153,7 @@ def _divided(v: Any, n: int) -> Any:
     return mul(v, fill(1.0 / n))
 
 
-@inline
+@inlined
 def _standard(n: int, zero: Any, terms: Any, eps: float, centred: bool) -> Any:
     """Pivots, Σ(x-p), Σ(x-p)² → mean, low, m2, 1/std, which are plain; as `finish`, `standard`."""
     p, s, q = load(terms, 0), load(terms, ROWS), load(terms, 2 * ROWS)

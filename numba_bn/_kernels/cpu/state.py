@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._compile import block, inline, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels.cpu.lanes import (
     add,
     div,
@@ -30,13 +30,13 @@ STATE = 4
 DIGITS = 256.0  # (mean - pivot)²/variance above which a block is summed again, about its mean
 
 
-@inline
+@inlined
 def is_off(n: float, s: float, m2: float) -> bool:
     """Σ(x-p), Σ(x-mean)² → whether p was too far from the mean for a good Σ(x-mean)²."""
     return s * s > DIGITS * n * m2
 
 
-@inline
+@inlined
 def is_far(n: float, s: float, q: float) -> bool:
     """Σ(x-p), Σ(x-p)² → the same."""
     return bool(is_off(n, s, q - s * (s / n)))
@@ -91,7 +91,7 @@ def merge_each(states: Any, counts: Any, pivots: Any, sums: Any, squares: Any) -
         store_if(m0s, k, select(more, m, m0), part)
 
 
-@inline
+@inlined
 def spread(n: float, s: float, q: float) -> float:
     """Σ(x-p), Σ(x-p)² → Σ(x-mean)², never negative, infinite where only the squares overflow."""
     m2 = q - s * (s / n)
@@ -100,14 +100,14 @@ def spread(n: float, s: float, q: float) -> float:
     return 0.0 if m2 < 0.0 else m2
 
 
-@inline
+@inlined
 def take(states: Any, at: int, n: float, p: float, s: float, q: float) -> None:
     """Take the sums of a block about p into states[at]."""
     if n > 0.0:
         merge(states, at, n, p, s, spread(n, s, q))
 
 
-@inline
+@inlined
 def finish(n: float, p: float, s: float, m2: float) -> Any:
     """A state → count, mean, what the mean lost to rounding, Σ(x - mean)²."""
     if n == 0.0 or m2 != m2:
@@ -123,7 +123,7 @@ def finish(n: float, p: float, s: float, m2: float) -> Any:
     return n, mean, (high - mean) + low, m2
 
 
-@inline
+@inlined
 def conclude(states: Any, j: int, result: Any, at: int) -> None:
     """states[j] → result[:, at]: count, mean, low, m2."""
     n, mean, low, m2 = finish(states[j, 0], states[j, 1], states[j, 2], states[j, 3])
@@ -146,7 +146,7 @@ def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
         merge(states, into, parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3])
 
 
-@inline
+@inlined
 def rsqrt(var: float, eps: float) -> float:
     """1/√(var + eps), and 0 where that is 1/0: a constant group is normalized to zero."""
     v = var + eps
@@ -162,14 +162,14 @@ def each_rsqrt(m2: Any, count: Any, eps: float) -> Any:
     return rs
 
 
-@inline
+@inlined
 def coefficients(gamma: float, r: float, n: float, s: float, t: float) -> Any:
     """Σdy, Σdy·(x-mean) of n values → a, b, c of dx = dy·a + (x-mean)·b + c."""
     a = gamma * r
     return a, -a * (r * t) * r / n, -a * s / n  # r cubed need not fit float64
 
 
-@inline
+@inlined
 def about_mean(s: float, t: float, low: float) -> float:
     """Σdy, Σdy·(x-m) → Σdy·(x-mean), ``low`` being what m, the mean, lost to rounding.
 
@@ -179,7 +179,7 @@ def about_mean(s: float, t: float, low: float) -> float:
     return t - lost if lost - lost == 0.0 else t
 
 
-@inline
+@inlined
 def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta: float) -> Any:
     """→ m, a, b of y = (x - m)·a + b.
 
@@ -191,7 +191,7 @@ def affine(x: Any, y: Any, mean: float, low: float, r: float, gamma: float, beta
     return m, a, (beta if lost == 0.0 else beta - lost * a)
 
 
-@inline
+@inlined
 def put_factors(
     x: Any, dx: Any, mean: float, low: float, a: float, b: float, c: float, factors: Any, k: int
 ) -> None:

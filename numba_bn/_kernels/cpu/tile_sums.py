@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -42,7 +42,7 @@ _ROWS, _GRADIENT_ROWS = 8, 4
 _AHEAD = 8  # rows to ask for, of one array; of two half as many: 16, which the L1 loses, take 1.2 ×
 
 
-@inline
+@inlined
 def _values(x: Any, i: int, left: int) -> Any:
     """x[i : i + 16] in float64, 0 from ``left`` on."""
     if left >= 16:
@@ -50,7 +50,7 @@ def _values(x: Any, i: int, left: int) -> Any:
     return load_if(x, i, head(left))
 
 
-@inline
+@inlined
 def _about(x: Any, i: int, left: int, p: Any) -> Any:
     """The same less p."""
     if left >= 16:
@@ -59,7 +59,7 @@ def _about(x: Any, i: int, left: int, p: Any) -> Any:
     return select(part, sub(load_if(x, i, part), p), fill(0.0))
 
 
-@inline
+@inlined
 def _onto(s: Any, t: Any, j: int, d: Any, u: Any) -> None:
     """s[j : j + 16] += d, t[j : j + 16] += d·u."""
     store(s, j, add(load(s, j), d), False)

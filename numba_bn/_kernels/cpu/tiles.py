@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba_bn._kernels._compile import block, inline
+from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import applied, applied_if, put, whole
 from numba_bn._kernels.cpu.memory import (
@@ -26,7 +26,7 @@ from numba_bn._kernels.cpu.precision import misfits
 _HELD = 128  # columns whose three factors AVX-512 holds in float32; in float64 it costs nothing
 
 
-@inline
+@inlined
 def segment(
     k: int, at: int, stride: int, rows: int, tail: int, width: int, lead: int, joined: bool
 ) -> Any:
@@ -44,7 +44,7 @@ def segment(
     return at + rows * stride, (1 if tail > 0 else 0), 0, tail
 
 
-@inline
+@inlined
 def ahead_of(x: Any, stride: int, width: int) -> int:
     """How many values ahead to ask for x's memory when tiles are walked row by row.
 
@@ -53,7 +53,7 @@ def ahead_of(x: Any, stride: int, width: int) -> int:
     return near(x) if width == stride else stride
 
 
-@inline
+@inlined
 def repeating(period: int, most: int) -> int:
     """Columns after which channels repeat → such columns in whole sixteens, at most so many, or 0.
 
