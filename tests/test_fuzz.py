@@ -21,14 +21,14 @@ def soundly(examples):
     return settings(max_examples=examples, suppress_health_check=checks)
 
 
-@soundly(500)
+@soundly(300)
 @given(drawn([np.float32]))
 def test_calls(choose):
     judge(call(choose))
 
 
 @pytest.mark.slow
-@soundly(100)
+@soundly(60)
 @given(drawn([*HALVES, np.float64, np.uint8]))
 def test_calls_of_other_dtypes(choose):
     judge(call(choose))

@@ -77,7 +77,7 @@ def test_killed_twice(what, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "times"), [("stats", 20), ("normalize", 8)])
+@pytest.mark.parametrize(("what", "times"), [("stats", 10), ("normalize", 5)])
 def test_killed_at_random_moments(what, times, folder):
     rng = np.random.default_rng(0)
     fewest = BLOCKS

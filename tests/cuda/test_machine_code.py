@@ -19,10 +19,10 @@ ARCHITECTURES = {"sm_75": TURING, "sm_80": AMPERE, "sm_90": AMPERE, "sm_100": AM
 _RESULT = dict.fromkeys(("int8", "uint8", "int16", "uint16"), "float32")
 _RESULT |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), "float64")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
-TOGETHER = [*zip(FLOATS), *((f"uint{n}", f"int{n}") for n in (8, 16, 32, 64))]
-"""Dtypes whose kernels are compiled together."""
-OF_EACH_SIZE = [*zip(FLOATS), ("uint8",), ("int16",), ("uint32",), ("int64",)]
+OF_EACH_SIZE = [*FLOATS, "uint8", "int16", "uint32", "int64"]
 """With a sign or without: vectors and registers are the same."""
+OF_EACH_VECTOR = [*FLOATS, "uint8", "uint32"]
+"""Other integers come in vectors of as many values as one of these."""
 PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
 LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
 WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
@@ -73,9 +73,8 @@ def small():
     return by_name(found)
 
 
-def machine_code(batches, folder, least=16):
+def machine_code(steps, folder, least=16):
     """Yield what each of the launches runs on each architecture, and its name."""
-    steps = {label: step for batch in batches for label, step in batch.items()}
     for architecture, capability in ARCHITECTURES.items():
         modules = [ptx_of(step.kernel, step.variant, capability) for step in steps.values()]
         code = assembled(modules, architecture, folder, least)
@@ -101,16 +100,16 @@ def assert_wide(label, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtypes", OF_EACH_SIZE, ids=" ".join)
-def test_wide(dtypes, tmp_path):
+@pytest.mark.parametrize("dtype", OF_EACH_VECTOR)
+def test_wide(dtype, tmp_path):
     """Bytes alone come 16 at once too, but where columns are summed up, 8 at once.
 
     A thread that summed up 16 columns would hold 64 registers of their sums. With a mask it spilled
     268 to 444 bytes on every architecture, whether it loaded two vectors at once or four; by 8
     columns, eight vectors at once, it has 128 registers and spills nothing.
     """
-    least = min(8 * plans.itemsize(dtypes[0]), 16)
-    for label, code in machine_code(map(steps_of, dtypes), tmp_path, least):
+    least = min(8 * plans.itemsize(dtype), 16)
+    for label, code in machine_code(steps_of(dtype), tmp_path, least):
         assert_in_registers(label, code)
         assert_wide(label, code)
         loads = [access_bytes(line) for line in code.accesses if "LDG" in line]
@@ -118,9 +117,9 @@ def test_wide(dtypes, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtypes", TOGETHER, ids=" ".join)
-def test_narrow(dtypes, tmp_path):
-    for label, code in machine_code(map(narrow_of, dtypes), tmp_path):
+@pytest.mark.parametrize("dtype", OF_EACH_SIZE)
+def test_narrow(dtype, tmp_path):
+    for label, code in machine_code(narrow_of(dtype), tmp_path):
         assert_in_registers(label, code)
         assert max(map(access_bytes, code.accesses)) <= 8, label  # float64 statistics
 
@@ -129,7 +128,7 @@ def test_narrow(dtypes, tmp_path):
 def test_small(tmp_path):
     steps = small()
     assert {step.kernel for step in steps.values()} == {plans.FOLD, plans.UPDATE_RUNNING}
-    for label, code in machine_code([steps], tmp_path):
+    for label, code in machine_code(steps, tmp_path):
         assert_in_registers(label, code)
 
 

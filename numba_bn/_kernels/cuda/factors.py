@@ -10,6 +10,7 @@ planes, columns), or they change along a row, with every value ("along"), or aft
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.layout import TILE
@@ -31,6 +32,7 @@ def rstd_of(variance: float, eps: float) -> float:
     return rstd
 
 
+@cache
 def statistic_of(dtype: str) -> Any:
     """Return ``statistic(given, at, eps, centred)``: mean, what it lost to rounding, rstd.
 
@@ -66,6 +68,7 @@ def held(mean: float, lost: float, variance: float, eps: float, centred: int) ->
     return mean, lost, rstd_of(variance, eps)
 
 
+@cache
 def parameter_of(dtype: str) -> Any:
     """Return ``parameter(address, at, default)``, a float64."""
     get = getter(dtype)
@@ -80,6 +83,7 @@ def parameter_of(dtype: str) -> Any:
     return parameter
 
 
+@cache
 def parameters_along(dtype: str, width: int, mode: str) -> Any:
     """Return ``fetch(address, default, into, at, row, place)``: the parameters of a vector.
 
@@ -109,6 +113,7 @@ def row_of(item: int, geometry: Any) -> Any:
     return (item % geometry[1]) * geometry[12], geometry[13], geometry[14]
 
 
+@cache
 def table_of(columns: bool, width: int, number: int, work: Any, factors: Body) -> Any:
     """Return ``fill(table, given, item, geometry)``: the factors of this thread's statistics.
 

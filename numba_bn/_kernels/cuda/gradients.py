@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.factors import get64, statistic_of, table_of
@@ -27,6 +28,7 @@ def finish(results: Any, item: int, s: Any) -> None:
     put(results[1], item, s[1])
 
 
+@cache
 def terms_of(x: str, y: str, masked: bool) -> Any:
     """Return ``terms(dy, v, m, r, shift, mask)``: dy and dy·x̂, x̂ being (v - m)·r - shift.
 
@@ -102,6 +104,7 @@ def sums_signature() -> Any:
     )
 
 
+@cache
 def _summing(
     columns: bool,
     width: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.factors import (
@@ -23,6 +24,7 @@ from numba_bn._kernels.cuda.walk import GEOMETRY, begin_of, walk_of
 put = putter("float64")
 
 
+@cache
 def _writing(
     x: str,
     y: str,
@@ -64,6 +66,7 @@ def _writing(
     return load, use
 
 
+@cache
 def _derived(work: Any, mode: str) -> Any:
     """Return ``derive(mean, lost, rstd, gamma, first, second)``: m, a, b, c of the walk.
 
@@ -219,6 +222,7 @@ def backward(
     return kernel, signature
 
 
+@cache
 def _own_sums(x: str, y: str, parameter: str, width: int, unroll: int, mode: str) -> Any:
     """Return ``summed(state, statistic, spots, start, gait)``: a team's Σdy and Σdy·x̂, to all.
 

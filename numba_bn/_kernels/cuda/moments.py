@@ -8,6 +8,7 @@ float64.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from numba_bn._kernels.cuda.memory import bits, loader, putter
@@ -72,6 +73,7 @@ def conclude(results: Any, item: int, s: Any) -> None:
     finish(results, item, concluded(s))
 
 
+@cache
 def taking(x: str, width: int, masked: bool, columns: bool) -> tuple[Any, Any]:
     """Return ``load`` and ``use`` of a walk that sums up.
 
@@ -172,6 +174,7 @@ class _Taken(NamedTuple):
     counts: int
 
 
+@cache
 def _taken(x: str, width: int, unroll: int, masked: bool, columns: bool) -> _Taken:
     load, use = taking(x, width, masked, columns)
     statistics, room = width if columns else 1, width * unroll
@@ -226,6 +229,7 @@ def moments(x: str, width: int, unroll: int, masked: bool, columns: bool) -> tup
     return kernel, signature
 
 
+@cache
 def own_moments(x: str, width: int, unroll: int, masked: bool) -> Any:
     """Return ``own(x, where, spots, start, gait)``: what a team has of its item, to all of it."""
     load, use, _, work, room, mask_room, _ = _taken(x, width, unroll, masked, False)

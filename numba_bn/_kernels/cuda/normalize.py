@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.factors import (
@@ -18,6 +19,7 @@ from numba_bn._kernels.cuda.target import cuda, inline, types
 from numba_bn._kernels.cuda.walk import GEOMETRY, begin_of, walk_of
 
 
+@cache
 def _writing(
     x: str,
     y: str,
@@ -66,6 +68,7 @@ def _writing(
     return load, use
 
 
+@cache
 def _derived(work: Any, parameter: str, mode: str) -> Any:
     """Return ``derive(mean, lost, rstd, gamma, beta, channel)``: the three factors of the walk."""
     parameter_at = parameter_of(parameter)

@@ -7,6 +7,7 @@ a result has the same bits in every run.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.kernel import COUNTERS, THREADS
@@ -71,6 +72,7 @@ def is_last(counters: int, at: int, parts: int) -> Any:
     return last
 
 
+@cache
 def over_lanes(merge: Body) -> Any:
     """Return ``over(s, lanes)``: the states of ``lanes`` neighbours (a power of two) → one."""
 
@@ -91,6 +93,7 @@ def over_lanes(merge: Body) -> Any:
     return over
 
 
+@cache
 def _over_team(merge: Body) -> Any:
     """Return ``over_team(s, shared)``: the states of a team → one, which its first thread has."""
     over = over_lanes(merge)
@@ -112,6 +115,7 @@ def _over_team(merge: Body) -> Any:
     return over_team
 
 
+@cache
 def team_together(merge: Body) -> Any:
     """Return ``together(s)``: the states of a team → one, which all its threads get."""
     over_team = _over_team(merge)
@@ -129,6 +133,7 @@ def team_together(merge: Body) -> Any:
     return together
 
 
+@cache
 def runs_together(merge: Body, finish: Body) -> Any:
     """Return ``together(s, item, items, split, workspace, results)`` for teams of threads."""
     over_team = _over_team(merge)
@@ -155,6 +160,7 @@ def runs_together(merge: Body, finish: Body) -> Any:
     return together
 
 
+@cache
 def columns_together(width: int, merge: Body, finish: Body) -> Any:
     """Return ``together(carried, block, split, geometry, workspace, results)`` for columns.
 

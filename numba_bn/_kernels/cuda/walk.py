@@ -8,6 +8,7 @@ thread keeps to ``width`` neighbouring columns and takes every so many rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from numba_bn._kernels.cuda.target import cuda, inline
@@ -18,6 +19,7 @@ GEOMETRY = 17
 """Numbers that say where a launch's threads go; ``layout`` makes them."""
 
 
+@cache
 def walk_of(unroll: int, load: Body, use: Body) -> Any:
     """Return a walk: ``load(state, at, slot)`` fetches a vector, ``use(state, spots, rows, n)`` has
     n, from positions ``rows[0]`` on, ``rows[1]`` apart, whose first elements are ``spots``.
@@ -55,6 +57,7 @@ def walk_of(unroll: int, load: Body, use: Body) -> Any:
     return walk
 
 
+@cache
 def begin_of(columns: bool, width: int, backwards: bool) -> Any:
     """Return ``begin(geometry)``: item, split, the walk's begin and gait, for this thread.
 
