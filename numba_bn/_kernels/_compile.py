@@ -15,7 +15,7 @@ from numba import extending
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
-FLAGS = {"error_model": "numpy", "nogil": True}
+FLAGS = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 
 
 class _Parts(JITCodeLibrary):  # type: ignore[misc]
@@ -122,8 +122,8 @@ def unit(function: Callable[..., Any]) -> Any:
 
 
 def _helper(function: Callable[..., Any], *, allocates: bool, forceinline: bool = False) -> Any:
-    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled = numba.njit(_nrt=allocates, forceinline=forceinline, **wrappers, **FLAGS)(function)
+    options = {"no_cpython_wrapper": True, "_nrt": allocates, "forceinline": forceinline}
+    compiled = numba.njit(**options, **FLAGS)(function)
     compiled._compiler.pipeline_class = _Block
     return compiled
 

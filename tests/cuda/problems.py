@@ -79,8 +79,8 @@ def _place(kernel: Kernel, variant: Variant, oldest: tuple[int, int]) -> Path:
 def _with_signs(kernel: Kernel, variant: Variant, oldest: tuple[int, int]) -> dict[Variant, str]:
     """Compile a variant; of integers that without and that with a sign, by variant.
 
-    Numba takes ten times as long as NVVM, and all it makes of them alike but for the instruction
-    that converts what is loaded.
+    Numba takes longer than NVVM, and makes all of them alike but for the instruction that converts
+    what is loaded.
     """
     from numba.cuda.cudadrv import nvvm  # not before our module that imports Numba's CUDA
 

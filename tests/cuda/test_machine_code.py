@@ -21,8 +21,6 @@ _RESULT |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), "float64")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 OF_EACH_SIZE = [*FLOATS, "uint8", "int16", "uint32", "int64"]
 """With a sign or without: vectors and registers are the same."""
-OF_EACH_VECTOR = [*FLOATS, "uint8", "uint32"]
-"""Other integers come in vectors of as many values as one of these."""
 PLANES, ROWS = (1, 32, 64, 1, 3136), (1, 65536, 1024, 1, 1)
 LAYER, INSTANCE = (4096, 1, 1, 1024, 1), (32, 1, 64, 1, 784)
 WRITERS = ("normalize", "forward", "input_gradient", "backward", "relu_gradient")
@@ -100,7 +98,7 @@ def assert_wide(label, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", OF_EACH_VECTOR)
+@pytest.mark.parametrize("dtype", OF_EACH_SIZE)
 def test_wide(dtype, tmp_path):
     """Bytes alone come 16 at once too, but where columns are summed up, 8 at once.
 

@@ -32,8 +32,12 @@ def test_helpers_are_compiled_for_the_device_that_is_meant():
         return target.types.void(), codegen
 
     @target.inline
-    def helper():
+    def inner():
         note()
+
+    @target.inline
+    def helper():
+        inner()
 
     def body():
         helper()

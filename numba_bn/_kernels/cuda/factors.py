@@ -113,7 +113,6 @@ def row_of(item: int, geometry: Any) -> Any:
     return (item % geometry[1]) * geometry[12], geometry[13], geometry[14]
 
 
-@cache
 def table_of(columns: bool, width: int, number: int, work: Any, factors: Body) -> Any:
     """Return ``fill(table, given, item, geometry)``: the factors of this thread's statistics.
 

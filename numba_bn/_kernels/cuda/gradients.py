@@ -104,7 +104,6 @@ def sums_signature() -> Any:
     )
 
 
-@cache
 def _summing(
     columns: bool,
     width: int,

@@ -36,14 +36,15 @@ compiling_for: ContextVar[tuple[Any, ...]] = ContextVar("compiling_for", default
 """The compute capability that kernels are being compiled for."""
 types: Any = cuda.types
 extending: Any = import_module("numba.cuda.extending")
-_compiling: Any = import_module("numba.cuda.core.compiler_lock").global_compiler_lock
+_compiler: Any = import_module("numba.cuda.compiler")
 
 
 def inline(function: Callable[..., Any]) -> Any:
     """Make a function part of the kernels that call it.
 
-    NVVM puts it there. Were it Numba, each copy would be compiled anew: kernels took 2.5 × as long.
-    What is compiled once serves all kernels, for one capability at a time.
+    NVVM puts it there. Were it Numba, each copy would be compiled anew: kernels took 2 × as long.
+    What is compiled once serves all kernels, for one capability at a time. Its arrays in shared
+    memory are the same for all callers in a kernel, of which there may be one alone.
     """
     helper = cuda.jit(device=True)(function)
     compiled_for: Capability = ()
@@ -52,14 +53,16 @@ def inline(function: Callable[..., Any]) -> Any:
         """Do as Numba's own, which asks a driver what to compile for."""
         nonlocal compiled_for
         if compiled_for != compiling_for.get():
+            while helper.overloads:
+                _, made = helper.overloads.popitem()
+                made.target_context.remove_user_function(made.entry_point)
             compiled_for = compiling_for.get()
-            helper.overloads.clear()
         if args not in helper.overloads:
-            options = {"forceinline": True, "nvvm_options": {"opt": 3}, "cc": compiled_for}
-            compiler = import_module("numba.cuda.compiler")  # not there in Numba's simulator
-            made = compiler.compile_cuda(function, return_type, args, **options)
-            helper.overloads[args] = made
+            made = _compiler.compile_cuda(
+                function, return_type, args, forceinline=True, cc=compiled_for
+            )
             made.target_context.insert_user_function(made.entry_point, made.fndesc, [made.library])
+            helper.overloads[args] = made
         return helper.overloads[args]
 
     helper.compile_device = compile_device
@@ -76,16 +79,15 @@ def compiled(
     function, signature = kernel.build(variant)
     token = compiling_for.set(tuple(capability))
     try:
-        with _compiling:  # nobody else compiles meanwhile
-            code, _ = cuda.compile(
-                function,
-                signature,
-                cc=capability,
-                device=False,
-                abi="numba",
-                output=output,
-                launch_bounds=(THREADS, 2),
-            )
+        code, _ = cuda.compile(
+            function,
+            signature,
+            cc=capability,
+            device=False,
+            abi="numba",
+            output=output,
+            launch_bounds=(THREADS, 2),
+        )
     finally:
         compiling_for.reset(token)
     return code
