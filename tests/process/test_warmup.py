@@ -57,21 +57,17 @@ def run(*dtypes, **environment):
     return tuple(int(word) for word in done.stdout.split())
 
 
-def kept(folder):
-    return len(list(folder.rglob("*.nbc")))
-
-
 @pytest.mark.slow
 def test_nothing_is_compiled_after_it(tmp_path):
     """With a copy of what other tests have compiled; what was not there, is now."""
-    name = f"kernels-{_cache._stamp()}"
+    folder = _store._folder(tmp_path, _cache._stamp())
+    folder.mkdir()
     for place in _store.places().folders:
-        for file in place.glob(f"{name}/*.nbc"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            shutil.copy(file, tmp_path / name)
-    before = kept(tmp_path)
+        for file in _store._folder(place, _cache._stamp()).glob("*.nbc"):
+            shutil.copy(file, folder)
+    before, _ = _store.usage(tmp_path)
     compiled, loaded, later = run("float32", NUMBA_BN_CACHE=str(tmp_path))
     assert compiled + loaded > 36
-    assert kept(tmp_path) - before == compiled
+    assert _store.usage(tmp_path)[0] - before == compiled
     assert later == 0
     assert run("float32", NUMBA_BN_CACHE=str(tmp_path)) == (0, compiled + loaded, 0)
