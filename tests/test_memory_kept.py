@@ -93,7 +93,16 @@ def test_a_process_that_may_have_little_keeps_little(limit, monkeypatch):
     assert len(_memory._kept) == 1
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C raise, also where it is ignored, as in a job in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @needs_free
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_memory_is_kept_is_not_lost(monkeypatch):
     def interrupted():
         signal.raise_signal(signal.SIGINT)
