@@ -1,14 +1,18 @@
 """Bounds checks for the kernels' own loads and stores, which go by address.
 
 Numba's NUMBA_BOUNDSCHECK sees ``array[i]`` alone. `install`, called before any kernel is imported,
-lets the intrinsics that touch memory check what they touch, and raise IndexError.
+lets the intrinsics that touch memory check what they touch, and raise IndexError. All launches are
+serial then: the parallel twin has the same accesses, and takes as long again to compile.
 """
 
 import functools
+import sys
 
 from llvmlite import ir
 from numba import extending
 from numba.core import cgutils
+
+from numba_bn._kernels import _launch
 
 MEMORY = "numba_bn._kernels.cpu.memory"
 WIDTHS = {"load": 16, "load_own": 16, "load_as": 16, "flags": 16, "store": 16, "scalar": 1}
@@ -27,6 +31,7 @@ def install():
         return plain(_checked(define) if ours else define)
 
     extending.intrinsic = intrinsic
+    _launch._PARALLEL_BYTES = sys.maxsize
 
 
 def _checked(define):

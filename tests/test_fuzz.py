@@ -11,7 +11,7 @@ from fuzz_calls import call
 from fuzz_property import judge
 from fuzz_strategies import drawn
 from hypothesis import HealthCheck, given, settings
-from table import DTYPES, HALVES, RARE
+from table import DTYPES, RARE
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, where values overflow
 
@@ -24,13 +24,6 @@ def soundly(examples):
 @soundly(300)
 @given(drawn([np.float32]))
 def test_calls(choose):
-    judge(call(choose))
-
-
-@pytest.mark.slow
-@soundly(60)
-@given(drawn([*HALVES, np.float64, np.uint8]))
-def test_calls_of_other_dtypes(choose):
     judge(call(choose))
 
 

@@ -51,10 +51,9 @@ def test_the_cube_is_temporary_by_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["0", "1"])
-def test_the_odd_one_is_found(tmp_path: Path, seed: str) -> None:
+def test_the_odd_one_is_found(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    output = run(tmp_path, "pipeline_dask", "--images", "300", "--seed", seed)
+    output = run(tmp_path, "pipeline_dask", "--images", "300", "--seed", "1")
     found, was = re.search(r"is image (\d+); it was (\d+)", output).groups()
     assert found == was
 

@@ -251,7 +251,7 @@ OTHERS = {
     "Fortran's order": np.asfortranarray,
     "strided": lambda x: np.repeat(x, 2, axis=0)[::2],
     "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
-    "integers": lambda x: np.rint(x).astype(np.int16),
+    "integers": lambda x: np.rint(np.abs(x)).astype(np.uint8),
     "a list": lambda x: x.tolist(),
 }
 

@@ -77,7 +77,7 @@ def test_killed_twice(what, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "times"), [("stats", 10), ("normalize", 5)])
+@pytest.mark.parametrize(("what", "times"), [("stats", 7), ("normalize", 4)])
 def test_killed_at_random_moments(what, times, folder):
     rng = np.random.default_rng(0)
     fewest = BLOCKS

@@ -222,7 +222,7 @@ def test_folders_in_the_place_of_files(tmp_path):
     assert_one_warning(said, "IsADirectoryError")
 
 
-@pytest.mark.parametrize("rounds", quickly([3], 50))
+@pytest.mark.parametrize("rounds", quickly([3], 20))
 def test_two_processes_with_one_cold_cache(tmp_path, rounds):
     orders = [("float32", "float64"), ("float64", "float32")]
     processes = [start(), start()]
