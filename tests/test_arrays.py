@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from calls import CALLS, LENGTH, NORMS, SHAPE, stats, vector, x
-from table import RARE
 
 import numba_bn as nbn
 from numba_bn import _arrays
@@ -142,6 +141,14 @@ DTYPES = {
 
 WITH_RARE = "batch_norm_train"
 """One call is tried with dtypes that compile kernels of their own, all calls with the others."""
+RARE = [dtype for dtype in DTYPES if np.dtype(dtype).kind in "iu" and dtype != np.uint8]
+
+
+def others(call, dtype):
+    """What is like x, in a dtype, and no residual; else there would be more kernels to compile."""
+    given = CALLS[call].arguments()
+    like = {name: given[name].astype(dtype) for name in given.keys() & {"dy", "y"}}
+    return like | ({"residual": None} if "residual" in given else {})
 
 
 @pytest.mark.parametrize(
@@ -150,16 +157,9 @@ WITH_RARE = "batch_norm_train"
 )
 def test_dtype_of_the_result(call, dtype, backend):
     given = np.arange(120).reshape(SHAPE).astype(dtype)
-    names = CALLS[call].arguments().keys() & {"dy", "y"}
-
-    def result(x, other):  # without a residual, for which other kernels would be compiled
-        more = {"residual": None} if "residual" in CALLS[call].arguments() else {}
-        more |= {name: CALLS[call].arguments()[name].astype(other) for name in names}
-        return arrays(CALLS[call](x=x, **more))[0]
-
-    y = result(given, DTYPES[dtype])
+    y = arrays(CALLS[call](x=given, **others(call, DTYPES[dtype])))[0]
     assert y.dtype == DTYPES[dtype]
-    exact = result(given.astype(np.float64), np.float64)
+    exact = arrays(CALLS[call](x=given.astype(np.float64), **others(call, np.float64)))[0]
     tolerance = 2e-2 if y.dtype.itemsize == 2 else 1e-5
     np.testing.assert_allclose(y.astype(np.float64), exact, rtol=tolerance, atol=tolerance)
 
@@ -180,17 +180,17 @@ def test_dtype_of_the_result(call, dtype, backend):
 @pytest.mark.parametrize("call", BACKWARD)
 def test_dtype_of_the_gradients(call, gamma, gradient):
     for dtype in (np.float16, np.float64):
-        gradients = CALLS[call](x=x().astype(dtype), gamma=vector(CALLS[call].parameters) * 2)
+        given = {"x": x().astype(dtype), **others(call, dtype)}
+        gradients = CALLS[call](**given, gamma=vector(CALLS[call].parameters) * 2)
         assert gradients.dx.dtype == dtype
-        given = np.ones(CALLS[call].parameters, gamma)
-        for g in CALLS[call](x=x().astype(dtype), gamma=given)[1:3]:
+        for g in CALLS[call](**given, gamma=np.ones(CALLS[call].parameters, gamma))[1:3]:
             assert g is None or (g.dtype == gradient and g.dtype.isnative)
 
 
 @pytest.mark.parametrize("call", BACKWARD)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_dtype_of_the_gradients_without_gamma(call, dtype):
-    gradients = CALLS[call](x=x().astype(dtype), gamma=None)
+    gradients = CALLS[call](x=x().astype(dtype), gamma=None, **others(call, dtype))
     assert gradients.dgamma.dtype == (np.float64 if dtype is np.float64 else np.float32)
 
 

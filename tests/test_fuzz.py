@@ -28,7 +28,7 @@ def test_calls(choose):
 
 
 @pytest.mark.slow
-@soundly(100)
+@soundly(60)
 @given(drawn([*DTYPES, *RARE], mixed=True))
 def test_calls_of_mixed_dtypes(choose):
     judge(call(choose))

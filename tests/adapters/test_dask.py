@@ -76,7 +76,7 @@ def test_backward_is_that_of_the_whole(case, chunks):
     ("norm", "dtype"),
     quickly_pairs(
         product(["batch", "frozen", "instance", "layer"], ["float16", "uint8"]),
-        product(["batch", "layer"], ["bfloat16", "float64", "int32"]),
+        product(["batch", "layer"], ["bfloat16", "float64"]),
     ),
 )
 def test_dtypes_are_those_of_numpy_arrays(norm, dtype):

@@ -6,7 +6,7 @@ import pytest
 COUNTS = (1, 2, 3, 8, 64)
 
 
-@pytest.mark.parametrize("repeats", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("repeats", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_bits(repeats):
     layers = [layer for layer in harness.LAYERS if harness.missing(layer) is None]
     threads = {"NUMBA_NUM_THREADS": "64", "limit": 300}
