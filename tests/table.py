@@ -22,6 +22,8 @@ FLOATS = [*HALVES, np.dtype(np.float32), np.dtype(np.float64)]
 INTEGERS = [np.dtype(t) for t in (np.uint8, np.uint16, np.int32)]
 """Of each size that is computed in a way of its own; the same few in all tests."""
 DTYPES = [*FLOATS, *INTEGERS]
+COMMON = [*FLOATS, *INTEGERS[:1]]
+"""Those that kernels are compiled for the most."""
 RARE = [np.dtype(t) for t in (np.int8, np.int16, np.uint32, np.int64, np.uint64)]
 """Few tests take these too: each compiles kernels that no other test needs."""
 

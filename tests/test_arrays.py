@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from calls import CALLS, LENGTH, NORMS, SHAPE, stats, vector, x
+from table import COMMON
 
 import numba_bn as nbn
 from numba_bn import _arrays
@@ -141,7 +142,6 @@ DTYPES = {
 
 WITH_RARE = "batch_norm_train"
 """One call is tried with dtypes that compile kernels of their own, all calls with the others."""
-RARE = [dtype for dtype in DTYPES if np.dtype(dtype).kind in "iu" and dtype != np.uint8]
 
 
 def others(call, dtype):
@@ -153,7 +153,7 @@ def others(call, dtype):
 
 @pytest.mark.parametrize(
     ("call", "dtype"),
-    [(call, dtype) for call in NORMS for dtype in DTYPES if call == WITH_RARE or dtype not in RARE],
+    [(call, dtype) for call in NORMS for dtype in DTYPES if call == WITH_RARE or dtype in COMMON],
 )
 def test_dtype_of_the_result(call, dtype, backend):
     given = np.arange(120).reshape(SHAPE).astype(dtype)

@@ -8,9 +8,9 @@ import pytest
 from oracle import assert_near
 from table import (
     CASES,
+    COMMON,
     DTYPES,
     EPS,
-    FLOATS,
     LAYOUTS,
     MEDIUM,
     SMALL,
@@ -26,7 +26,6 @@ from table import (
 
 import numba_bn as nbn
 
-COMMON = [*FLOATS, np.dtype(np.uint8)]
 EACH = [Case("batch", (3, 5, 31, 33)), Case("layer", (7, 33), (-1,))]
 """Few, as every dtype is compiled anew for them; the others with those of networks."""
 pytestmark = pytest.mark.usefixtures("backend")

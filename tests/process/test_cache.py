@@ -82,7 +82,9 @@ def test_nothing_is_kept_if_so_asked(copied):
     assert not list(copied.rglob("*.nbc"))
 
 
-@pytest.mark.parametrize("setting", quickly([("NUMBA_BOUNDSCHECK", "1")], ("NUMBA_DEBUGINFO", "1")))
+@pytest.mark.parametrize(
+    "setting", quickly([("NUMBA_BOUNDSCHECK", "1")], ("NUMBA_OPT", "1"), ("NUMBA_DEBUGINFO", "1"))
+)
 def test_settings_of_numba_are_told_apart(tmp_path, setting):
     place = {"NUMBA_BN_CACHE": str(tmp_path)}
     changed = {**place, setting[0]: setting[1]}

@@ -50,7 +50,8 @@ def test_forked_pools(layer, parent):
     assert harness.run(layer, CELL, "pools", "fork", parent, limit=60) == "True\n"
 
 
+@pytest.mark.parametrize("layer", ["omp"], indirect=True)
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_pools_of_new_processes(method):
+def test_pools_of_new_processes(layer, method):
     """To these a parent's threads are nothing, whatever its layer."""
-    assert harness.run("omp", CELL, "pools", method, "used", limit=60) == "True\n"
+    assert harness.run(layer, CELL, "pools", method, "used", limit=60) == "True\n"

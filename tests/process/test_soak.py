@@ -33,7 +33,7 @@ def soak(layer, *options):
     return output
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@pytest.mark.parametrize("layer", ["omp", "workqueue"], indirect=True)
 def test_mixed_calls(layer):
     """Under those that a fork or two threads at once would end, were they asked."""
     assert "mixed" in soak(layer, "--minutes", "0")
