@@ -27,11 +27,14 @@ pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 @pytest.mark.usefixtures("backend")
 def test_levels(shape, last, much, level, monkeypatch):
     monkeypatch.setattr(arrays, "far_bytes", lambda once: much if once else last)
+    monkeypatch.setattr(arrays, "on_zen", lambda: True)
     plan = plan_of(shape)
     assert plan.kind == "columns"
     assert arrays.far(plan, 4, plan.stride) == level
     assert arrays.far(plan, 2, plan.stride, 2) == level
     assert arrays.far(plan, 4, plan.stride - 16) == min(level, 1)
+    monkeypatch.setattr(arrays, "on_zen", lambda: False)
+    assert arrays.far(plan, 4, plan.stride) == min(level, 1)
 
 
 @pytest.mark.parametrize("level", [1, 2])

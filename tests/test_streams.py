@@ -30,7 +30,7 @@ def streams(monkeypatch):
 
     def switch():
         monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
-        monkeypatch.setattr(arrays, "half_lines", lambda: True)
+        monkeypatch.setattr(arrays, "on_zen", lambda: True)
         _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 
     return switch
@@ -167,7 +167,7 @@ def test_half_lines_are_written_past_the_caches_of_some_cpus(cpu, halves, monkey
     known = SimpleNamespace(magic_tuple=lambda: ("", cpu, ""))
     target = SimpleNamespace(target_context=SimpleNamespace(codegen=lambda: known))
     monkeypatch.setattr(caches, "cpu_target", target)
-    monkeypatch.setattr(arrays, "half_lines", caches.half_lines.__wrapped__)
+    monkeypatch.setattr(arrays, "on_zen", caches.on_zen.__wrapped__)
     monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
     planes = plan.plan_of((1, 2, 8, 1, 4096))
     for dtype, far in ((np.float16, halves), (np.float32, True), (np.float64, True)):

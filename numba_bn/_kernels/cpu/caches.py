@@ -53,10 +53,6 @@ def is_zen(context: Any) -> bool:
 
 
 @cache
-def half_lines() -> bool:
-    """Tell whether half a line, as sixteen halves are, may be written past the caches.
-
-    On AMD's Zen. Intel's cores take 5 to 8 times as long where what they read lies up to a line
-    behind in its page: each half then goes to memory by itself.
-    """
+def on_zen() -> bool:
+    """Tell whether this CPU is."""
     return is_zen(cpu_target.target_context)
