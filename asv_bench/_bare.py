@@ -16,46 +16,48 @@ from _targets import together
 from benchmarks.cases import Case
 from benchmarks.workloads import Call, Work
 
-from numba_bn._kernels._compile import FLAGS
+from numba_bn._kernels._compile import block, whole
+from numba_bn._kernels.cpu.asking import ask, by_pages
 from numba_bn._kernels.cpu.caches import far_bytes, held_bytes, l2_bytes
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.lanes import add, fill, fill_as, fma, total
-from numba_bn._kernels.cpu.memory import before_aligned, load, load_as, near, prefetch, store
+from numba_bn._kernels.cpu.memory import before_aligned, load, load_as, store
 from numba_bn._kernels.cpu.precision import arithmetic
 
-_PIECES = (1 << 14, 1 << 16)
+_PIECES = (1 << 12, 1 << 14, 1 << 16)
 """Values summed and then written in one go: within a core's cache, whose size decides which."""
 _WALK = 256
 """Bytes of a row: to walk down the rows by so many takes 1.5 to 2.4 × as long as to read them."""
 
-_loop = partial(numba.njit, cache=True, **FLAGS)
+_loop = partial(whole, parallel=True)
 
 
-@_loop()
+@block
 def _span(u: int, piece: int, lead: int, size: int) -> Any:
     """u-th piece of the whole sixteens that lie on lines of the result → where it is."""
     end = lead + (size - lead) // 16 * 16
     return min(lead + u * piece, end), min(lead + (u + 1) * piece, end)
 
 
-@_loop()
-def _sums(x: Any, i: int, end: int) -> float:
+@block
+def _sums(x: Any, far: bool, i: int, end: int) -> float:
     """x[i : end] → of Σx, Σx² a number that needs both."""
-    s, q = fill(0.0), fill(0.0)
+    s, q, way = fill(0.0), fill(0.0), by_pages(x, far, i, end - i, 0)
     for k in range(i, end, 16):
-        prefetch(x, k + near(x))
+        ask(x, k, way)
         v = load(x, k)
         s, q = add(s, v), fma(v, v, q)
     return float(total(add(s, q)))
 
 
-@_loop()
-def _products(dy: Any, x: Any, own: Any, i: int, end: int) -> float:
+@block
+def _products(dy: Any, x: Any, own: Any, far: bool, i: int, end: int) -> float:
     """→ the same of Σdy, Σdy·x, with ``own`` of Σx, Σx² too."""
     s, t, r, q = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    way = by_pages(x, far, i, end - i, 0)
     for k in range(i, end, 16):
-        prefetch(x, k + near(x))
-        prefetch(dy, k + near(dy))
+        ask(x, k, way)
+        ask(dy, k, way)
         d, v = load(dy, k), load(x, k)
         s, t = add(s, d), fma(d, v, t)
         if own is not None:
@@ -63,34 +65,39 @@ def _products(dy: Any, x: Any, own: Any, i: int, end: int) -> float:
     return float(total(add(add(s, t), add(r, q))))
 
 
-@_loop()
+@block
 def _apply(x: Any, y: Any, stream: bool, a: float, i: int, end: int) -> None:
     """x[i : end] → y = a·x + a."""
-    av = fill_as(arithmetic(x, y), a)
+    av, way = fill_as(arithmetic(x, y), a), by_pages(x, stream, i, end - i, 0)
     for k in range(i, end, 16):
+        if stream:
+            ask(x, k, way)
         store(y, k, fma(load_as(x, k, av), av, av), stream)
 
 
-@_loop()
+@block
 def _differentiate(dy: Any, x: Any, dx: Any, stream: bool, a: float, i: int, end: int) -> None:
     """→ dx = a·dy + a·x + a."""
-    av = fill_as(arithmetic(x, dx), a)
+    av, way = fill_as(arithmetic(x, dx), a), by_pages(x, stream, i, end - i, 0)
     for k in range(i, end, 16):
+        if stream:
+            ask(x, k, way)
+            ask(dy, k, way)
         v = fma(load_as(x, k, av), av, av)
         store(dx, k, fma(load_as(dy, k, av), av, v), stream)
 
 
-@_loop(parallel=True)
-def statistics(x: Any, piece: int) -> float:
+@_loop
+def statistics(x: Any, far: bool, piece: int) -> float:
     """x (n,) → sums, which are returned as nobody may leave them out."""
     found = 0.0
     for u in numba.prange((x.size + piece - 1) // piece):
         i, end = _span(u, piece, 0, x.size)
-        found += _sums(x, i, end)
+        found += _sums(x, far, i, end)
     return found
 
 
-@_loop(parallel=True)
+@_loop
 def inference(x: Any, y: Any, stream: bool, piece: int) -> None:
     """x (n,) → y."""
     for u in numba.prange((x.size + piece - 1) // piece):
@@ -98,30 +105,30 @@ def inference(x: Any, y: Any, stream: bool, piece: int) -> None:
         _apply(x, y, stream, 3.0, i, end)
 
 
-@_loop(parallel=True)
+@_loop
 def forward(x: Any, y: Any, stream: bool, sweeps: Any, piece: int) -> None:
     """x (n,) → y by sums of each piece; with ``sweeps`` by those of all, from the end."""
     pieces, a = (x.size + piece - 1) // piece, 0.0
     if sweeps is not None:
         for u in numba.prange(pieces):
             i, end = _span(u, piece, before_aligned(y, 0), x.size)
-            a += _sums(x, i, end)
+            a += _sums(x, stream, i, end)
     for u in numba.prange(pieces):
         i, end = _span(pieces - 1 - u, piece, before_aligned(y, 0), x.size)
-        _apply(x, y, stream, a if sweeps is not None else _sums(x, i, end), i, end)
+        _apply(x, y, stream, a if sweeps is not None else _sums(x, stream, i, end), i, end)
 
 
-@_loop(parallel=True)
+@_loop
 def backward(dy: Any, x: Any, dx: Any, own: Any, stream: bool, sweeps: Any, piece: int) -> None:
     """dy, x (n,) → dx likewise."""
     pieces, a = (x.size + piece - 1) // piece, 0.0
     if sweeps is not None:
         for u in numba.prange(pieces):
             i, end = _span(u, piece, before_aligned(dx, 0), x.size)
-            a += _products(dy, x, own, i, end)
+            a += _products(dy, x, own, stream, i, end)
     for u in numba.prange(pieces):
         i, end = _span(pieces - 1 - u, piece, before_aligned(dx, 0), x.size)
-        b = a if sweeps is not None else _products(dy, x, own, i, end)
+        b = a if sweeps is not None else _products(dy, x, own, stream, i, end)
         _differentiate(dy, x, dx, stream, b, i, end)
 
 
@@ -144,7 +151,7 @@ def loops(work: Work, operation: str) -> Iterator[Call]:
     own = None if operation == "backward" else True
     for piece, stream in product(sorted({min(piece, share) for piece in _PIECES}), (False, True)):
         if operation == "statistics":
-            yield partial(statistics, x, piece)
+            yield partial(statistics, x, stream, piece)
         elif operation == "inference":
             yield partial(inference, x, out, stream, piece)
         elif operation.endswith("backward"):

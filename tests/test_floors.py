@@ -50,7 +50,7 @@ def parts(*given):
 
 def test_statistics_sum_all_values(arrays):
     x = arrays[0].astype(float)[: VALUES // 16 * 16]
-    assert bare.statistics(arrays[0], PIECE) == pytest.approx((x + x * x).sum())
+    assert bare.statistics(arrays[0], False, PIECE) == pytest.approx((x + x * x).sum())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -9,6 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns_layout import (
     channels_of,
     slices_of,
@@ -20,7 +21,7 @@ from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
-from numba_bn._kernels.cpu.tiles import ahead_of, tile_apply, tile_apply_wide
+from numba_bn._kernels.cpu.tiles import tile_apply, tile_apply_wide, way_of_tile
 
 
 @inlined
@@ -39,7 +40,7 @@ def apply_by(
     width: int,
     own: int,
     inner: int,
-    ahead: int,
+    way: Any,
     relu: bool,
     stream: bool,
     v: Any,
@@ -53,7 +54,7 @@ def apply_by(
     spread_each(factors, channel, first, width, own, inner, stream, v)
     if fit:
         m, a, b = v[0], v[1], v[2]
-        tile_apply(x, y, residual, at, stride, rows, tail, width, own, ahead, m, a, b, relu, stream)
+        tile_apply(x, y, residual, at, stride, rows, tail, width, own, way, m, a, b, relu, stream)
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)
         tile_apply_wide(x, y, residual, at, stride, rows, tail, width, v, w, relu)
@@ -83,7 +84,8 @@ def _normalize_unit(
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     at = b * (rows * stride + tail) + first + r0 * stride
     last = tail if part == slices - 1 else 0
-    ahead = ahead_of(x, stride, width)
+    size = (r1 - r0) * stride + last
+    way = way_of_tile(x, stream, at, stride, width, size, -2 * size)
     channel = b * (period // inner)
     some = channel + first // inner, channels_of(first, own, inner)
     apply_by(
@@ -101,7 +103,7 @@ def _normalize_unit(
         width,
         own,
         inner,
-        ahead,
+        way,
         relu,
         stream,
         vectors_as(x, y, 3, width),
@@ -231,7 +233,7 @@ def _forward_unit(
         width,
         own,
         inner,
-        width if onward else 0,
+        straight(width if onward else 0),
         relu,
         stream,
         vectors_as(x, y, 3, width),

@@ -9,6 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns_backward import tile_sums_of
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
@@ -93,7 +94,7 @@ def _shared_unit(
         width,
         own,
         inner,
-        width if onward else 0,
+        straight(width if onward else 0),
         stream,
         vectors_as(x, dx, 4, width),
         doubles(4, width),

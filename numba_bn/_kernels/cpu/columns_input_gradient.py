@@ -17,7 +17,7 @@ from numba_bn._kernels.cpu.columns_layout import (
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import centred
-from numba_bn._kernels.cpu.tiles import ahead_of
+from numba_bn._kernels.cpu.tiles import way_of_tile
 from numba_bn._kernels.cpu.tiles_gradient import tile_gradient_wide, tile_input_gradient
 
 
@@ -38,7 +38,7 @@ def gradient_by(
     width: int,
     own: int,
     inner: int,
-    ahead: int,
+    way: Any,
     stream: bool,
     v: Any,
     w: Any,
@@ -52,7 +52,7 @@ def gradient_by(
     if fit:
         m, a, b, c = v[0], v[1], v[2], v[3]
         tile_input_gradient(
-            dy, x, where, dx, at, stride, rows, tail, width, own, ahead, m, a, b, c, stream
+            dy, x, where, dx, at, stride, rows, tail, width, own, way, m, a, b, c, stream
         )
     else:
         spread_each(factors, channel, first, width, own, inner, stream, w)
@@ -83,7 +83,8 @@ def _input_gradient_unit(
     r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
     last = tail if part == slices - 1 else 0
     at = b * (rows * stride + tail) + first + r0 * stride
-    ahead = ahead_of(x, stride, width)
+    size = (r1 - r0) * stride + last
+    way = way_of_tile(x, stream, at, stride, width, size, -2 * size)
     channel = b * (period // inner)
     some = channel + first // inner, channels_of(first, own, inner)
     gradient_by(
@@ -102,7 +103,7 @@ def _input_gradient_unit(
         width,
         own,
         inner,
-        ahead,
+        way,
         stream,
         vectors_as(x, dx, 4, width),
         doubles(4, width),

@@ -13,6 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns import apply_by
 from numba_bn._kernels.cpu.columns_layout import tile_of
 from numba_bn._kernels.cpu.columns_moments import sum_about
@@ -139,7 +140,7 @@ def _forward_samples(
                 width,
                 own,
                 inner,
-                0,
+                straight(0),
                 relu,
                 stream,
                 v,

@@ -13,6 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import rows_in_order
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
 from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
@@ -21,7 +22,7 @@ from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import spread
 from numba_bn._kernels.cpu.tile_sums import tile_own_sums
-from numba_bn._kernels.cpu.tiles import ahead_of
+from numba_bn._kernels.cpu.tiles import way_of_tile
 
 
 @block
@@ -121,7 +122,7 @@ def _backward_samples(
             length,
             inner,
             n,
-            stream and width == stride,
+            width == stride and rows_in_order(stream),
             columns,
             kept,
             out,
@@ -145,7 +146,7 @@ def _backward_samples(
                 width,
                 own,
                 inner,
-                ahead_of(x, stride, width),
+                way_of_tile(x, stream, at + k * sample, stride, width, sample, 0),
                 stream,
                 v,
                 w,

@@ -12,9 +12,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import near
 from numba_bn._kernels.cpu.exact_blocks import LANES, block_rows
 from numba_bn._kernels.cpu.exact_state import add_block, finish, new_state
-from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import bounds
 
 # of a block: more of them, far apart, would drive each other out of the caches

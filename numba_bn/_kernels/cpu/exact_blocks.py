@@ -20,6 +20,7 @@ import math
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import prefetch
 from numba_bn._kernels.cpu.exact_lanes import (
     add_whole,
     all_within,
@@ -36,7 +37,7 @@ from numba_bn._kernels.cpu.exact_lanes import (
     within,
 )
 from numba_bn._kernels.cpu.lanes import add, both, fill, fma, head, mul, select, sub
-from numba_bn._kernels.cpu.memory import flags_if, load, load_if, prefetch
+from numba_bn._kernels.cpu.memory import flags_if, load, load_if
 
 LANES = 16
 SHORT_GRID, DEEP_GRID = 45, 71  # the grid is 2^(e - this)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import ask, asks, claim, near
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -21,17 +22,13 @@ from numba_bn._kernels.cpu.lanes import (
 )
 from numba_bn._kernels.cpu.loops import first_part, pick_up, put_down, put_first, whole
 from numba_bn._kernels.cpu.memory import (
-    asks,
     before_aligned,
-    claim,
     flags,
     flags_if,
     load,
     load_as,
     load_as_if,
     load_if,
-    near,
-    prefetch,
     store,
     store_if,
 )
@@ -40,13 +37,13 @@ from numba_bn._kernels.cpu.precision import fits
 
 @block
 def run_gradients(
-    dy: Any, x: Any, where: Any, i: int, n: int, ahead: int, m: Any, s: Any, t: Any
+    dy: Any, x: Any, where: Any, i: int, n: int, way: Any, m: Any, s: Any, t: Any
 ) -> Any:
     """dy, x [i : i + n], mean m → s + Σdy, t + Σdy·(x-m); what is excluded counts if finite."""
     end = i + n
     for k in range(i, end - 15, 16):
-        prefetch(x, k + ahead)
-        prefetch(dy, k + ahead)
+        ask(x, k, way)
+        ask(dy, k, way)
         d, u = load(dy, k), sub(load(x, k), m)
         if where is not None:
             usable = either(flags(where, k), finite(mul(d, u)))
@@ -100,7 +97,7 @@ def run_input_gradient(
     dx: Any,
     i: int,
     n: int,
-    ahead: int,
+    way: Any,
     m: Any,
     a: Any,
     b: Any,
@@ -123,8 +120,8 @@ def run_input_gradient(
         i += lead
     for k in range(i, end - 15, 16):
         if asks(stream):
-            prefetch(x, k + ahead)
-            prefetch(dy, k + ahead)
+            ask(x, k, way)
+            ask(dy, k, way)
         if not stream:
             claim(dx, k + near(dx) // 4)
         store(dx, k, gradient(dy, x, where, k, m, a, b, c), stream)
@@ -145,7 +142,7 @@ def gradient_values(
     dx: Any,
     i: int,
     n: int,
-    ahead: int,
+    way: Any,
     m: float,
     a: float,
     b: float,
@@ -159,7 +156,7 @@ def gradient_values(
     if fits(x, dx, m, a, b, c):
         mv, av, bv, cv = fill_as(carry, m), fill_as(carry, a), fill_as(carry, b), fill_as(carry, c)
         return run_input_gradient(
-            dy, x, where, dx, i, n, ahead, mv, av, bv, cv, stream, carry, joined, more
+            dy, x, where, dx, i, n, way, mv, av, bv, cv, stream, carry, joined, more
         )
     if stream and joined:
         put_down(dx, i, carry)

@@ -23,6 +23,7 @@ from numba_bn._kernels.cpu.arrays import (
     columns_of,
     far,
     held_in,
+    large,
     optional,
     per_value,
     plan_streams,
@@ -47,6 +48,7 @@ from numba_bn._kernels.cpu.plan import (
     shared,
     slab,
     sum_tile,
+    values_of,
     wide_slab,
     writes_runs,
 )
@@ -89,8 +91,8 @@ def summing(plan: Plan, itemsize: int) -> Launch:
         tile = sum_tile(plan, 2 * itemsize)
         sizes = *columns_of(plan), plan.length, plan.inner, tile, far(plan, itemsize, tile, 2)
         return Launch(columns_backward.gradient_sums, (), (plan.batch, *sizes))
-    slab = wide_slab(plan, itemsize)
-    sizes = plan.outer, plan.groups, plan.inner, slab
+    cut = wide_slab(plan, itemsize), large(2 * itemsize * values_of(plan))
+    sizes = plan.outer, plan.groups, plan.inner, *cut
     return Launch(runs_backward.gradient_sums, (), sizes)
 
 

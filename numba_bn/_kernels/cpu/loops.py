@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import ask, asks, claim, near
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -22,17 +23,13 @@ from numba_bn._kernels.cpu.lanes import (
     sub,
 )
 from numba_bn._kernels.cpu.memory import (
-    asks,
     before_aligned,
-    claim,
     flags,
     flags_if,
     load,
     load_as,
     load_as_if,
     load_if,
-    near,
-    prefetch,
     store,
     store_if,
 )
@@ -62,11 +59,11 @@ def run_count(where: Any, i: int, n: int) -> int:
 
 
 @block
-def run_sums(x: Any, where: Any, i: int, n: int, ahead: int, p: Any, s: Any, q: Any) -> Any:
-    """x[i : i + n], pivot p → s + Σ(x-p), q + Σ(x-p)²."""
+def run_sums(x: Any, where: Any, i: int, n: int, way: Any, p: Any, s: Any, q: Any) -> Any:
+    """x[i : i + n], pivot p → s + Σ(x-p), q + Σ(x-p)²; ``way`` is that of `ask`."""
     end = i + n
     for k in range(i, end - 15, 16):
-        prefetch(x, k + ahead)
+        ask(x, k, way)
         d = sub(load(x, k), p)
         if where is not None:
             d = select(flags(where, k), d, fill(0.0))
@@ -156,7 +153,7 @@ def run_apply(
     residual: Any,
     i: int,
     n: int,
-    ahead: int,
+    way: Any,
     m: Any,
     a: Any,
     b: Any,
@@ -180,7 +177,7 @@ def run_apply(
         i += lead
     for k in range(i, end - 15, 16):
         if asks(stream):
-            prefetch(x, k + ahead)
+            ask(x, k, way)
         if not stream:
             claim(y, k + near(y) // 4)
         store(y, k, applied(x, residual, k, m, a, b, relu_too), stream)
@@ -200,7 +197,7 @@ def apply_values(
     residual: Any,
     i: int,
     n: int,
-    ahead: int,
+    way: Any,
     m: float,
     a: float,
     b: float,
@@ -214,7 +211,7 @@ def apply_values(
     if fits(x, y, m, a, a, b):
         mv, av, bv = fill_as(carry, m), fill_as(carry, a), fill_as(carry, b)
         return run_apply(
-            x, y, residual, i, n, ahead, mv, av, bv, relu_too, stream, carry, joined, more
+            x, y, residual, i, n, way, mv, av, bv, relu_too, stream, carry, joined, more
         )
     if stream and joined:
         put_down(y, i, carry)

@@ -1,4 +1,4 @@
-"""Between memory and lanes: loads, stores, and asking for what comes next.
+"""Between memory and lanes: loads and stores.
 
 Lanes are loaded from any array the kernels accept, and rounded once when stored.
 """
@@ -10,12 +10,11 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from numba_bn._kernels.cpu.caches import is_zen
 from numba_bn._kernels.cpu.elements import bytes_of, element_of, narrow, widen
 from numba_bn._kernels.cpu.halves import WIDTH, wide
 from numba_bn._kernels.cpu.lanes import call, intrinsic, lanes, mask, singles, splat
 
-_I8, _I32, _I64 = (ir.IntType(n) for n in (8, 32, 64))
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 
@@ -158,60 +157,6 @@ def store_if(typingctx: Any, array: Any, index: Any, value: Any, where: Any) -> 
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, mask), codegen
-
-
-@intrinsic
-def asks(typingctx: Any, far: Any) -> Any:
-    """Tell whether to ask for what comes next, if it is far from the core or may be in a cache.
-
-    AMD's are best left alone in caches, where to ask takes a fifth of the time; Intel's need it
-    from the L3 on.
-    """
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return args[0] if is_zen(context) else context.get_constant(types.boolean, True)
-
-    return types.boolean(types.boolean), codegen
-
-
-def _touch(write: bool, doc: str) -> Any:
-    """Make an intrinsic that asks for the memory at array[index]."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if write and is_zen(context):
-            return context.get_dummy_value()
-        at = address_of(context, builder, sig.args[0], args[0], args[1])
-        # into the L1, where AMD's statistics from memory take 0.95 of the time they do by the L2
-        level = 3 if write or is_zen(context) else 2
-        hints = _I32(int(write)), _I32(level), _I32(1)
-        at = builder.bitcast(at, ir.PointerType(_I8))
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), at, *hints)
-        return context.get_dummy_value()
-
-    def typing(typingctx: Any, array: Any, index: Any) -> Any:
-        return types.void(array, types.int64), codegen
-
-    typing.__doc__ = doc
-    return intrinsic(typing)
-
-
-prefetch = _touch(False, "Ask for the memory at array[index], which may lie outside the array.")
-claim = _touch(True, "Ask for the memory at array[index], to write it; of CPUs that need it.")
-
-
-@intrinsic
-def near(typingctx: Any, array: Any) -> Any:
-    """Return how many values ahead to ask for memory, where nothing better is known: 8 KB of them.
-
-    Statistics from memory run 1.3 × as fast as without; what is to be written is asked for 2 KB
-    ahead: 1.25 × as fast. A constant: to divide by an array's itemsize takes as long as a line.
-    """
-    values = 8192 // bytes_of(element_of(array)[1])
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _I64(values)
-
-    return types.int64(array), codegen
 
 
 @intrinsic

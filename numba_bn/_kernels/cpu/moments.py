@@ -14,9 +14,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import by_pages, by_rows, near, straight
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
-from numba_bn._kernels.cpu.memory import load, near, nearest, scalar, store
+from numba_bn._kernels.cpu.memory import load, nearest, scalar, store
 from numba_bn._kernels.cpu.room import doubles
 from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
 
@@ -59,10 +60,12 @@ def pieces_of(runs: int, length: int) -> Any:
 
 
 @inlined
-def rows_ahead(x: Any, rows: int, stride: int) -> int:
-    """Rows of a stride → how many values ahead to ask for memory: rows of 8 KB, at least one."""
-    values = int(near(x))
-    return max(values // stride, 1) * stride if rows > 1 else values
+def way_of(x: Any, far: bool, at: int, rows: int, stride: int, n: int, side: int) -> Any:
+    """Return how to ask for memory in a row from x[at] on, of some, of n values of each run.
+
+    ``side`` values of it lie side by side if those are whole runs.
+    """
+    return by_pages(x, far, at, n, 0) if n == BLOCK else by_rows(x, far, at, side, stride, rows)
 
 
 @block
@@ -77,17 +80,18 @@ def _sum_rows(
     length: int,
     pivots: Any,
     sums: Any,
+    far: bool,
 ) -> None:
     """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
-    ahead = rows_ahead(x, rows, stride)
     for j in range(slab * 2):
         store(sums, j * LANES, fill(0.0), False)
     for o in range(rows):
+        way = way_of(x, far, at + o * stride, rows, stride, n, slab * length)
         for j in range(slab):
             i = at + o * stride + j * length
             k = j * 2 * LANES
             s, q = load(sums, k), load(sums, k + LANES)
-            s, q = run_sums(x, where, i, n, ahead, fill(pivots[j]), s, q)
+            s, q = run_sums(x, where, i, n, way, fill(pivots[j]), s, q)
             store(sums, k, s, False)
             store(sums, k + LANES, q, False)
 
@@ -118,7 +122,7 @@ def _take_block(
         again = fill(pivot)
         sv, qv = fill(0.0), fill(0.0)
         for o in range(rows):
-            sv, qv = run_sums(x, where, at + o * stride, n, near(x), again, sv, qv)
+            sv, qv = run_sums(x, where, at + o * stride, n, straight(near(x)), again, sv, qv)
         s, q = total(sv), total(qv)
     take(states, j, float(count), pivot, s, q)
 
@@ -137,6 +141,7 @@ def slab_chunk(
     pivots: Any,
     sums: Any,
     states: Any,
+    far: bool,
 ) -> None:
     """Blocks [first, last) of ``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
     for j in range(slab):
@@ -149,7 +154,7 @@ def slab_chunk(
         for j in range(slab):
             # a value of its own, and not an outer one: borders are where padding is
             pivots[j] = scalar(x, middle + j * length) if where is None else 0.0
-        _sum_rows(x, where, start, o1 - o0, stride, e1 - e0, slab, length, pivots, sums)
+        _sum_rows(x, where, start, o1 - o0, stride, e1 - e0, slab, length, pivots, sums, far)
         for j in range(slab):
             _take_block(
                 x, where, start + j * length, o1 - o0, stride, e1 - e0, pivots[j], sums, j, states
@@ -166,6 +171,7 @@ def slab_moments(
     length: int,
     slab: int,
     states: Any,
+    far: bool,
 ) -> None:
     """``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
     chunks, per_chunk, blocks = cut(outer, length)
@@ -176,14 +182,22 @@ def slab_moments(
             states[j, i] = 0.0
     for c in range(chunks):
         first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
-        slab_chunk(x, where, at, stride, outer, length, first, last, slab, pivots, sums, part)
+        slab_chunk(x, where, at, stride, outer, length, first, last, slab, pivots, sums, part, far)
         for j in range(slab):
             merge(states, j, part[j, 0], part[j, 1], part[j, 2], part[j, 3])
 
 
 @unit
 def _moments_unit(
-    u: int, x: Any, where: Any, outer: int, groups: int, length: int, slab: int, parts: Any
+    u: int,
+    x: Any,
+    where: Any,
+    outer: int,
+    groups: int,
+    length: int,
+    slab: int,
+    far: bool,
+    parts: Any,
 ) -> None:
     """Unit (batch, slab, chunk) → parts (batch · groups · chunks, STATE)."""
     chunks, per_chunk, blocks = cut(outer, length)
@@ -208,6 +222,7 @@ def _moments_unit(
         pivots,
         sums,
         states,
+        far,
     )
     for j in range(wide):
         at = (b * groups + g + j) * chunks + c
@@ -226,12 +241,13 @@ def moments(
     groups: int,
     length: int,
     slab: int,
+    far: bool,
 ) -> None:
     """x (batch, outer, groups, length) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut(outer, length)[0]
     slabs = (groups + slab - 1) // slab
     for u in prange(batch * slabs * chunks):
-        _moments_unit(u, x, where, outer, groups, length, slab, parts)
+        _moments_unit(u, x, where, outer, groups, length, slab, far, parts)
     state = np.empty((1, STATE))
     for t in range(batch * groups):
         fold(parts, t * chunks, chunks, state, 0)

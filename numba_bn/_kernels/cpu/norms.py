@@ -23,6 +23,7 @@ from numba_bn._kernels.cpu.arrays import (
     columns_of,
     far,
     held_in,
+    large,
     optional,
     per_value,
     plan_streams,
@@ -44,6 +45,7 @@ from numba_bn._kernels.cpu.plan import (
     shared,
     slab,
     sum_tile,
+    values_of,
     wide_slab,
     writes_runs,
 )
@@ -75,7 +77,8 @@ def taking(plan: Plan, itemsize: int) -> Launch:
         sizes = plan.batch, *columns_of(plan), plan.length, tile, far(plan, itemsize, tile)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
-    return Launch(run_moments.moments, (), (*shape, wide_slab(plan, itemsize)))
+    cut = wide_slab(plan, itemsize), large(itemsize * values_of(plan))
+    return Launch(run_moments.moments, (), (*shape, *cut))
 
 
 def room_of_moments(plan: Plan) -> tuple[Array, Array]:

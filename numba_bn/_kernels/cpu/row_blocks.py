@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import claim, near, prefetch
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill_as,
@@ -22,12 +23,9 @@ from numba_bn._kernels.cpu.lanes import (
 )
 from numba_bn._kernels.cpu.memory import (
     before_aligned,
-    claim,
     load_as,
     load_as_if,
     load_own,
-    near,
-    prefetch,
     store,
     store_if,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import ask, asks, claim, near, prefetch
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -23,14 +24,10 @@ from numba_bn._kernels.cpu.lanes import (
 )
 from numba_bn._kernels.cpu.loops import first_part, put_first
 from numba_bn._kernels.cpu.memory import (
-    asks,
     before_aligned,
-    claim,
     load_as,
     load_as_if,
     load_if,
-    near,
-    prefetch,
     store,
     store_if,
 )
@@ -49,6 +46,7 @@ def row_apply(
     gamma: Any,
     beta: Any,
     j: int,
+    way: Any,
     stream: bool,
     carry: Any,
     joined: bool,
@@ -68,7 +66,7 @@ def row_apply(
     i += lead
     j += lead
     while i + 16 <= end:
-        prefetch(x, i + near(x))
+        ask(x, i, way)
         v = fma(sub(load_as(x, i, m), m), r, z)
         if not stream:
             claim(y, i + near(y) // 4)

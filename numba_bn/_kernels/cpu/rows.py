@@ -13,6 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import by_pages
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import pick_up, put_down
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of
@@ -52,6 +53,7 @@ def apply_row(
     gamma: Any,
     beta: Any,
     j: int,
+    way: Any,
     stream: bool,
     carry: Any,
     joined: bool,
@@ -61,7 +63,7 @@ def apply_row(
     m, r, z = terms[k], terms[ROWS + k], terms[2 * ROWS + k]
     if terms[3 * ROWS + k] > 0.0:
         mv, rv, zv = fill_as(carry, m), fill_as(carry, r), fill_as(carry, z)
-        return row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, stream, carry, joined, more)
+        return row_apply(x, y, i, n, mv, rv, zv, gamma, beta, j, way, stream, carry, joined, more)
     if stream and joined:
         put_down(y, i, carry)
     row_apply_wide(x, y, i, n, m, r, z, gamma, beta, j)
@@ -88,6 +90,8 @@ def _normalize_unit(
     e0 = u % pieces * BLOCK if pieces > 1 else 0
     n = min(BLOCK, length - e0) if pieces > 1 else length
     last, carry, terms = min(first + together, rows), arithmetic(x, y), np.empty(4 * ROWS)
+    size = (last - first - 1) * length + n
+    way = by_pages(x, stream, first * length + e0, size, -2 * size)
     for t in range(first, last):
         mean, low, r = standard(
             result[0, t], result[1, t], result[2, t], result[3, t], eps, centred
@@ -95,7 +99,7 @@ def _normalize_unit(
         i, j = t * length + e0, t % groups * length + e0
         joined, more = t > first, t + 1 < last
         row_terms(x, y, mean, low, r, terms, 0)
-        carry = apply_row(x, y, i, n, terms, 0, gamma, beta, j, stream, carry, joined, more)
+        carry = apply_row(x, y, i, n, terms, 0, gamma, beta, j, way, stream, carry, joined, more)
 
 
 @Kernel

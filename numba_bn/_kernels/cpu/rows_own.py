@@ -9,9 +9,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import by_pages
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
-from numba_bn._kernels.cpu.memory import before_aligned, load, near, nearest, scalar, store
+from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
 from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
 from numba_bn._kernels.cpu.precision import (
     additive,
@@ -26,15 +27,15 @@ from numba_bn._kernels.cpu.state import STATE, finish, is_far, spread
 
 
 @inlined
-def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int) -> None:
+def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, far: bool, way: Any) -> None:
     """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
-        slab_moments(x, None, at, n, 1, n, 1, states)
+        slab_moments(x, None, at, n, 1, n, 1, states, far)
         kept[k, 0], kept[k, 1], kept[k, 2] = states[0, 1], states[0, 2], states[0, 3]
         return
     p, s, q = scalar(x, at + n // 2), 0.0, 0.0
     for attempt in range(2):
-        sv, qv = run_sums(x, None, at, n, near(x), fill(p), fill(0.0), fill(0.0))
+        sv, qv = run_sums(x, None, at, n, way, fill(p), fill(0.0), fill(0.0))
         s, q = total(sv), total(qv)
         if attempt == 1 or not is_far(float(n), s, q):
             break
@@ -56,6 +57,8 @@ def _each_terms(
     states: Any,
     kept: Any,
     terms: Any,
+    far: bool,
+    way: Any,
 ) -> bool:
     """Those of ``count`` rows from the ``first`` on that are not plain → result, terms.
 
@@ -64,7 +67,7 @@ def _each_terms(
     misfits = 0
     for k in range(count):
         if plain >> k & 1 == 0:
-            _moments(x, (first + k) * length, length, states, kept, k)
+            _moments(x, (first + k) * length, length, states, kept, k, far, way)
     for k in range(count):  # apart, as the long way to a root waits for nothing here
         if plain >> k & 1 == 0:
             n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
@@ -91,19 +94,36 @@ def _block_terms(
     kept: Any,
     lines: Any,
     terms: Any,
+    far: bool,
+    way: Any,
 ) -> bool:
     """``count`` rows from the ``first`` on → result, terms; tell whether all fit."""
     like, zero, plain = arithmetic(x, y), additive(x, x), 0
     if length <= BLOCK and not (is_single(zero) and result.size > 0):
         # what is returned has all digits of float64, what only y is made of need not
         plain = forward_terms(
-            x, like, zero, eps, centred, result, first, count, length, lines, terms
+            x, like, zero, eps, centred, result, first, count, length, lines, terms, way
         )
     every = (1 << count) - 1
     if plain & every == every:  # asked here: to pass so many arrays takes as long as a short row
         return True
     return bool(
-        _each_terms(x, y, eps, centred, result, first, count, length, plain, states, kept, terms)
+        _each_terms(
+            x,
+            y,
+            eps,
+            centred,
+            result,
+            first,
+            count,
+            length,
+            plain,
+            states,
+            kept,
+            terms,
+            far,
+            way,
+        )
     )
 
 
@@ -125,6 +145,7 @@ def _write_block(
     factors: Any,
     buffer: Any,
     carry: Any,
+    way: Any,
 ) -> Any:
     """The same rows → y by their terms; what of a line is left to the next block.
 
@@ -135,7 +156,7 @@ def _write_block(
             t = first + k
             at, j, joined, more = t * length, t % groups * length, t > start, t + 1 < last
             carry = apply_row(
-                x, y, at, length, terms, k, gamma, beta, j, stream, carry, joined, more
+                x, y, at, length, terms, k, gamma, beta, j, way, stream, carry, joined, more
             )
         return carry
     at, j = first * length, first % groups * length
@@ -173,10 +194,24 @@ def _forward_rows(
 ) -> None:
     """Rows [start, last), as many at a time as ``kept`` holds → y, result."""
     carry, some = arithmetic(x, y), kept.shape[0]
+    way = by_pages(x, stream, start * length, (last - start) * length, 0)
     for first in range(start, last, some):
         count = min(some, last - first)
         fit = _block_terms(
-            x, y, eps, centred, result, first, count, length, states, kept, lines, terms
+            x,
+            y,
+            eps,
+            centred,
+            result,
+            first,
+            count,
+            length,
+            states,
+            kept,
+            lines,
+            terms,
+            stream,
+            way,
         )
         carry = _write_block(
             x,
@@ -195,6 +230,7 @@ def _forward_rows(
             factors,
             buffer,
             carry,
+            way,
         )
 
 

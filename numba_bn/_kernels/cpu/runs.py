@@ -13,9 +13,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import by_pages, straight
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import apply_values, run_apply
-from numba_bn._kernels.cpu.memory import near
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
@@ -30,7 +30,7 @@ def apply_runs(
     at: int,
     runs: int,
     inner: int,
-    ahead: int,
+    way: Any,
     factors: Any,
     fit: bool,
     relu: bool,
@@ -48,13 +48,13 @@ def apply_runs(
         for k in range(runs):
             mv, av = fill_as(carry, factors[0, k]), fill_as(carry, factors[1, k])
             bv, i = fill_as(carry, factors[2, k]), at + k * inner
-            run_apply(x, y, residual, i, inner, ahead, mv, av, bv, relu, False, carry, False, False)
+            run_apply(x, y, residual, i, inner, way, mv, av, bv, relu, False, carry, False, False)
         return carry
     for k in range(runs):
         m, a, b = factors[0, k], factors[1, k], factors[2, k]
         i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
         carry = apply_values(
-            x, y, residual, i, inner, ahead, m, a, b, relu, stream, carry, before, after
+            x, y, residual, i, inner, way, m, a, b, relu, stream, carry, before, after
         )
     return carry
 
@@ -78,7 +78,7 @@ def _apply_slab(
     fit = not stream and all_fit(x, y, factors, 0, wide)
     for back in range(outer):
         o = outer - 1 - back
-        start, ahead = at + o * stride, wide * inner if o < onward else 0
+        start, way = at + o * stride, straight(wide * inner if o < onward else 0)
         carry = apply_runs(
             x,
             y,
@@ -86,7 +86,7 @@ def _apply_slab(
             start,
             wide,
             inner,
-            ahead,
+            way,
             factors,
             fit,
             relu,
@@ -125,7 +125,7 @@ def _forward_unit(
     stride = groups * length
     at = b * outer * stride + g * length
     states = np.empty((wide, STATE))
-    slab_moments(x, where, at, stride, outer, length, wide, states)
+    slab_moments(x, where, at, stride, outer, length, wide, states, stream)
     kept = np.empty((KEPT, wide))
     for j in range(wide):
         n, mean, low, m2 = finish(states[j, 0], states[j, 1], states[j, 2], states[j, 3])
@@ -206,12 +206,14 @@ def _normalize_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     run, last, carry = first, min(first + together, runs), arithmetic(x, y)
     row, k = first // channels, first % channels
+    size = (last - first - 1) * inner + n
+    way = by_pages(x, stream, first * inner + e0, size, -2 * size)
     while run < last:  # to divide for each run takes up to a fifth of the time
         t, count = row // outer * channels + k, min(channels - k, last - run)
         here, at = factors[:, t : t + count], run * inner + e0
         joined, more = run > first, run + count < last
         carry = apply_runs(
-            x, y, residual, at, count, n, near(x), here, fit, relu, stream, carry, joined, more
+            x, y, residual, at, count, n, way, here, fit, relu, stream, carry, joined, more
         )
         run, row, k = run + count, row + 1, 0
 

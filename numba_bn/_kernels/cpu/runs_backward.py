@@ -13,16 +13,17 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import by_pages, straight
 from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.lanes import fill, fill_as, total
-from numba_bn._kernels.cpu.memory import load, near, store
+from numba_bn._kernels.cpu.memory import load, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,
     bounds,
     cut,
     pieces_of,
-    rows_ahead,
+    way_of,
 )
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.room import doubles
@@ -46,6 +47,7 @@ def slab_chunk_sums(
     size: int,
     sums: Any,
     out: Any,
+    far: bool,
 ) -> None:
     """Blocks [first, last) of ``slab`` channels → out (slab, 2): Σdy, Σdy·(x-mean)."""
     for j in range(slab):
@@ -53,17 +55,15 @@ def slab_chunk_sums(
         out[j, 1] = 0.0
     for k in range(first, last):
         o0, o1, e0, e1 = bounds(k, outer, inner)
-        ahead = rows_ahead(x, o1 - o0, stride)
         for j in range(slab * 2):
             store(sums, j * LANES, fill(0.0), False)
         for o in range(o0, o1):
+            way = way_of(x, far, at + o * stride + e0, o1 - o0, stride, e1 - e0, slab * inner)
             for j in range(slab):
                 i = at + o * stride + j * inner + e0
                 h = j * 2 * LANES
                 s, q = load(sums, h), load(sums, h + LANES)
-                s, q = run_gradients(
-                    dy, x, where, i, e1 - e0, ahead, fill(mean[t + j // size]), s, q
-                )
+                s, q = run_gradients(dy, x, where, i, e1 - e0, way, fill(mean[t + j // size]), s, q)
                 store(sums, h, s, False)
                 store(sums, h + LANES, q, False)
         for j in range(slab):
@@ -85,6 +85,7 @@ def slab_sums(
     t: int,
     size: int,
     out: Any,
+    far: bool,
 ) -> None:
     """``slab`` channels from x[at] on → out (slab, 2), chunk by chunk in order."""
     chunks, per_chunk, blocks = cut(outer, inner)
@@ -109,6 +110,7 @@ def slab_sums(
             size,
             sums,
             part,
+            far,
         )
         for j in range(slab):
             out[j, 0] += part[j, 0]
@@ -127,6 +129,7 @@ def _sums_unit(
     channels: int,
     inner: int,
     slab: int,
+    far: bool,
 ) -> None:
     chunks, per_chunk, blocks = cut(outer, inner)
     c, first = u % chunks, u // chunks * slab
@@ -148,6 +151,7 @@ def _sums_unit(
         1,
         sums,
         out,
+        far,
     )
     for j in range(wide):
         parts[(first + j) * chunks + c, 0] = out[j, 0]
@@ -166,11 +170,12 @@ def gradient_sums(
     channels: int,
     inner: int,
     slab: int,
+    far: bool,
 ) -> None:
     """dy, x (outer, channels, inner) → result (2, channels): Σdy, Σdy·(x-mean)."""
     chunks = cut(outer, inner)[0]
     for u in prange((channels + slab - 1) // slab * chunks):
-        _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, slab)
+        _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, slab, far)
     for c in range(channels):
         result[0, c] = 0.0
         result[1, c] = 0.0
@@ -188,7 +193,7 @@ def gradient_runs(
     at: int,
     runs: int,
     inner: int,
-    ahead: int,
+    way: Any,
     factors: Any,
     fit: bool,
     stream: bool,
@@ -203,14 +208,14 @@ def gradient_runs(
             bv, cv = fill_as(carry, factors[2, k]), fill_as(carry, factors[3, k])
             i = at + k * inner
             run_input_gradient(
-                dy, x, where, dx, i, inner, ahead, mv, av, bv, cv, False, carry, False, False
+                dy, x, where, dx, i, inner, way, mv, av, bv, cv, False, carry, False, False
             )
         return carry
     for k in range(runs):
         m, a, b, c = factors[0, k], factors[1, k], factors[2, k], factors[3, k]
         i, before, after = at + k * inner, joined or k > 0, more or k + 1 < runs
         carry = gradient_values(
-            dy, x, where, dx, i, inner, ahead, m, a, b, c, stream, carry, before, after
+            dy, x, where, dx, i, inner, way, m, a, b, c, stream, carry, before, after
         )
     return carry
 
@@ -234,9 +239,9 @@ def gradient_slab(
     fit = not stream and all_fit(x, dx, factors, 0, wide)
     for back in range(outer):
         o = outer - 1 - back
-        start, ahead = at + o * stride, wide * inner if o < onward else 0
+        start, way = at + o * stride, straight(wide * inner if o < onward else 0)
         carry = gradient_runs(
-            dy, x, where, dx, start, wide, inner, ahead, factors, fit, stream, carry, False, False
+            dy, x, where, dx, start, wide, inner, way, factors, fit, stream, carry, False, False
         )
 
 
@@ -259,13 +264,14 @@ def _input_gradient_unit(
     n = min(BLOCK, inner - e0) if pieces > 1 else inner
     run, last, carry = first, min(first + together, runs), arithmetic(x, dx)
     channels = factors.shape[1]
-    k = first % channels
+    k, size = first % channels, (last - first - 1) * inner + n
+    way = by_pages(x, stream, first * inner + e0, size, -2 * size)
     while run < last:  # to divide for each run takes up to a fifth of the time
         count = min(channels - k, last - run)
         here, at = factors[:, k : k + count], run * inner + e0
         joined, more = run > first, run + count < last
         carry = gradient_runs(
-            dy, x, where, dx, at, count, n, near(x), here, fit, stream, carry, joined, more
+            dy, x, where, dx, at, count, n, way, here, fit, stream, carry, joined, more
         )
         run, k = run + count, 0
 

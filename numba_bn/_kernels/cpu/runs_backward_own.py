@@ -49,10 +49,12 @@ def _own_unit(
     out, factors = np.empty((wide * size, 2)), np.empty((4, wide * size))
     for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
         at = b * outer * stride + g * length
-        slab_moments(x, None, at, stride, outer, length, wide, states)
+        slab_moments(x, None, at, stride, outer, length, wide, states, stream)
         for j in range(wide):
             conclude(states, j, result, j)
-        slab_sums(dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out)
+        slab_sums(
+            dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out, stream
+        )
         into, channel = chunk * channels + g * size, g * size
         _put_terms(x, dx, gamma, eps, sums, into, channel, result, out, factors)
         # nothing is asked for, which takes 0.9 of the time, even of groups no core's cache holds

@@ -37,7 +37,7 @@ def _shared_unit(
     wide = min(slab, channels - first)
     stride = channels * inner
     out = np.empty((wide, 2))
-    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out)
+    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out, stream)
     factors = np.empty((4, wide))
     for j in range(wide):
         k, s = first + j, out[j, 0]

@@ -14,9 +14,10 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import near, straight
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
-from numba_bn._kernels.cpu.memory import near, nearest, scalar
+from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
@@ -26,13 +27,13 @@ from numba_bn._kernels.cpu.state import STATE, is_off, spread
 
 
 @block
-def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -> None:
+def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any, far: bool) -> None:
     """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; those beyond a block come singly."""
     if length > BLOCK:
-        slab_moments(x, None, at, length, 1, length, 1, states)
+        slab_moments(x, None, at, length, 1, length, 1, states, far)
         kept[0, 0], kept[1, 0], kept[2, 0] = states[0, 1], states[0, 2], states[0, 3]
         return
-    n = float(length)
+    n, way = float(length), straight(near(x))
     for attempt in range(2):
         for k in range(count):
             start = at + k * length
@@ -41,7 +42,7 @@ def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any) -
                 if not is_off(n, kept[1, k], kept[2, k]):
                     continue
                 p = nearest(x, kept[0, k] + kept[1, k] / n)
-            s, q = run_sums(x, None, start, length, near(x), fill(p), fill(0.0), fill(0.0))
+            s, q = run_sums(x, None, start, length, way, fill(p), fill(0.0), fill(0.0))
             kept[0, k], kept[1, k], kept[2, k] = p, total(s), total(q)
             if attempt == 1:
                 kept[2, k] = spread(n, kept[1, k], kept[2, k])
@@ -72,7 +73,7 @@ def _forward_groups(
     carry, some, inner = arithmetic(x, y), kept.shape[1], length // size
     for first in range(start, last, some):
         count = min(some, last - first)
-        _moments(x, first * length, count, length, states, kept)
+        _moments(x, first * length, count, length, states, kept, stream)
         standards(kept, count, float(length), eps, result, first)
         own_factors(x, y, gamma, beta, first * size % gamma.size, kept, count, size, factors)
         at, runs, joined, more = first * length, count * size, first > start, first + count < last
@@ -84,7 +85,7 @@ def _forward_groups(
             at,
             runs,
             inner,
-            near(x),
+            straight(near(x)),
             factors,
             fit,
             relu,

@@ -13,8 +13,9 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import near, straight
 from numba_bn._kernels.cpu.lanes import add, fill, total
-from numba_bn._kernels.cpu.memory import near, nearest, scalar
+from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.row_blocks import row_products
@@ -84,10 +85,10 @@ def _own_groups(
         c, n = (channel + first * size) % gamma.size, float(length)
         own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
         joined, more = first > 0, first + count < groups
-        runs, ahead = count * size, near(x)
+        runs, way = count * size, straight(near(x))
         fit = not stream and all_fit(x, dx, factors, 0, runs)
         carry = gradient_runs(
-            dy, x, None, dx, start, runs, inner, ahead, factors, fit, stream, carry, joined, more
+            dy, x, None, dx, start, runs, inner, way, factors, fit, stream, carry, joined, more
         )
 
 

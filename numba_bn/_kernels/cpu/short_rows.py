@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import ask
 from numba_bn._kernels.cpu.lanes import (
     add,
     at_most,
@@ -30,16 +31,7 @@ from numba_bn._kernels.cpu.lanes import (
     total,
     widened,
 )
-from numba_bn._kernels.cpu.memory import (
-    load,
-    load_as,
-    load_as_if,
-    near,
-    prefetch,
-    scalar,
-    store,
-    store_if,
-)
+from numba_bn._kernels.cpu.memory import load, load_as, load_as_if, scalar, store, store_if
 from numba_bn._kernels.cpu.precision import is_single
 from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.state import DIGITS
@@ -53,11 +45,11 @@ _SINGLE_DIGITS = 8.0  # (mean - pivot)²/variance above which float32 sums are t
 
 
 @block
-def _sums(x: Any, i: int, n: int, p: Any) -> Any:
+def _sums(x: Any, i: int, n: int, p: Any, way: Any) -> Any:
     """x[i : i + n], pivot p → Σ(x-p), Σ(x-p)², in lanes of p's kind."""
     whole, s, q = n - n % 16, fill_as(p, 0.0), fill_as(p, 0.0)
     for e in range(i, i + whole, 16):
-        prefetch(x, e + near(x))
+        ask(x, e, way)
         d = sub(load_as(x, e, p), p)
         s, q = add(s, d), fma(d, d, q)
     if whole < n:
@@ -68,11 +60,11 @@ def _sums(x: Any, i: int, n: int, p: Any) -> Any:
 
 
 @block
-def _long_sums(x: Any, i: int, n: int, p: Any) -> Any:
+def _long_sums(x: Any, i: int, n: int, p: Any, way: Any) -> Any:
     """The same of more values, float64: float32 sums are of as many values as a short row has."""
     s, q, most = fill(0.0), fill(0.0), SHORT if is_single(p) else n
     for e in range(0, n, most):
-        some = _sums(x, i + e, min(most, n - e), p)
+        some = _sums(x, i + e, min(most, n - e), p, way)
         s, q = add(s, widened(some[0])), add(q, widened(some[1]))
     return s, q
 
@@ -90,17 +82,19 @@ def _long_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: An
 
 
 @inlined
-def _rows_sums(x: Any, zero: Any, first: int, count: int, n: int, lines: Any, terms: Any) -> None:
+def _rows_sums(
+    x: Any, zero: Any, first: int, count: int, n: int, lines: Any, terms: Any, way: Any
+) -> None:
     """Rows of n from the ``first`` on → terms[:3]: p, Σ(x-p), Σ(x-p)²; lines has room for lanes."""
     for k in range(count):
         terms[k] = scalar(x, (first + k) * n + n // 2)
     if n > SHORT:
         for k in range(count):
-            sv, qv = _long_sums(x, (first + k) * n, n, fill_as(zero, terms[k]))
+            sv, qv = _long_sums(x, (first + k) * n, n, fill_as(zero, terms[k]), way)
             terms[ROWS + k], terms[2 * ROWS + k] = total(sv), total(qv)
         return
     for k in range(count):
-        s, q = _sums(x, (first + k) * n, n, fill_as(zero, terms[k]))
+        s, q = _sums(x, (first + k) * n, n, fill_as(zero, terms[k]), way)
         store(lines, k * 16, s, False)
         store(lines, LANES + k * 16, q, False)
     for i in range(2):
@@ -187,12 +181,13 @@ def forward_terms(
     n: int,
     lines: Any,
     terms: Any,
+    way: Any,
 ) -> int:
     """Rows of n from the ``first`` on, sixteen at most → terms (4, 16): m, r, z, 1; bits: which.
 
     y = ((x - m)·r + z)·gamma + beta in the arithmetic of ``like``; lines has room for lanes.
     """
-    _rows_sums(x, zero, first, count, n, lines, terms)
+    _rows_sums(x, zero, first, count, n, lines, terms, way)
     mean, low, m2, r, plain = _standard(n, zero, terms, eps, centred)
     if result.size > 0:
         part = head(count)

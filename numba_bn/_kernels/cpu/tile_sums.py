@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
+from numba_bn._kernels.cpu.asking import asks, near, prefetch
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -22,18 +23,7 @@ from numba_bn._kernels.cpu.lanes import (
     sub,
     suit,
 )
-from numba_bn._kernels.cpu.memory import (
-    asks,
-    flags,
-    flags_if,
-    load,
-    load_as,
-    load_as_if,
-    load_if,
-    near,
-    prefetch,
-    store,
-)
+from numba_bn._kernels.cpu.memory import flags, flags_if, load, load_as, load_as_if, load_if, store
 from numba_bn._kernels.cpu.precision import exactly, go_on, put_onto
 from numba_bn._kernels.cpu.tiles import segment
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block
+from numba_bn._kernels.cpu.asking import ask
 from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import whole
-from numba_bn._kernels.cpu.memory import before_aligned, load_own, near, prefetch, store, store_if
+from numba_bn._kernels.cpu.memory import before_aligned, load_own, store, store_if
 from numba_bn._kernels.cpu.precision import misfits
 from numba_bn._kernels.cpu.tiles import repeating, segment
 
@@ -27,7 +28,7 @@ def tile_input_gradient(
     tail: int,
     width: int,
     period: int,
-    ahead: int,
+    way: Any,
     m: Any,
     a: Any,
     b: Any,
@@ -47,8 +48,8 @@ def tile_input_gradient(
     for k in range(4):
         start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
         for r in range(count):
-            i, far = start + r * stride, min(ahead, (count - 1 - r) * stride + near(x))
-            _row_gradient(dy, x, where, dx, i, first, end, lead, far, m, a, b, c)
+            i = start + r * stride
+            _row_gradient(dy, x, where, dx, i, first, end, lead, way, m, a, b, c)
 
 
 @block
@@ -151,7 +152,7 @@ def _row_gradient(
     j: int,
     end: int,
     lead: int,
-    ahead: int,
+    way: Any,
     m: Any,
     a: Any,
     b: Any,
@@ -163,8 +164,8 @@ def _row_gradient(
         _part_gradient(dy, x, where, dx, at, 0, head(j), m, a, b, c)
     for k in range(j, end - 15, 16):
         i, mk, ak, bk, ck = at + k, load_own(m, k), load_own(a, k), load_own(b, k), load_own(c, k)
-        prefetch(x, i + ahead)
-        prefetch(dy, i + ahead)
+        ask(x, i, way)
+        ask(dy, i, way)
         store(dx, i, gradient(dy, x, where, i, mk, ak, bk, ck), True)
     j = whole(j, end)
     if j < end:
