@@ -2,7 +2,7 @@
 
 Sums are made in the order of memory, which need not be the order in which it is asked for. Of what
 comes from memory, Intel's cores read eight pages in turn in 0.75 to 0.85 of the time of one after
-the other, as their own prefetcher runs ahead of each. A way of asking is six numbers, as `ask` and
+the other, as their own prefetcher runs ahead in each. A way of asking is six numbers, as `ask` and
 what makes them say.
 """
 

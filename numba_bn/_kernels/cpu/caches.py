@@ -54,5 +54,5 @@ def is_zen(context: Any) -> bool:
 
 @cache
 def on_zen() -> bool:
-    """Tell whether this CPU is."""
+    """Tell whether this CPU is one of them."""
     return is_zen(cpu_target.target_context)

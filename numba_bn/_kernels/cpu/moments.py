@@ -60,12 +60,11 @@ def pieces_of(runs: int, length: int) -> Any:
 
 
 @inlined
-def way_of(x: Any, far: bool, at: int, rows: int, stride: int, n: int, side: int) -> Any:
-    """Return how to ask for memory in a row from x[at] on, of some, of n values of each run.
-
-    ``side`` values of it lie side by side if those are whole runs.
-    """
-    return by_pages(x, far, at, n, 0) if n == BLOCK else by_rows(x, far, at, side, stride, rows)
+def way_of(x: Any, far: bool, at: int, rows: int, stride: int, length: int, slab: int) -> Any:
+    """Return how to ask for memory in a row from x[at] on, of some: ``slab`` runs, or a part."""
+    if length > BLOCK:
+        return by_pages(x, far, at, length, 0)
+    return by_rows(x, far, at, slab * length, stride, rows)
 
 
 @block
@@ -86,7 +85,7 @@ def _sum_rows(
     for j in range(slab * 2):
         store(sums, j * LANES, fill(0.0), False)
     for o in range(rows):
-        way = way_of(x, far, at + o * stride, rows, stride, n, slab * length)
+        way = way_of(x, far, at + o * stride, rows, stride, length, slab)
         for j in range(slab):
             i = at + o * stride + j * length
             k = j * 2 * LANES

@@ -58,7 +58,7 @@ def slab_chunk_sums(
         for j in range(slab * 2):
             store(sums, j * LANES, fill(0.0), False)
         for o in range(o0, o1):
-            way = way_of(x, far, at + o * stride + e0, o1 - o0, stride, e1 - e0, slab * inner)
+            way = way_of(x, far, at + o * stride + e0, o1 - o0, stride, inner, slab)
             for j in range(slab):
                 i = at + o * stride + j * inner + e0
                 h = j * 2 * LANES
