@@ -27,7 +27,7 @@ print(complaint(relu_gradient, short, long, np.ones(100)))
 print(complaint(relu_gradient, by_sixteen, by_sixteen, np.ones(80)))
 for groups in (2, 3):
     parts = np.ones((3, 9))
-    print(complaint(moments, long, None, one_by_one, parts, 1, 1, groups, 30, 1))
+    print(complaint(moments, long, None, one_by_one, parts, 1, 1, groups, 30, 1, False))
 of_channels, sizes = [np.ones(1)] * 5, (1, 1, 1, 1, 100)
 for x in (long, short, by_sixteen[:80]):
     print(complaint(normalize, x, np.ones(100), None, *of_channels, 0.0, False, False, *sizes))
