@@ -45,6 +45,8 @@ def test_eight_pages_are_asked_for_while_eight_are_read(x, asked):
         assert np.diff(found[:8]).tolist() == [page] * 7
     found = asked(x, start + 2 * size, start + 3 * size, way)
     assert sorted(found) == sixteens(start + 3 * size + jump, size)
+    after = asking.by_pages.py_func(x, True, start + 7, 3 * size, jump)
+    assert asking.further.py_func(way, 7) == after
 
 
 @pytest.mark.parametrize("sixteen", [512, 784, 1001, 5000])
@@ -57,6 +59,9 @@ def test_a_row_is_asked_for_while_the_one_before_is_read(x, asked, sixteen):
     assert len(set(sixteens(start + stride, size)) - set(found)) < 64
     assert np.ptp(found) < size + 128
     assert (np.diff(found[:8]) >= PAGE // x.itemsize).all()
+    after = asking.further.py_func(way, stride)
+    assert after == asking.by_rows.py_func(x, True, start + stride, size, stride, 9)
+    assert asking.takes_turns.py_func(after)
 
 
 def test_what_is_near_or_short_is_asked_for_straight(x, asked):
@@ -68,4 +73,5 @@ def test_what_is_near_or_short_is_asked_for_straight(x, asked):
             way = asking.by_rows.py_func(x, far, 0, size // 5, stride, rows)
             assert asked(x, 64, 65, way) == [64 + ahead]
     way = asking.by_rows.py_func(x, False, 0, 16, near // 3, 2)
+    assert not asking.takes_turns.py_func(way)
     assert asked(x, 64, 65, way) == [64 + near // 3 * 3]

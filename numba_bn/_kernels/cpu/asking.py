@@ -126,6 +126,19 @@ def straight(ahead: int) -> Any:
 
 
 @inlined
+def further(way: Any, distance: int) -> Any:
+    """Return the same way, of what begins so much further."""
+    lead, start, last, hop, limit, jump = way
+    return lead, start + distance, last, hop, limit + distance, jump
+
+
+@inlined
+def takes_turns(way: Any) -> bool:
+    """Tell whether it is not a straight one."""
+    return bool(way[3] > 0)
+
+
+@inlined
 def by_pages(x: Any, far: bool, start: int, size: int, jump: int) -> Any:
     """Return the way to ask for ``size`` values from x[start] on, then those a ``jump`` further.
 
@@ -147,5 +160,5 @@ def by_rows(x: Any, far: bool, start: int, size: int, stride: int, rows: int) ->
     """
     part = (size + 127) // 128 * 16
     if in_turn(x, far) and 2 * part >= near(x):
-        return stride, start, -1, part, 0, 0
+        return stride, start, -1, part, start, 0
     return straight(max(near(x) // stride, 1) * stride if rows > 1 else near(x))

@@ -14,7 +14,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages, by_rows, near, straight
+from numba_bn._kernels.cpu.asking import by_pages, by_rows, further, near, straight
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
 from numba_bn._kernels.cpu.memory import load, nearest, scalar, store
@@ -61,7 +61,7 @@ def pieces_of(runs: int, length: int) -> Any:
 
 @inlined
 def way_of(x: Any, far: bool, at: int, rows: int, stride: int, length: int, slab: int) -> Any:
-    """Return how to ask for memory in a row from x[at] on, of some: ``slab`` runs, or a part."""
+    """Return how to ask for memory in the first of rows: ``slab`` runs from x[at] on, or a part."""
     if length > BLOCK:
         return by_pages(x, far, at, length, 0)
     return by_rows(x, far, at, slab * length, stride, rows)
@@ -84,8 +84,8 @@ def _sum_rows(
     """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
     for j in range(slab * 2):
         store(sums, j * LANES, fill(0.0), False)
+    way = way_of(x, far, at, rows, stride, length, slab)
     for o in range(rows):
-        way = way_of(x, far, at + o * stride, rows, stride, length, slab)
         for j in range(slab):
             i = at + o * stride + j * length
             k = j * 2 * LANES
@@ -93,6 +93,7 @@ def _sum_rows(
             s, q = run_sums(x, where, i, n, way, fill(pivots[j]), s, q)
             store(sums, k, s, False)
             store(sums, k + LANES, q, False)
+        way = further(way, stride)
 
 
 @block

@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages
+from numba_bn._kernels.cpu.asking import by_pages, takes_turns
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
 from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
@@ -27,10 +27,10 @@ from numba_bn._kernels.cpu.state import STATE, finish, is_far, spread
 
 
 @inlined
-def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, far: bool, way: Any) -> None:
+def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, way: Any) -> None:
     """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
-        slab_moments(x, None, at, n, 1, n, 1, states, far)
+        slab_moments(x, None, at, n, 1, n, 1, states, takes_turns(way))
         kept[k, 0], kept[k, 1], kept[k, 2] = states[0, 1], states[0, 2], states[0, 3]
         return
     p, s, q = scalar(x, at + n // 2), 0.0, 0.0
@@ -57,7 +57,6 @@ def _each_terms(
     states: Any,
     kept: Any,
     terms: Any,
-    far: bool,
     way: Any,
 ) -> bool:
     """Those of ``count`` rows from the ``first`` on that are not plain → result, terms.
@@ -67,7 +66,7 @@ def _each_terms(
     misfits = 0
     for k in range(count):
         if plain >> k & 1 == 0:
-            _moments(x, (first + k) * length, length, states, kept, k, far, way)
+            _moments(x, (first + k) * length, length, states, kept, k, way)
     for k in range(count):  # apart, as the long way to a root waits for nothing here
         if plain >> k & 1 == 0:
             n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
@@ -94,7 +93,6 @@ def _block_terms(
     kept: Any,
     lines: Any,
     terms: Any,
-    far: bool,
     way: Any,
 ) -> bool:
     """``count`` rows from the ``first`` on → result, terms; tell whether all fit."""
@@ -109,20 +107,7 @@ def _block_terms(
         return True
     return bool(
         _each_terms(
-            x,
-            y,
-            eps,
-            centred,
-            result,
-            first,
-            count,
-            length,
-            plain,
-            states,
-            kept,
-            terms,
-            far,
-            way,
+            x, y, eps, centred, result, first, count, length, plain, states, kept, terms, way
         )
     )
 
@@ -198,20 +183,7 @@ def _forward_rows(
     for first in range(start, last, some):
         count = min(some, last - first)
         fit = _block_terms(
-            x,
-            y,
-            eps,
-            centred,
-            result,
-            first,
-            count,
-            length,
-            states,
-            kept,
-            lines,
-            terms,
-            stream,
-            way,
+            x, y, eps, centred, result, first, count, length, states, kept, lines, terms, way
         )
         carry = _write_block(
             x,

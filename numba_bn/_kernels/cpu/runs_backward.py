@@ -13,7 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages, straight
+from numba_bn._kernels.cpu.asking import by_pages, further, straight
 from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.lanes import fill, fill_as, total
 from numba_bn._kernels.cpu.memory import load, store
@@ -57,8 +57,8 @@ def slab_chunk_sums(
         o0, o1, e0, e1 = bounds(k, outer, inner)
         for j in range(slab * 2):
             store(sums, j * LANES, fill(0.0), False)
+        way = way_of(x, far, at + o0 * stride + e0, o1 - o0, stride, inner, slab)
         for o in range(o0, o1):
-            way = way_of(x, far, at + o * stride + e0, o1 - o0, stride, inner, slab)
             for j in range(slab):
                 i = at + o * stride + j * inner + e0
                 h = j * 2 * LANES
@@ -66,6 +66,7 @@ def slab_chunk_sums(
                 s, q = run_gradients(dy, x, where, i, e1 - e0, way, fill(mean[t + j // size]), s, q)
                 store(sums, h, s, False)
                 store(sums, h + LANES, q, False)
+            way = further(way, stride)
         for j in range(slab):
             out[j, 0] += total(load(sums, j * 2 * LANES))
             out[j, 1] += total(load(sums, j * 2 * LANES + LANES))
