@@ -23,43 +23,38 @@ _I8, _I32, _I64 = (ir.IntType(n) for n in (8, 32, 64))
 
 
 @intrinsic
-def asks(typingctx: Any, far: Any) -> Any:
+def _zen(typingctx: Any) -> Any:
+    """Tell whether the CPU compiled for is one of AMD's Zen."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, is_zen(context))
+
+    return types.boolean(), codegen
+
+
+@inlined
+def asks(far: bool) -> bool:
     """Tell whether to ask for what comes next, if it is far from the core or may be in a cache.
 
     AMD's are best left alone in caches, where to ask takes a fifth of the time; Intel's need it
     from the L3 on.
     """
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return args[0] if is_zen(context) else context.get_constant(types.boolean, True)
-
-    return types.boolean(types.boolean), codegen
+    return bool(far | (not _zen()))
 
 
-@intrinsic
-def rows_in_order(typingctx: Any, far: Any) -> Any:
+@inlined
+def rows_in_order(far: bool) -> bool:
     """Tell whether rows of columns are read one after the other: those that are far, by AMD's."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return args[0] if is_zen(context) else context.get_constant(types.boolean, False)
-
-    return types.boolean(types.boolean), codegen
+    return bool(far & _zen())
 
 
-@intrinsic
-def in_turn(typingctx: Any, array: Any, far: Any) -> Any:
+@inlined
+def in_turn(x: Any, far: bool) -> bool:
     """Tell whether to ask for pages in turn: for what is far, but of AMD's.
 
     Not values of less than four bytes: their lines would be asked for again and again.
     """
-    short = bytes_of(element_of(array)[1]) < 4
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if short or is_zen(context):
-            return context.get_constant(types.boolean, False)
-        return args[1]
-
-    return types.boolean(array, types.boolean), codegen
+    return bool(far & (not _zen()) & (near(x) <= 8192 // 4))
 
 
 def _touch(write: bool, doc: str) -> Any:
