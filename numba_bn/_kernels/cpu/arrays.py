@@ -65,7 +65,8 @@ def plan_streams(
 
 
 def columns_of(plan: Plan) -> tuple[int, ...]:
-    return plan.outer, plan.tail, plan.stride, plan.period
+    """Return what kernels over columns take of a plan, in their order."""
+    return plan.outer, plan.tail, plan.stride, plan.period, plan.length, plan.inner
 
 
 def far(plan: Plan, itemsize: int, tile: int, arrays: int = 1) -> int:

@@ -11,10 +11,13 @@ from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns_layout import (
-    channels_of,
+    Tile,
+    channels_in,
+    part_of,
     slices_of,
     spread_each,
     tile_of,
+    tiles_of,
 )
 from numba_bn._kernels.cpu.columns_moments import tile_moments
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
@@ -33,31 +36,24 @@ def apply_by(
     fit: bool,
     channel: int,
     first: int,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    inner: int,
+    tile: Any,
     way: Any,
     relu: bool,
     stream: bool,
     v: Any,
     w: Any,
 ) -> None:
-    """Rows of a tile → y, by factors (3, …) of the channels from ``channel`` on.
+    """A tile → y, by factors (3, …) of the channels from ``channel`` on.
 
     ``fit`` tells whether the arithmetic of x and y holds them. v are three vectors of columns in
     that arithmetic, w three in float64.
     """
-    spread_each(factors, channel, first, width, own, inner, stream, v)
+    spread_each(factors, channel, first, tile, stream, v)
     if fit:
-        m, a, b = v[0], v[1], v[2]
-        tile_apply(x, y, residual, at, stride, rows, tail, width, own, way, m, a, b, relu, stream)
+        tile_apply(x, y, residual, tile, way, v[0], v[1], v[2], relu, stream)
     else:
-        spread_each(factors, channel, first, width, own, inner, stream, w)
-        tile_apply_wide(x, y, residual, at, stride, rows, tail, width, v, w, relu)
+        spread_each(factors, channel, first, tile, stream, w)
+        tile_apply_wide(x, y, residual, tile, v, w, relu)
 
 
 @unit
@@ -69,45 +65,30 @@ def _normalize_unit(
     factors: Any,
     relu: bool,
     stream: bool,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    inner: int,
-    tile: int,
+    sample: Any,
+    columns: int,
     per_slice: int,
 ) -> None:
-    tiles = (stride + tile - 1) // tile
-    slices = slices_of(rows, per_slice)
-    b, part, which = u // (tiles * slices), u // tiles % slices, u % tiles
-    first, width, own = tile_of(which, tile, stride, period)
-    r0, r1 = part * per_slice, min((part + 1) * per_slice, rows)
-    at = b * (rows * stride + tail) + first + r0 * stride
-    last = tail if part == slices - 1 else 0
-    size = (r1 - r0) * stride + last
-    way = way_of_tile(x, stream, at, stride, width, size, -2 * size)
-    channel = b * (period // inner)
-    some = channel + first // inner, channels_of(first, own, inner)
+    """Unit (batch, slice of rows, tile)."""
+    tiles, slices = tiles_of(sample, columns), slices_of(sample, per_slice)
+    b, part = u // (tiles * slices), u // tiles % slices
+    first, whole = tile_of(sample, b, u % tiles, columns)
+    tile = part_of(whole, part * per_slice, min((part + 1) * per_slice, sample.rows))
+    channel, inner = b * (sample.period // sample.inner), sample.inner
     apply_by(
         x,
         y,
         residual,
         factors,
-        all_fit(x, y, factors, some[0], some[1]),
+        all_fit(x, y, factors, channel + first // inner, channels_in(tile, first)),
         channel,
         first,
-        at,
-        stride,
-        r1 - r0,
-        last,
-        width,
-        own,
-        inner,
-        way,
+        tile,
+        way_of_tile(x, stream, tile, True),
         relu,
         stream,
-        vectors_as(x, y, 3, width),
-        doubles(3, width),
+        vectors_as(x, y, 3, tile.width),
+        doubles(3, tile.width),
     )
 
 
@@ -131,29 +112,16 @@ def normalize(
     period: int,
     length: int,
     inner: int,
-    tile: int,
+    columns: int,
     per_slice: int,
 ) -> None:
     """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
     factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, length // inner)
-    tiles = (stride + tile - 1) // tile
-    units = batch * tiles * slices_of(rows, per_slice)
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    units = batch * tiles_of(sample, columns) * slices_of(sample, per_slice)
     for u in prange(units):
         _normalize_unit(
-            units - 1 - u,
-            x,
-            y,
-            residual,
-            factors,
-            relu,
-            stream,
-            rows,
-            tail,
-            stride,
-            period,
-            inner,
-            tile,
-            per_slice,
+            units - 1 - u, x, y, residual, factors, relu, stream, sample, columns, per_slice
         )
 
 
@@ -197,48 +165,25 @@ def _forward_unit(
     stream: bool,
     onward: bool,
     result: Any,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    length: int,
-    inner: int,
-    tile: int,
+    sample: Any,
+    columns: int,
     far: int,
 ) -> None:
     """Unit (batch, tile): its moments, then its y while x is still in cache."""
-    tiles = (stride + tile - 1) // tile
+    tiles, length, inner = tiles_of(sample, columns), sample.length, sample.inner
     b = u // tiles
-    first, width, own = tile_of(u % tiles, tile, stride, period)
-    at = b * (rows * stride + tail) + first
-    columns, states = doubles(4, width), np.empty((STATE, own // length))
-    tile_moments(x, where, at, stride, rows, tail, width, own, length, far, columns, states)
+    first, tile = tile_of(sample, b, u % tiles, columns)
+    width, own = tile.width, tile.period
+    states = np.empty((STATE, own // length))
+    tile_moments(x, where, tile, far, doubles(4, width), states)
     kept, factors = np.empty((KEPT, own // length)), np.empty((3, own // inner))
-    t = (b * period + first) // length
+    t = (b * sample.period + first) // length
     if result.size == 0:
         result, t = np.empty((STATE, own // length)), 0
     _factors(x, y, states, result, t, gamma, beta, first // inner, eps, kept, factors)
-    apply_by(
-        x,
-        y,
-        residual,
-        factors,
-        all_fit(x, y, factors, 0, own // inner),
-        0,
-        0,
-        at,
-        stride,
-        rows,
-        tail,
-        width,
-        own,
-        inner,
-        straight(width if onward else 0),
-        relu,
-        stream,
-        vectors_as(x, y, 3, width),
-        doubles(3, width),
-    )
+    fit, way = all_fit(x, y, factors, 0, own // inner), straight(width if onward else 0)
+    v, w = vectors_as(x, y, 3, width), doubles(3, width)
+    apply_by(x, y, residual, factors, fit, 0, 0, tile, way, relu, stream, v, w)
 
 
 @Kernel
@@ -261,11 +206,12 @@ def forward(
     period: int,
     length: int,
     inner: int,
-    tile: int,
+    columns: int,
     far: int,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
-    for u in prange(batch * ((stride + tile - 1) // tile)):
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    for u in prange(batch * tiles_of(sample, columns)):
         _forward_unit(
             u,
             x,
@@ -279,12 +225,7 @@ def forward(
             stream,
             onward,
             result,
-            rows,
-            tail,
-            stride,
-            period,
-            length,
-            inner,
-            tile,
+            sample,
+            columns,
             far,
         )

@@ -12,7 +12,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns_backward import tile_sums_of
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_layout import spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import Tile, spread_out, tile_of, tiles_of
 from numba_bn._kernels.cpu.precision import all_fit, gradient_terms
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import about_mean, coefficients, each_rsqrt
@@ -62,43 +62,19 @@ def _shared_unit(
     result: Any,
     stream: bool,
     onward: bool,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    inner: int,
-    tile: int,
+    sample: Any,
+    columns: int,
 ) -> None:
     """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""
-    first, width, own = tile_of(u, tile, stride, period)
-    columns, sums = doubles(3, width), np.empty((2, own // inner))
-    spread_out(mean, 0, first, width, own, inner, columns[2])
-    tile_sums_of(
-        dy, x, where, first, stride, rows, tail, width, own, inner, 1, columns[2], columns, sums
-    )
-    factors = np.empty((4, own // inner))
+    first, tile = tile_of(sample, 0, u, columns)
+    width, inner, channels = tile.width, tile.inner, tile.period // tile.inner
+    vectors, sums, factors = doubles(3, width), np.empty((2, channels)), np.empty((4, channels))
+    spread_out(mean, 0, first, tile, inner, vectors[2])
+    tile_sums_of(dy, x, where, tile, 1, vectors[2], vectors, sums)
     _shared_factors(x, dx, mean, low, rs, gamma, count, first // inner, sums, result, factors)
-    gradient_by(
-        dy,
-        x,
-        where,
-        dx,
-        factors,
-        all_fit(x, dx, factors, 0, own // inner),
-        0,
-        0,
-        first,
-        stride,
-        rows,
-        tail,
-        width,
-        own,
-        inner,
-        straight(width if onward else 0),
-        stream,
-        vectors_as(x, dx, 4, width),
-        doubles(4, width),
-    )
+    fit, way = all_fit(x, dx, factors, 0, channels), straight(width if onward else 0)
+    v, w = vectors_as(x, dx, 4, width), doubles(4, width)
+    gradient_by(dy, x, where, dx, factors, fit, 0, 0, tile, way, stream, v, w)
 
 
 @Kernel
@@ -120,12 +96,14 @@ def backward_shared(
     tail: int,
     stride: int,
     period: int,
+    length: int,
     inner: int,
-    tile: int,
+    columns: int,
 ) -> None:
     """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
     rs = each_rsqrt(m2, count, eps)
-    for u in prange((stride + tile - 1) // tile):
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    for u in prange(tiles_of(sample, columns)):
         _shared_unit(
             u,
             dy,
@@ -140,12 +118,8 @@ def backward_shared(
             result,
             stream,
             onward,
-            rows,
-            tail,
-            stride,
-            period,
-            inner,
-            tile,
+            sample,
+            columns,
         )
     for c in range(rs.size):
         result[1, c] *= rs[c]

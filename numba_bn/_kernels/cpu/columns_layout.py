@@ -1,44 +1,98 @@
 """How columns lie in memory, and what there is of each of them: the layout of all of their loops.
 
-x is flat, (batch, rows, width) and column j belongs to group j // length and channel j // inner.
+x is flat, (batch, rows, stride), and column j belongs to group j // length and channel j // inner.
 Where rows are short, several are seen as one wide row (``fold`` of them), so that a tile of columns
 is always worth its overhead; what is left of the last wide row is a row of fewer columns.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.lanes import add, fill, head, total
 from numba_bn._kernels.cpu.memory import load, load_if, store, store_if
 
 
-@inlined
-def tile_of(u: int, tile: int, stride: int, period: int) -> Any:
-    """u-th tile of wide rows of ``stride`` columns → its first column, width, period within it."""
-    first = u * tile
-    width = min(tile, stride - first)
-    return first, width, min(period, width)
+class Tile(NamedTuple):
+    """Columns of some rows, one under the other; a sample's, of all its columns, is a tile too."""
+
+    at: int
+    """Where in x they begin."""
+    stride: int
+    rows: int
+    tail: int
+    """Columns of the unfinished row after the others."""
+    width: int
+    period: int
+    """Columns after which groups and channels repeat."""
+    length: int
+    """Neighbouring columns of one group."""
+    inner: int
+    """Of one channel."""
 
 
 @inlined
-def slices_of(rows: int, per_slice: int) -> int:
-    """Rows, rows of a unit → how many units."""
-    return (rows + per_slice - 1) // per_slice
+def size_of(tile: Any) -> int:
+    """Values of a whole sample → how many."""
+    return int(tile.rows * tile.stride + tile.tail)
 
 
 @inlined
-def channels_of(first: int, width: int, inner: int) -> int:
-    """Columns from ``first`` on → how many channels have a part in them."""
-    return (first + width - 1) // inner - first // inner + 1
+def tiles_of(sample: Any, columns: int) -> int:
+    """A sample, columns of a tile → how many tiles."""
+    return int((sample.stride + columns - 1) // columns)
+
+
+@inlined
+def slices_of(sample: Any, per_slice: int) -> int:
+    """A sample, rows of a unit → how many units."""
+    return int((sample.rows + per_slice - 1) // per_slice)
+
+
+@inlined
+def tile_of(sample: Any, b: int, u: int, columns: int) -> Any:
+    """A sample → the first column of its u-th tile, and that tile of sample ``b``."""
+    _, stride, rows, tail, _, period, length, inner = sample
+    first = u * columns
+    width = min(columns, stride - first)
+    at = b * size_of(sample) + first
+    return first, Tile(at, stride, rows, tail, width, min(period, width), length, inner)
+
+
+@inlined
+def part_of(tile: Any, first: int, last: int) -> Any:
+    """Rows [first, last) of a tile, with the unfinished one if they are the last."""
+    at, stride, rows, tail, width, period, length, inner = tile
+    rest = tail if last == rows else 0
+    return Tile(at + first * stride, stride, last - first, rest, width, period, length, inner)
+
+
+@inlined
+def tail_of(tile: Any) -> Any:
+    """The unfinished row of a tile, as a tile; of no rows if there is none."""
+    at, stride, rows, tail, _, period, length, inner = tile
+    some = 1 if tail > 0 else 0
+    return Tile(at + rows * stride, stride, some, 0, tail, period, length, inner)
+
+
+@inlined
+def moved(tile: Any, by: int) -> Any:
+    """The same tile of what lies so much further."""
+    at, stride, rows, tail, width, period, length, inner = tile
+    return Tile(at + by, stride, rows, tail, width, period, length, inner)
+
+
+@inlined
+def channels_in(tile: Any, first: int) -> int:
+    """A tile whose first column is ``first`` → how many channels have a part in it."""
+    return int((first + tile.period - 1) // tile.inner - first // tile.inner + 1)
 
 
 @block
-def spread_out(
-    values: Any, at: int, first: int, width: int, period: int, inner: int, into: Any
-) -> None:
-    """values[at :], one per ``inner`` columns → one per column from ``first`` on."""
+def spread_out(values: Any, at: int, first: int, tile: Any, inner: int, into: Any) -> None:
+    """values[at :], one per ``inner`` columns → one per column of a tile from ``first`` on."""
+    width, period = tile.width, tile.period
     c, j, stop = first // inner, 0, min(width, period)
     if inner == 1:
         for k in range(0, stop, 16):
@@ -60,27 +114,19 @@ def spread_out(
 
 
 @inlined
-def spread_each(
-    factors: Any,
-    at: int,
-    first: int,
-    width: int,
-    period: int,
-    inner: int,
-    stream: bool,
-    vectors: Any,
-) -> None:
+def spread_each(factors: Any, at: int, first: int, tile: Any, stream: bool, vectors: Any) -> None:
     """The same for each row of factors, and, where rows may be joined, the first 16 again."""
     for i in range(factors.shape[0]):
         v = vectors[i]
-        spread_out(factors[i], at, first, width, period, inner, v)
+        spread_out(factors[i], at, first, tile, tile.inner, v)
         if stream:
-            store(v, width, load(v, 0), False)
+            store(v, tile.width, load(v, 0), False)
 
 
 @block
-def gather(vector: Any, width: int, period: int, length: int, sums: Any) -> None:
-    """One value per column → its sum per group."""
+def gather(vector: Any, tile: Any, length: int, sums: Any) -> None:
+    """One value per column of a tile → its sum per ``length`` of them."""
+    width, period = tile.width, tile.period
     groups = period // length
     if length == 1:
         for g in range(0, groups, 16):

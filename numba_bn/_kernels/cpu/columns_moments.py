@@ -13,7 +13,15 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import (
+    Tile,
+    gather,
+    part_of,
+    spread_out,
+    tail_of,
+    tile_of,
+    tiles_of,
+)
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
 from numba_bn._kernels.cpu.room import doubles
@@ -42,8 +50,9 @@ def cut_rows(rows: int, folded: bool) -> Any:
 
 
 @block
-def _count(rows: int, tail: int, width: int, period: int, length: int, counts: Any) -> None:
-    """Rows of ``width`` columns, and ``tail`` more → how many values each group has."""
+def _count(tile: Any, counts: Any) -> None:
+    """A tile → how many values each of its groups has."""
+    rows, tail, width, period, length = tile.rows, tile.tail, tile.width, tile.period, tile.length
     whole, rest = rows * (width // period) + tail // period, width % period
     more = tail % period
     for g in range(period // length):
@@ -57,71 +66,41 @@ def _count(rows: int, tail: int, width: int, period: int, length: int, counts: A
 
 @block
 def sum_about(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
-    length: int,
-    far: int,
-    pivots: Any,
-    columns: Any,
-    s_of: Any,
-    q_of: Any,
+    x: Any, where: Any, tile: Any, far: int, pivots: Any, columns: Any, s_of: Any, q_of: Any
 ) -> None:
-    """Rows of a tile, and ``tail`` columns after, about pivots (groups,) → Σ(x-p), Σ(x-p)².
+    """A tile about pivots (groups,) → Σ(x-p), Σ(x-p)².
 
     With a mask columns[3] holds the counts of columns.
     """
     p, s, q, n = columns[0], columns[1], columns[2], columns[3]
-    spread_out(pivots, 0, 0, width, period, length, p)
-    for j in range(0, width, 16):
+    spread_out(pivots, 0, 0, tile, tile.length, p)
+    for j in range(0, tile.width, 16):
         store(s, j, fill(0.0), False)
         store(q, j, fill(0.0), False)
         if where is not None:
             store(n, j, fill(0.0), False)
     for k in range(2):
-        start, some = (at, rows) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0)
-        wide = width if k == 0 else tail
-        tile_sums(x, where, start, stride, some, wide, far, p, s, q, n)
-    gather(s, width, period, length, s_of)
-    gather(q, width, period, length, q_of)
+        tile_sums(x, where, tile if k == 0 else tail_of(tile), far, p, s, q, n)
+    gather(s, tile, tile.length, s_of)
+    gather(q, tile, tile.length, q_of)
 
 
 @block
 def _take_rows(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
-    length: int,
-    far: int,
-    pivots: Any,
-    columns: Any,
-    groups: Any,
-    states: Any,
+    x: Any, where: Any, tile: Any, far: int, pivots: Any, columns: Any, groups: Any, states: Any
 ) -> None:
-    """Rows of a tile → states (STATE, groups); summed again where a pivot was far from the mean."""
-    middle = at + rows // 2 * stride
+    """A tile of a block → states (STATE, groups); summed again where a pivot is far from a mean."""
+    middle = tile.at + tile.rows // 2 * tile.stride
     for g in range(pivots.size):
-        pivots[g] = 0.0 if where is not None else scalar(x, middle + g * length)
+        pivots[g] = 0.0 if where is not None else scalar(x, middle + g * tile.length)
     s, q, n = groups[0], groups[1], groups[2]
     # one call in a loop of two: a second call would be compiled a second time
     for attempt in range(2):
-        sum_about(
-            x, where, at, stride, rows, tail, width, period, length, far, pivots, columns, s, q
-        )
+        sum_about(x, where, tile, far, pivots, columns, s, q)
         if where is not None:
-            gather(columns[3], width, period, length, n)
+            gather(columns[3], tile, tile.length, n)
         else:
-            _count(rows, tail, width, period, length, n)
+            _count(tile, n)
         away = 0  # all are counted, none ends the loop: so it is one of vectors
         for g in range(pivots.size):
             away += 1 if (n[g] > 0.0) & is_far(n[g], s[g], q[g]) else 0
@@ -140,123 +119,44 @@ def _take_rows(
 
 @unit
 def tile_chunk(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    first: int,
-    last: int,
-    block_rows: int,
-    tail: int,
-    width: int,
-    period: int,
-    length: int,
-    far: int,
-    columns: Any,
-    states: Any,
+    x: Any, where: Any, tile: Any, block_rows: int, far: int, columns: Any, states: Any
 ) -> None:
-    """Rows [first, last) of a tile, and ``tail`` columns of the row after → states."""
+    """A tile of a chunk → states, block by block."""
     count = states.shape[1]
     pivots, groups = np.empty(count), doubles(3, count)
     clear(states)
-    for r in range(first, last, block_rows):
-        rows = min(block_rows, last - r)
-        _take_rows(
-            x,
-            where,
-            at + r * stride,
-            stride,
-            rows,
-            tail if r + rows == last else 0,
-            width,
-            period,
-            length,
-            far,
-            pivots,
-            columns,
-            groups,
-            states,
-        )
+    for r in range(0, tile.rows, block_rows):
+        some = part_of(tile, r, min(r + block_rows, tile.rows))
+        _take_rows(x, where, some, far, pivots, columns, groups, states)
 
 
 @unit
-def tile_moments(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
-    length: int,
-    far: int,
-    columns: Any,
-    states: Any,
-) -> None:
-    """All rows of a tile → states (STATE, groups), chunk by chunk in order."""
-    chunks, per_chunk, block_rows = cut_rows(rows, width > period)
+def tile_moments(x: Any, where: Any, tile: Any, far: int, columns: Any, states: Any) -> None:
+    """A tile → states (STATE, groups), chunk by chunk in order."""
+    chunks, per_chunk, block_rows = cut_rows(tile.rows, tile.width > tile.period)
     part = np.empty(states.shape)
     clear(states)
     for c in range(chunks):
-        tile_chunk(
-            x,
-            where,
-            at,
-            stride,
-            c * per_chunk,
-            min((c + 1) * per_chunk, rows),
-            block_rows,
-            tail if c == chunks - 1 else 0,
-            width,
-            period,
-            length,
-            far,
-            columns,
-            part,
-        )
+        some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, tile.rows))
+        tile_chunk(x, where, some, block_rows, far, columns, part)
         merge_each(states, part[0], part[1], part[2], part[3])
 
 
 @unit
 def _moments_unit(
-    u: int,
-    x: Any,
-    where: Any,
-    parts: Any,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    length: int,
-    tile: int,
-    far: int,
+    u: int, x: Any, where: Any, parts: Any, sample: Any, columns: int, far: int
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
-    chunks, per_chunk, block_rows = cut_rows(rows, stride > period)
-    c, rest = u % chunks, u // chunks
-    tiles = (stride + tile - 1) // tile
-    b = rest // tiles
-    first, width, own = tile_of(rest % tiles, tile, stride, period)
-    groups = own // length
-    columns, states = doubles(4, width), np.empty((STATE, groups))
-    tile_chunk(
-        x,
-        where,
-        b * (rows * stride + tail) + first,
-        stride,
-        c * per_chunk,
-        min((c + 1) * per_chunk, rows),
-        block_rows,
-        tail if c == chunks - 1 else 0,
-        width,
-        own,
-        length,
-        far,
-        columns,
-        states,
-    )
-    at = b * (period // length) + first // length
+    rows, period, length = sample.rows, sample.period, sample.length
+    chunks, per_chunk, block_rows = cut_rows(rows, sample.stride > period)
+    tiles = tiles_of(sample, columns)
+    c, b = u % chunks, u // chunks // tiles
+    first, tile = tile_of(sample, b, u // chunks % tiles, columns)
+    some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, rows))
+    groups = tile.period // length
+    states = np.empty((STATE, groups))
+    tile_chunk(x, where, some, block_rows, far, doubles(4, tile.width), states)
+    at = (b * period + first) // length
     for i in range(STATE):
         for g in range(groups):
             parts[c * STATE + i, at + g] = states[i, g]
@@ -274,14 +174,15 @@ def moments(
     stride: int,
     period: int,
     length: int,
-    tile: int,
+    inner: int,
+    columns: int,
     far: int,
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut_rows(rows, stride > period)[0]
-    tiles = (stride + tile - 1) // tile
-    for u in prange(batch * tiles * chunks):
-        _moments_unit(u, x, where, parts, rows, tail, stride, period, length, tile, far)
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    for u in prange(batch * tiles_of(sample, columns) * chunks):
+        _moments_unit(u, x, where, parts, sample, columns, far)
     clear(result)
     for i in range(0, chunks * STATE, STATE):
         merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])

@@ -15,7 +15,7 @@ from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import straight
 from numba_bn._kernels.cpu.columns import apply_by
-from numba_bn._kernels.cpu.columns_layout import tile_of
+from numba_bn._kernels.cpu.columns_layout import Tile, moved, size_of, tile_of, tiles_of
 from numba_bn._kernels.cpu.columns_moments import sum_about
 from numba_bn._kernels.cpu.memory import nearest, scalar
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
@@ -27,16 +27,16 @@ from numba_bn._kernels.cpu.state import is_off, spread
 
 @inlined
 def samples_at_once(values: int, samples: int, tiles: int) -> int:
-    """Values of a sample's tile → how many samples; one if its groups are not all there are."""
+    """Values of a sample → how many samples; one if its groups are not all of one tile."""
     return 1 if tiles > 1 else max(min(AT_ONCE // values, samples), 1)
 
 
 @block
-def first_pivots(x: Any, at: int, stride: int, rows: int, length: int, pivots: Any) -> None:
+def first_pivots(x: Any, tile: Any, pivots: Any) -> None:
     """One value of each group in the middle row of a tile → pivots (groups,)."""
-    middle = at + rows // 2 * stride
+    middle = tile.at + tile.rows // 2 * tile.stride
     for g in range(pivots.size):
-        pivots[g] = scalar(x, middle + g * length)
+        pivots[g] = scalar(x, middle + g * tile.length)
 
 
 @block
@@ -51,32 +51,18 @@ def better_pivots(x: Any, n: float, pivots: Any, s: Any, m2: Any) -> bool:
 
 
 @block
-def _moments(
-    x: Any,
-    at: int,
-    count: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    length: int,
-    far: int,
-    n: float,
-    columns: Any,
-    kept: Any,
-) -> None:
-    """Tiles of samples from x[at] on → kept: p, Σ(x-p), Σ(x-mean)² of their groups."""
-    groups = own // length
+def _moments(x: Any, tile: Any, count: int, far: int, n: float, columns: Any, kept: Any) -> None:
+    """A tile of each of ``count`` samples → kept: p, Σ(x-p), Σ(x-mean)² of their groups."""
+    groups = tile.period // tile.length
     for attempt in range(2):
         for k in range(count):
-            start, here = at + k * (rows * stride + tail), slice(k * groups, (k + 1) * groups)
+            one, here = moved(tile, k * size_of(tile)), slice(k * groups, (k + 1) * groups)
             p, s, q = kept[0, here], kept[1, here], kept[2, here]
             if attempt == 0:
-                first_pivots(x, start, stride, rows, length, p)
+                first_pivots(x, one, p)
             elif not better_pivots(x, n, p, s, q):
                 continue
-            sum_about(x, None, start, stride, rows, tail, width, own, length, far, p, columns, s, q)
+            sum_about(x, None, one, far, p, columns, s, q)
             if attempt == 1:
                 for g in range(groups):
                     q[g] = spread(n, s[g], q[g])
@@ -95,18 +81,11 @@ def _forward_samples(
     relu: bool,
     stream: bool,
     result: Any,
-    b0: int,
-    b1: int,
-    some: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    period: int,
+    t: int,
+    tile: Any,
     first: int,
-    width: int,
-    own: int,
-    length: int,
-    inner: int,
+    count: int,
+    n: float,
     far: int,
     columns: Any,
     kept: Any,
@@ -114,38 +93,17 @@ def _forward_samples(
     v: Any,
     w: Any,
 ) -> None:
-    """A tile of samples [b0, b1), ``some`` at a time → y, result."""
-    sample, size, channels = rows * stride + tail, length // inner, own // inner
-    n = float(sample // period * length)
-    for b in range(b0, b1, some):
-        at, count = b * sample + first, min(some, b1 - b)
-        groups, t = count * (own // length), (b * period + first) // length
-        _moments(x, at, count, stride, rows, tail, width, own, length, far, n, columns, kept)
-        standards(kept, groups, n, eps, result, t)
-        own_factors(x, y, gamma, beta, first // inner, kept, groups, size, factors)
-        fit = all_fit(x, y, factors, 0, count * channels)  # to ask each small sample takes longer
-        for k in range(count):
-            apply_by(
-                x,
-                y,
-                residual,
-                factors,
-                fit or all_fit(x, y, factors, k * channels, channels),
-                k * channels,
-                0,
-                at + k * sample,
-                stride,
-                rows,
-                tail,
-                width,
-                own,
-                inner,
-                straight(0),
-                relu,
-                stream,
-                v,
-                w,
-            )
+    """A tile of each of ``count`` samples → y, result[:, t :]."""
+    size, channels = tile.length // tile.inner, tile.period // tile.inner
+    groups = count * (tile.period // tile.length)
+    _moments(x, tile, count, far, n, columns, kept)
+    standards(kept, groups, n, eps, result, t)
+    own_factors(x, y, gamma, beta, first // tile.inner, kept, groups, size, factors)
+    fit = all_fit(x, y, factors, 0, count * channels)  # to ask each small sample takes longer
+    for k in range(count):
+        c, one = k * channels, moved(tile, k * size_of(tile))
+        fits = fit or all_fit(x, y, factors, c, channels)
+        apply_by(x, y, residual, factors, fits, c, 0, one, straight(0), relu, stream, v, w)
 
 
 @unit
@@ -161,52 +119,44 @@ def _forward_unit(
     stream: bool,
     result: Any,
     batch: int,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    length: int,
-    inner: int,
-    tile: int,
+    sample: Any,
+    columns: int,
     slab: int,
     far: int,
 ) -> None:
-    """Unit (slab of samples, tile)."""
-    tiles = (stride + tile - 1) // tile
+    """Unit (slab of samples, tile): some samples at a time."""
+    tiles, size, length = tiles_of(sample, columns), size_of(sample), sample.length
     b0 = u // tiles * slab
     b1 = min(b0 + slab, batch)
-    first, width, own = tile_of(u % tiles, tile, stride, period)
-    some = samples_at_once(rows * width + tail, b1 - b0, tiles)
-    columns, kept = doubles(4, width), np.empty((KEPT, some * (own // length)))
-    _forward_samples(
-        x,
-        y,
-        residual,
-        gamma,
-        beta,
-        eps,
-        relu,
-        stream,
-        result,
-        b0,
-        b1,
-        some,
-        stride,
-        rows,
-        tail,
-        period,
-        first,
-        width,
-        own,
-        length,
-        inner,
-        far,
-        columns,
-        kept,
-        np.empty((3, some * (own // inner))),
-        vectors_as(x, y, 3, width),
-        doubles(3, width),
-    )
+    first, tile = tile_of(sample, 0, u % tiles, columns)
+    width, own, n = tile.width, tile.period, float(size // sample.period * length)
+    some = samples_at_once(size, b1 - b0, tiles)
+    vectors, kept = doubles(4, width), np.empty((KEPT, some * (own // length)))
+    factors = np.empty((3, some * (own // sample.inner)))
+    v, w = vectors_as(x, y, 3, width), doubles(3, width)
+    for b in range(b0, b1, some):
+        _forward_samples(
+            x,
+            y,
+            residual,
+            gamma,
+            beta,
+            eps,
+            relu,
+            stream,
+            result,
+            (b * sample.period + first) // length,
+            moved(tile, b * size),
+            first,
+            min(some, b1 - b),
+            n,
+            far,
+            vectors,
+            kept,
+            factors,
+            v,
+            w,
+        )
 
 
 @Kernel
@@ -228,7 +178,7 @@ def forward(
     period: int,
     length: int,
     inner: int,
-    tile: int,
+    columns: int,
     slab: int,
     far: int,
 ) -> None:
@@ -236,7 +186,8 @@ def forward(
 
     ``where`` is None: it is here as the other forwards have it.
     """
-    for u in prange((batch + slab - 1) // slab * ((stride + tile - 1) // tile)):
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    for u in prange((batch + slab - 1) // slab * tiles_of(sample, columns)):
         _forward_unit(
             u,
             x,
@@ -249,13 +200,8 @@ def forward(
             stream,
             result,
             batch,
-            rows,
-            tail,
-            stride,
-            period,
-            length,
-            inner,
-            tile,
+            sample,
+            columns,
             slab,
             far,
         )

@@ -15,7 +15,15 @@ from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import rows_in_order
 from numba_bn._kernels.cpu.columns_input_gradient import gradient_by
-from numba_bn._kernels.cpu.columns_layout import gather, spread_out, tile_of
+from numba_bn._kernels.cpu.columns_layout import (
+    Tile,
+    gather,
+    moved,
+    size_of,
+    spread_out,
+    tile_of,
+    tiles_of,
+)
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
 from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit
@@ -29,39 +37,33 @@ from numba_bn._kernels.cpu.tiles import way_of_tile
 def _sums(
     dy: Any,
     x: Any,
-    at: int,
+    tile: Any,
     count: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    own: int,
-    length: int,
-    inner: int,
     n: float,
     in_order: bool,
     columns: Any,
     kept: Any,
     out: Any,
 ) -> None:
-    """Tiles of samples from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; out: Σdy, Σdy·(x-p)."""
-    groups, channels, every = own // length, own // inner, columns[0]
+    """A tile of ``count`` samples → kept: p, Σ(x-p), Σ(x-mean)²; out: Σdy, Σdy·(x-p)."""
+    length, inner, every = tile.length, tile.inner, columns[0]
+    groups, channels = tile.period // length, tile.period // inner
     s, q, g, t = columns[1], columns[2], columns[3], columns[4]
     for attempt in range(2):
         for k in range(count):
-            start, here = at + k * (rows * stride + tail), slice(k * groups, (k + 1) * groups)
+            one, here = moved(tile, k * size_of(tile)), slice(k * groups, (k + 1) * groups)
             p, ps, m2 = kept[0, here], kept[1, here], kept[2, here]
             if attempt == 0:
-                first_pivots(x, start, stride, rows, length, p)
+                first_pivots(x, one, p)
             elif not better_pivots(x, n, p, ps, m2):
                 continue
-            spread_out(p, 0, 0, width, own, length, every)
-            tile_own_sums(dy, x, start, stride, rows, tail, width, in_order, every, s, q, g, t)
-            gather(s, width, own, length, ps)
-            gather(q, width, own, length, m2)
+            spread_out(p, 0, 0, tile, length, every)
+            tile_own_sums(dy, x, one, in_order, every, s, q, g, t)
+            gather(s, tile, length, ps)
+            gather(q, tile, length, m2)
             there = slice(k * channels, (k + 1) * channels)
-            gather(g, width, own, inner, out[0, there])
-            gather(t, width, own, inner, out[1, there])
+            gather(g, tile, inner, out[0, there])
+            gather(t, tile, inner, out[1, there])
             if attempt == 1:
                 for j in range(groups):
                     m2[j] = spread(n, ps[j], m2[j])
@@ -79,18 +81,10 @@ def _backward_samples(
     sums: Any,
     into: int,
     stream: bool,
-    b0: int,
-    b1: int,
-    some: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    period: int,
+    tile: Any,
     first: int,
-    width: int,
-    own: int,
-    length: int,
-    inner: int,
+    count: int,
+    n: float,
     columns: Any,
     kept: Any,
     out: Any,
@@ -98,59 +92,17 @@ def _backward_samples(
     v: Any,
     w: Any,
 ) -> None:
-    """A tile of samples [b0, b1), ``some`` at a time → dx, and their share of sums."""
-    sample, size, channels, channel = (
-        rows * stride + tail,
-        length // inner,
-        own // inner,
-        first // inner,
-    )
-    n = float(sample // period * length)
-    for b in range(b0, b1, some):
-        at, count = b * sample + first, min(some, b1 - b)
-        groups = count * (own // length)
-        _sums(
-            dy,
-            x,
-            at,
-            count,
-            stride,
-            rows,
-            tail,
-            width,
-            own,
-            length,
-            inner,
-            n,
-            width == stride and rows_in_order(stream),
-            columns,
-            kept,
-            out,
-        )
-        own_gradients(x, dx, gamma, channel, eps, sums, into, n, kept, groups, size, out, factors)
-        fit = all_fit(x, dx, factors, 0, count * channels)
-        for k in range(count):
-            gradient_by(
-                dy,
-                x,
-                None,
-                dx,
-                factors,
-                fit or all_fit(x, dx, factors, k * channels, channels),
-                k * channels,
-                0,
-                at + k * sample,
-                stride,
-                rows,
-                tail,
-                width,
-                own,
-                inner,
-                way_of_tile(x, stream, at + k * sample, stride, width, sample, 0),
-                stream,
-                v,
-                w,
-            )
+    """A tile of each of ``count`` samples → dx, and their share of sums."""
+    size, channels = tile.length // tile.inner, tile.period // tile.inner
+    groups, channel = count * (tile.period // tile.length), first // tile.inner
+    in_order = tile.width == tile.stride and rows_in_order(stream)
+    _sums(dy, x, tile, count, n, in_order, columns, kept, out)
+    own_gradients(x, dx, gamma, channel, eps, sums, into, n, kept, groups, size, out, factors)
+    fit = all_fit(x, dx, factors, 0, count * channels)
+    for k in range(count):
+        c, one = k * channels, moved(tile, k * size_of(tile))
+        fits, way = fit or all_fit(x, dx, factors, c, channels), way_of_tile(x, stream, one, False)
+        gradient_by(dy, x, None, dx, factors, fits, c, 0, one, way, stream, v, w)
 
 
 @unit
@@ -164,50 +116,41 @@ def _backward_unit(
     sums: Any,
     stream: bool,
     batch: int,
-    rows: int,
-    tail: int,
-    stride: int,
-    period: int,
-    length: int,
-    inner: int,
-    tile: int,
+    sample: Any,
+    columns: int,
     chunks: int,
 ) -> None:
     """Unit (chunk of the batch, tile) → dx, and its share of sums (2, chunks · channels)."""
-    tiles = (stride + tile - 1) // tile
+    tiles, size, length = tiles_of(sample, columns), size_of(sample), sample.length
     chunk = u // tiles
-    first, width, own = tile_of(u % tiles, tile, stride, period)
+    first, tile = tile_of(sample, 0, u % tiles, columns)
     b0, b1 = batch * chunk // chunks, batch * (chunk + 1) // chunks
-    some = samples_at_once(2 * (rows * width + tail), b1 - b0, tiles)
-    channels = some * (own // inner)
-    _backward_samples(
-        dy,
-        x,
-        dx,
-        gamma,
-        eps,
-        sums,
-        chunk * (period // inner),
-        stream,
-        b0,
-        b1,
-        some,
-        stride,
-        rows,
-        tail,
-        period,
-        first,
-        width,
-        own,
-        length,
-        inner,
-        doubles(5, width),
-        np.empty((KEPT_BACKWARD, some * (own // length))),
-        np.empty((2, channels)),
-        np.empty((4, channels)),
-        vectors_as(x, dx, 4, width),
-        doubles(4, width),
-    )
+    some, into = samples_at_once(2 * size, b1 - b0, tiles), chunk * (sample.period // sample.inner)
+    width, channels = tile.width, some * (tile.period // sample.inner)
+    vectors, kept = doubles(5, width), np.empty((KEPT_BACKWARD, some * (tile.period // length)))
+    out, factors = np.empty((2, channels)), np.empty((4, channels))
+    v, w = vectors_as(x, dx, 4, width), doubles(4, width)
+    for b in range(b0, b1, some):
+        _backward_samples(
+            dy,
+            x,
+            dx,
+            gamma,
+            eps,
+            sums,
+            into,
+            stream,
+            moved(tile, b * size),
+            first,
+            min(some, b1 - b),
+            float(size // sample.period * length),
+            vectors,
+            kept,
+            out,
+            factors,
+            v,
+            w,
+        )
 
 
 @Kernel
@@ -226,27 +169,10 @@ def backward(
     period: int,
     length: int,
     inner: int,
-    tile: int,
+    columns: int,
     chunks: int,
 ) -> None:
     """dy, x (batch, rows, stride) → dx; sums (2, chunks · channels), zero before."""
-    for u in prange(chunks * ((stride + tile - 1) // tile)):
-        _backward_unit(
-            u,
-            dy,
-            x,
-            dx,
-            gamma,
-            eps,
-            sums,
-            stream,
-            batch,
-            rows,
-            tail,
-            stride,
-            period,
-            length,
-            inner,
-            tile,
-            chunks,
-        )
+    sample = Tile(0, stride, rows, tail, stride, period, length, inner)
+    for u in prange(chunks * tiles_of(sample, columns)):
+        _backward_unit(u, dy, x, dx, gamma, eps, sums, stream, batch, sample, columns, chunks)

@@ -89,7 +89,7 @@ def summing(plan: Plan, itemsize: int) -> Launch:
     """Say how Σdy, Σdy·(x - mean) are taken."""
     if plan.kind == "columns":
         tile = sum_tile(plan, 2 * itemsize)
-        sizes = *columns_of(plan), plan.length, plan.inner, tile, far(plan, itemsize, tile, 2)
+        sizes = *columns_of(plan), tile, far(plan, itemsize, tile, 2)
         return Launch(columns_backward.gradient_sums, (), (plan.batch, *sizes))
     cut = wide_slab(plan, itemsize), large(2 * itemsize * values_of(plan))
     sizes = plan.outer, plan.groups, plan.inner, *cut
@@ -145,7 +145,7 @@ def differentiating(plan: Plan, itemsize: int, stream: bool) -> Launch:
     # runs have one sample's factors here
     if plan.kind == "columns" and (plan.batch > 1 or not writes_runs(plan, itemsize, stream)):
         cut = apply_cut(plan, stream, 3 * itemsize)
-        sizes = plan.batch, *columns_of(plan), plan.inner, *cut
+        sizes = plan.batch, *columns_of(plan), *cut
         return Launch(columns_input_gradient.input_gradient, (stream,), sizes)
     sizes = rows_of(plan), plan.groups * plan.size, plan.inner
     return Launch(runs_backward.input_gradient, (stream,), sizes)
@@ -185,7 +185,7 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how sums are taken and, while dy and x are in cache, dx is made of them."""
     if plan.kind == "columns":
         asks = onward(2 * plan.outer * plan.tile * itemsize, stream) > 0
-        sizes = *columns_of(plan), plan.inner, plan.tile
+        sizes = *columns_of(plan), plan.tile
         return Launch(columns_backward_shared.backward_shared, (stream, asks), sizes)
     together = slab(plan, 2 * itemsize, stream)
     unit = 2 * together * plan.outer * plan.length * itemsize
@@ -225,7 +225,7 @@ def own_in_one_go(plan: Plan, itemsize: int, stream: bool, centred: bool) -> Lau
         rows = plan.batch, plan.groups, plan.length, parts
         return Launch(rows_backward.backward, (centred, stream), rows)
     if plan.kind == "columns":
-        columns = plan.batch, *columns_of(plan), plan.length, plan.inner, plan.tile, parts
+        columns = plan.batch, *columns_of(plan), plan.tile, parts
         return Launch(columns_own_backward.backward, (stream,), columns)
     runs = plan.groups, plan.size, plan.inner, parts, slab(plan, 2 * itemsize, stream)
     if plan.outer == 1 and plan.length <= BLOCK:

@@ -74,7 +74,7 @@ def taking(plan: Plan, itemsize: int) -> Launch:
     """Say how statistics of x are taken."""
     if plan.kind == "columns":
         tile = sum_tile(plan, itemsize)
-        sizes = plan.batch, *columns_of(plan), plan.length, tile, far(plan, itemsize, tile)
+        sizes = plan.batch, *columns_of(plan), tile, far(plan, itemsize, tile)
         return Launch(columns_moments.moments, (), sizes)
     shape = plan.batch, plan.outer, plan.groups, plan.length
     cut = wide_slab(plan, itemsize), large(itemsize * values_of(plan))
@@ -123,7 +123,7 @@ def applying(plan: Plan, itemsize: int, stream: bool) -> Launch:
     """Say how x is normalized by given statistics."""
     if not writes_runs(plan, itemsize, stream):
         cut = apply_cut(plan, stream, itemsize)
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *cut
+        sizes = plan.batch, *columns_of(plan), *cut
         return Launch(columns.normalize, (stream,), sizes)
     channels = plan.groups * plan.size
     sizes = plan.batch, rows_of(plan), plan.groups, channels, plan.inner
@@ -135,12 +135,12 @@ def in_one_go(plan: Plan, itemsize: int, stream: bool, masked: bool = False) -> 
     if plan.kind == "columns" and plan.batch > 1 and not masked and one_block(plan):
         tile, together = forward_tile(plan, itemsize), samples_slab(plan, itemsize)
         cut = tile, together, far(plan, itemsize, tile)
-        sizes = plan.batch, *columns_of(plan), plan.length, plan.inner, *cut
+        sizes = plan.batch, *columns_of(plan), *cut
         return Launch(columns_own.forward, (stream,), sizes)
     if plan.kind == "columns":
         tile = forward_tile(plan, itemsize)
         asks = onward(plan.outer * tile * itemsize, stream) > 0
-        sizes = *columns_of(plan), plan.length, plan.inner, tile, far(plan, itemsize, tile)
+        sizes = *columns_of(plan), tile, far(plan, itemsize, tile)
         return Launch(columns.forward, (stream, asks), (plan.batch, *sizes))
     together, one_row = slab(plan, itemsize, stream), plan.outer == 1
     # runs of one row are groups side by side, whatever the sample

@@ -1,7 +1,7 @@
 """The innermost loops over columns that sum: some rows at a time, sixteen columns of each.
 
-Their vectors, and the row of ``tail`` columns under a tile, are as in ``tiles``. Sums of a column
-are its own, so how wide a tile is changes no bit.
+Their vectors are as in ``tiles``. Sums of a column are its own, so how wide a tile is changes no
+bit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.asking import asks, near, prefetch
+from numba_bn._kernels.cpu.columns_layout import tail_of
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -89,25 +90,14 @@ def _row_own_sums(
 
 
 @block
-def tile_sums(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    width: int,
-    far: int,
-    p: Any,
-    s: Any,
-    q: Any,
-    n: Any,
-) -> None:
-    """Rows of x about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
+def tile_sums(x: Any, where: Any, tile: Any, far: int, p: Any, s: Any, q: Any, n: Any) -> None:
+    """Whole rows of a tile about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
 
-    What comes after ``width`` columns stays as it is: they may be the last row's, of fewer columns.
+    What comes after its columns stays as it is: they may be the last row's, of fewer columns.
     ``far`` is 0 for what caches hold: there to ask for more than the L1 keeps takes 1.25 × as long.
     It is 2 for what none of them holds and the CPU reads fastest row by row, as it lies.
     """
+    at, stride, rows, width = tile.at, tile.stride, tile.rows, tile.width
     if where is None and far > 1:
         for r in range(rows):
             ahead = min(_AHEAD // 2, rows - 1 - r) * stride
@@ -147,27 +137,17 @@ def tile_sums(
 
 @block
 def tile_gradients(
-    dy: Any,
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    far: int,
-    m: Any,
-    s: Any,
-    t: Any,
+    dy: Any, x: Any, where: Any, tile: Any, far: int, m: Any, s: Any, t: Any
 ) -> None:
-    """Rows of dy, x, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
+    """A tile, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
+    at, stride, rows, width, tail = tile.at, tile.stride, tile.rows, tile.width, tile.tail
     if where is None and far > 1:
         for r in range(rows + (1 if tail > 0 else 0)):
             wide, ahead = width if r < rows else tail, max(min(_AHEAD // 2, rows - 1 - r), 0)
             _row_gradients(dy, x, at + r * stride, wide, ahead * stride, m, s, t)
         return
     for k in range(4):
-        start, count, _, wide = segment(k, at, stride, rows, tail, width, 0, False)
+        start, count, _, wide = segment(k, tile, 0, False)
         for r in range(0, count, _GRADIENT_ROWS):
             some = min(_GRADIENT_ROWS, count - r)
             ahead = min(_AHEAD // 2, count - 1 - r) * stride if asks(far > 0) else 0
@@ -198,21 +178,10 @@ def tile_gradients(
 
 @block
 def tile_own_sums(
-    dy: Any,
-    x: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    in_order: bool,
-    p: Any,
-    s: Any,
-    q: Any,
-    g: Any,
-    t: Any,
+    dy: Any, x: Any, tile: Any, in_order: bool, p: Any, s: Any, q: Any, g: Any, t: Any
 ) -> None:
-    """Rows of dy, x about p (width,), ``tail`` columns after → Σ(x-p), Σ(x-p)², Σdy, Σdy·(x-p)."""
+    """A tile about p (width,) → Σ(x-p), Σ(x-p)², Σdy, Σdy·(x-p)."""
+    at, stride, rows, width, tail = tile.at, tile.stride, tile.rows, tile.width, tile.tail
     for j in range(0, width, 16):
         for v in (s, q, g, t):
             store(v, j, fill(0.0), False)
@@ -222,19 +191,17 @@ def tile_own_sums(
             _row_own_sums(dy, x, at + r * stride, wide, _AHEAD // 2 * stride, p, s, q, g, t)
         return
     for k in range(2):
-        start, count, wide = (
-            (at, rows, width) if k == 0 else (at + rows * stride, 1 if tail > 0 else 0, tail)
-        )
-        for r in range(0, count, _ROWS):
-            some = min(_ROWS, count - r)
-            ahead = min(_AHEAD // 2, count - 1 - r) * stride
-            for j in range(0, wide, 16):
+        part = tile if k == 0 else tail_of(tile)
+        for r in range(0, part.rows, _ROWS):
+            some = min(_ROWS, part.rows - r)
+            ahead = min(_AHEAD // 2, part.rows - 1 - r) * stride
+            for j in range(0, part.width, 16):
                 pj, sj, qj, gj, tj = load(p, j), load(s, j), load(q, j), load(g, j), load(t, j)
-                i = start + r * stride + j
+                i = part.at + r * stride + j
                 for _ in range(some):
                     prefetch(x, i + ahead)
                     prefetch(dy, i + ahead)
-                    u, d = _about(x, i, wide - j, pj), _values(dy, i, wide - j)
+                    u, d = _about(x, i, part.width - j, pj), _values(dy, i, part.width - j)
                     sj, qj, gj, tj = add(sj, u), fma(u, u, qj), add(gj, d), fma(d, u, tj)
                     i += stride
                 store(s, j, sj, False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.asking import ask, by_pages, prefetch, straight
+from numba_bn._kernels.cpu.columns_layout import size_of
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import applied, applied_if, put, whole
 from numba_bn._kernels.cpu.memory import before_aligned, load_own, store, store_if
@@ -21,14 +22,13 @@ _HELD = 128  # columns whose three factors AVX-512 holds in float32; in float64 
 
 
 @inlined
-def segment(
-    k: int, at: int, stride: int, rows: int, tail: int, width: int, lead: int, joined: bool
-) -> Any:
+def segment(k: int, tile: Any, lead: int, joined: bool) -> Any:
     """k-th of four parts of a tile → its start, rows, and columns from and to.
 
     ``joined`` rows, side by side in memory, are walked from the first aligned column on and into
     the next row, so that no sixteen are written in two halves: that costs a fifth of the speed.
     """
+    at, stride, rows, tail, width = tile.at, tile.stride, tile.rows, tile.tail, tile.width
     if k == 0:
         return at, (1 if joined else 0), 0, lead
     if k == 1:
@@ -39,14 +39,16 @@ def segment(
 
 
 @inlined
-def way_of_tile(x: Any, far: bool, at: int, stride: int, width: int, size: int, jump: int) -> Any:
+def way_of_tile(x: Any, far: bool, tile: Any, from_end: bool) -> Any:
     """Return how to ask for x's memory when a tile of whole rows, or not, is walked row by row.
 
-    Of a part of a row the next row is asked for: sixteen rows ahead takes 1.03 to 1.1 × as long.
+    After it comes what lies after it or, ``from_end``, before. Of a part of a row the next row is
+    asked for: sixteen rows ahead takes 1.03 to 1.1 × as long.
     """
-    if width == stride:
-        return by_pages(x, far, at, size, jump)
-    return straight(stride)
+    if tile.width == tile.stride:
+        size = size_of(tile)
+        return by_pages(x, far, tile.at, size, -2 * size if from_end else 0)
+    return straight(tile.stride)
 
 
 @inlined
@@ -66,12 +68,7 @@ def tile_apply(
     x: Any,
     y: Any,
     residual: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
+    tile: Any,
     way: Any,
     m: Any,
     a: Any,
@@ -79,23 +76,23 @@ def tile_apply(
     relu_too: bool,
     stream: bool,
 ) -> None:
-    """Rows of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,).
+    """A tile of x → y = (x - m)·a + b [+ residual], [ReLU]; m, a, b (width,).
 
-    In a tile that is whole rows, they repeat after ``period`` columns.
+    In a tile that is whole rows, they repeat after ``tile.period`` columns.
     """
     if not stream:
-        held = repeating(period, _HELD)
-        if 0 < held <= width == stride:
-            _held_apply(x, y, residual, at, rows * stride + tail, held, m, a, b, relu_too)
+        held = repeating(tile.period, _HELD)
+        if 0 < held <= tile.width == tile.stride:
+            _held_apply(x, y, residual, tile.at, size_of(tile), held, m, a, b, relu_too)
         else:
-            _cached_apply(x, y, residual, at, stride, rows, tail, width, m, a, b, relu_too)
+            _cached_apply(x, y, residual, tile, m, a, b, relu_too)
         return
-    lead = before_aligned(y, at)
-    joined = lead > 0 and width == stride
+    lead = before_aligned(y, tile.at)
+    joined = lead > 0 and tile.width == tile.stride
     for k in range(4):
-        start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
+        start, count, first, end = segment(k, tile, lead, joined)
         for r in range(count):
-            i = start + r * stride
+            i = start + r * tile.stride
             _row_apply(x, y, residual, i, first, end, lead, way, m, a, b, relu_too)
 
 
@@ -139,23 +136,13 @@ def _held_apply(
 
 @block
 def _cached_apply(
-    x: Any,
-    y: Any,
-    residual: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    m: Any,
-    a: Any,
-    b: Any,
-    relu_too: bool,
+    x: Any, y: Any, residual: Any, tile: Any, m: Any, a: Any, b: Any, relu_too: bool
 ) -> None:
     """The same from caches, where whole lines and asking for x cost more than they give.
 
     Only where a tile is part of a row is the next row asked for: it takes 0.9 to 1.0 of the time.
     """
+    at, stride, rows, tail, width = tile.at, tile.stride, tile.rows, tile.tail, tile.width
     for r in range(rows + (1 if tail > 0 else 0)):
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
@@ -170,26 +157,16 @@ def _cached_apply(
 
 @block
 def tile_apply_wide(
-    x: Any,
-    y: Any,
-    residual: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    v: Any,
-    w: Any,
-    relu_too: bool,
+    x: Any, y: Any, residual: Any, tile: Any, v: Any, w: Any, relu_too: bool
 ) -> None:
     """The same by vectors v, but in float64, by w, where they do not hold a factor.
 
     So rarely is it needed for short x that it is short, not fast.
     """
-    for r in range(rows + (1 if tail > 0 else 0)):
-        end = width if r < rows else tail
+    for r in range(tile.rows + (1 if tile.tail > 0 else 0)):
+        end = tile.width if r < tile.rows else tile.tail
         for j in range(0, end, 16):
-            i, part = at + r * stride + j, head(end - j)
+            i, part = tile.at + r * tile.stride + j, head(end - j)
             m, a, b = load_own(w[0], j), load_own(w[1], j), load_own(w[2], j)
             wide = both(
                 part, either(either(misfits(m, False), misfits(a, True)), misfits(b, False))

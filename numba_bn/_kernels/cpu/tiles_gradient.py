@@ -6,6 +6,7 @@ from typing import Any
 
 from numba_bn._kernels._compile import block
 from numba_bn._kernels.cpu.asking import ask
+from numba_bn._kernels.cpu.columns_layout import size_of
 from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import whole
@@ -22,12 +23,7 @@ def tile_input_gradient(
     x: Any,
     where: Any,
     dx: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    period: int,
+    tile: Any,
     way: Any,
     m: Any,
     a: Any,
@@ -35,20 +31,20 @@ def tile_input_gradient(
     c: Any,
     stream: bool,
 ) -> None:
-    """Rows of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
+    """A tile of dy, x → dx = dy·a + (x-m)·b + c; a·dy alone where excluded; vectors (width,)."""
     if not stream:
-        held = repeating(period, _HELD)
-        if 0 < held <= width == stride:
-            _held_gradient(dy, x, where, dx, at, rows * stride + tail, held, m, a, b, c)
+        held = repeating(tile.period, _HELD)
+        if 0 < held <= tile.width == tile.stride:
+            _held_gradient(dy, x, where, dx, tile.at, size_of(tile), held, m, a, b, c)
         else:
-            _cached_gradient(dy, x, where, dx, at, stride, rows, tail, width, m, a, b, c)
+            _cached_gradient(dy, x, where, dx, tile, m, a, b, c)
         return
-    lead = before_aligned(dx, at)
-    joined = lead > 0 and width == stride
+    lead = before_aligned(dx, tile.at)
+    joined = lead > 0 and tile.width == tile.stride
     for k in range(4):
-        start, count, first, end = segment(k, at, stride, rows, tail, width, lead, joined)
+        start, count, first, end = segment(k, tile, lead, joined)
         for r in range(count):
-            i = start + r * stride
+            i = start + r * tile.stride
             _row_gradient(dy, x, where, dx, i, first, end, lead, way, m, a, b, c)
 
 
@@ -90,21 +86,10 @@ def _held_gradient(
 
 @block
 def _cached_gradient(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    m: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    dy: Any, x: Any, where: Any, dx: Any, tile: Any, m: Any, a: Any, b: Any, c: Any
 ) -> None:
     """The same, as `tiles` does it in caches."""
+    at, stride, rows, tail, width = tile.at, tile.stride, tile.rows, tile.tail, tile.width
     for r in range(rows + (1 if tail > 0 else 0)):
         start, end = at + r * stride, width if r < rows else tail
         for k in range(0, end - 15, 16):
@@ -116,24 +101,12 @@ def _cached_gradient(
 
 
 @block
-def tile_gradient_wide(
-    dy: Any,
-    x: Any,
-    where: Any,
-    dx: Any,
-    at: int,
-    stride: int,
-    rows: int,
-    tail: int,
-    width: int,
-    v: Any,
-    w: Any,
-) -> None:
+def tile_gradient_wide(dy: Any, x: Any, where: Any, dx: Any, tile: Any, v: Any, w: Any) -> None:
     """The same by vectors v, but in float64, by w, where they do not hold a factor; as `tiles`."""
-    for r in range(rows + (1 if tail > 0 else 0)):
-        end = width if r < rows else tail
+    for r in range(tile.rows + (1 if tile.tail > 0 else 0)):
+        end = tile.width if r < tile.rows else tile.tail
         for j in range(0, end, 16):
-            i, part = at + r * stride + j, head(end - j)
+            i, part = tile.at + r * tile.stride + j, head(end - j)
             m, a, b, c = load_own(w[0], j), load_own(w[1], j), load_own(w[2], j), load_own(w[3], j)
             terms, scales = either(misfits(m, False), misfits(c, False)), misfits(a, True)
             wide = both(part, either(terms, either(scales, misfits(b, True))))
