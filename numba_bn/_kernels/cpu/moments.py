@@ -7,7 +7,7 @@ on outer and length alone, so every strategy and any number of threads gives the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -59,70 +59,78 @@ def pieces_of(runs: int, length: int) -> Any:
     return (runs + together - 1) // together, together, 1
 
 
+class Slab(NamedTuple):
+    """Neighbouring runs in some rows of x."""
+
+    at: int
+    """Where they begin."""
+    stride: int
+    rows: int
+    length: int
+    """Values of a run."""
+    runs: int
+
+
 @inlined
-def way_of(x: Any, far: bool, at: int, rows: int, stride: int, length: int, slab: int) -> Any:
-    """Return how to ask for memory in the first of rows: ``slab`` runs from x[at] on, or a part."""
+def slab_of(b: int, g: int, most: int, rows: int, groups: int, length: int) -> Any:
+    """Runs of sample ``b`` from the g-th of ``groups`` on, ``most`` at most."""
+    stride = groups * length
+    return Slab(b * rows * stride + g * length, stride, rows, length, min(most, groups - g))
+
+
+@inlined
+def block_of(slab: Any, k: int) -> Any:
+    """k-th block of a slab → its rows as a slab, and how many values of a run are its."""
+    at, stride, rows, length, runs = slab
+    o0, o1, e0, e1 = bounds(k, rows, length)
+    return Slab(at + o0 * stride + e0, stride, o1 - o0, length, runs), e1 - e0
+
+
+@inlined
+def way_of(x: Any, far: bool, slab: Any) -> Any:
+    """Return how to ask for memory in the first row of a slab's block."""
+    at, stride, rows, length, runs = slab
     if length > BLOCK:
         return by_pages(x, far, at, length, 0)
-    return by_rows(x, far, at, slab * length, stride, rows)
+    return by_rows(x, far, at, runs * length, stride, rows)
 
 
 @block
-def _sum_rows(
-    x: Any,
-    where: Any,
-    at: int,
-    rows: int,
-    stride: int,
-    n: int,
-    slab: int,
-    length: int,
-    pivots: Any,
-    sums: Any,
-    far: bool,
-) -> None:
-    """Rows of ``slab`` neighbouring runs of n → sums (slab, 2, 16) about pivots (slab,)."""
-    for j in range(slab * 2):
+def _sum_rows(x: Any, where: Any, slab: Any, n: int, pivots: Any, sums: Any, far: bool) -> None:
+    """A slab, n values of each of its runs → sums (runs, 2, 16) about pivots (runs,)."""
+    for j in range(slab.runs * 2):
         store(sums, j * LANES, fill(0.0), False)
-    way = way_of(x, far, at, rows, stride, length, slab)
-    for o in range(rows):
-        for j in range(slab):
-            i = at + o * stride + j * length
+    way = way_of(x, far, slab)
+    for o in range(slab.rows):
+        for j in range(slab.runs):
+            i = slab.at + o * slab.stride + j * slab.length
             k = j * 2 * LANES
             s, q = load(sums, k), load(sums, k + LANES)
             s, q = run_sums(x, where, i, n, way, fill(pivots[j]), s, q)
             store(sums, k, s, False)
             store(sums, k + LANES, q, False)
-        way = further(way, stride)
+        way = further(way, slab.stride)
 
 
 @block
 def _take_block(
-    x: Any,
-    where: Any,
-    at: int,
-    rows: int,
-    stride: int,
-    n: int,
-    pivot: float,
-    sums: Any,
-    j: int,
-    states: Any,
+    x: Any, where: Any, slab: Any, n: int, pivot: float, sums: Any, j: int, states: Any
 ) -> None:
-    """Sums of one run's block → states[j]; summed again where the pivot was far from the mean."""
-    k = j * 2 * LANES
+    """Sums of a slab's j-th run → states[j]; summed again where the pivot is far from the mean."""
+    k, at = j * 2 * LANES, slab.at + j * slab.length
     s, q = total(load(sums, k)), total(load(sums, k + LANES))
-    count = rows * n
+    count = slab.rows * n
     if where is not None:
         count = 0
-        for o in range(rows):
-            count += run_count(where, at + o * stride, n)
+        for o in range(slab.rows):
+            count += run_count(where, at + o * slab.stride, n)
     if is_far(float(count), s, q):
         pivot = nearest(x, pivot + s / count)
         again = fill(pivot)
         sv, qv = fill(0.0), fill(0.0)
-        for o in range(rows):
-            sv, qv = run_sums(x, where, at + o * stride, n, straight(near(x)), again, sv, qv)
+        for o in range(slab.rows):
+            i, way = at + o * slab.stride, straight(near(x))
+            sv, qv = run_sums(x, where, i, n, way, again, sv, qv)
         s, q = total(sv), total(qv)
     take(states, j, float(count), pivot, s, q)
 
@@ -131,59 +139,42 @@ def _take_block(
 def slab_chunk(
     x: Any,
     where: Any,
-    at: int,
-    stride: int,
-    outer: int,
-    length: int,
+    slab: Any,
     first: int,
     last: int,
-    slab: int,
     pivots: Any,
     sums: Any,
     states: Any,
     far: bool,
 ) -> None:
-    """Blocks [first, last) of ``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
-    for j in range(slab):
+    """Blocks [first, last) of a slab of groups → states (groups, STATE)."""
+    for j in range(slab.runs):
         for i in range(STATE):
             states[j, i] = 0.0
     for k in range(first, last):
-        o0, o1, e0, e1 = bounds(k, outer, length)
-        start = at + o0 * stride + e0
-        middle = start + ((o1 - o0) // 2) * stride + (e1 - e0) // 2
-        for j in range(slab):
+        some, n = block_of(slab, k)
+        middle = some.at + some.rows // 2 * some.stride + n // 2
+        for j in range(slab.runs):
             # a value of its own, and not an outer one: borders are where padding is
-            pivots[j] = scalar(x, middle + j * length) if where is None else 0.0
-        _sum_rows(x, where, start, o1 - o0, stride, e1 - e0, slab, length, pivots, sums, far)
-        for j in range(slab):
-            _take_block(
-                x, where, start + j * length, o1 - o0, stride, e1 - e0, pivots[j], sums, j, states
-            )
+            pivots[j] = scalar(x, middle + j * slab.length) if where is None else 0.0
+        _sum_rows(x, where, some, n, pivots, sums, far)
+        for j in range(slab.runs):
+            _take_block(x, where, some, n, pivots[j], sums, j, states)
 
 
 @unit
-def slab_moments(
-    x: Any,
-    where: Any,
-    at: int,
-    stride: int,
-    outer: int,
-    length: int,
-    slab: int,
-    states: Any,
-    far: bool,
-) -> None:
-    """``slab`` neighbouring groups from x[at] on → states (slab, STATE)."""
-    chunks, per_chunk, blocks = cut(outer, length)
-    pivots, sums = np.empty(slab), doubles(1, slab * 2 * LANES)[0]
-    part = np.empty((slab, STATE))
-    for j in range(slab):
+def slab_moments(x: Any, where: Any, slab: Any, states: Any, far: bool) -> None:
+    """A slab of groups → states (groups, STATE), chunk by chunk in order."""
+    chunks, per_chunk, blocks = cut(slab.rows, slab.length)
+    pivots, sums = np.empty(slab.runs), doubles(1, slab.runs * 2 * LANES)[0]
+    part = np.empty((slab.runs, STATE))
+    for j in range(slab.runs):
         for i in range(STATE):
             states[j, i] = 0.0
     for c in range(chunks):
         first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
-        slab_chunk(x, where, at, stride, outer, length, first, last, slab, pivots, sums, part, far)
-        for j in range(slab):
+        slab_chunk(x, where, slab, first, last, pivots, sums, part, far)
+        for j in range(slab.runs):
             merge(states, j, part[j, 0], part[j, 1], part[j, 2], part[j, 3])
 
 
@@ -195,36 +186,21 @@ def _moments_unit(
     outer: int,
     groups: int,
     length: int,
-    slab: int,
+    together: int,
     far: bool,
     parts: Any,
 ) -> None:
     """Unit (batch, slab, chunk) → parts (batch · groups · chunks, STATE)."""
     chunks, per_chunk, blocks = cut(outer, length)
-    slabs = (groups + slab - 1) // slab
+    slabs = (groups + together - 1) // together
     c, rest = u % chunks, u // chunks
-    b, g = rest // slabs, (rest % slabs) * slab
-    wide = min(slab, groups - g)
-    stride = groups * length
-    pivots, sums = np.empty(wide), doubles(1, wide * 2 * LANES)[0]
-    states = np.empty((wide, STATE))
+    b, g = rest // slabs, (rest % slabs) * together
+    slab = slab_of(b, g, together, outer, groups, length)
+    pivots, sums = np.empty(slab.runs), doubles(1, slab.runs * 2 * LANES)[0]
+    states = np.empty((slab.runs, STATE))
     first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
-    slab_chunk(
-        x,
-        where,
-        b * outer * stride + g * length,
-        stride,
-        outer,
-        length,
-        first,
-        last,
-        wide,
-        pivots,
-        sums,
-        states,
-        far,
-    )
-    for j in range(wide):
+    slab_chunk(x, where, slab, first, last, pivots, sums, states, far)
+    for j in range(slab.runs):
         at = (b * groups + g + j) * chunks + c
         for i in range(STATE):
             parts[at, i] = states[j, i]
@@ -240,14 +216,14 @@ def moments(
     outer: int,
     groups: int,
     length: int,
-    slab: int,
+    together: int,
     far: bool,
 ) -> None:
     """x (batch, outer, groups, length) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut(outer, length)[0]
-    slabs = (groups + slab - 1) // slab
+    slabs = (groups + together - 1) // together
     for u in prange(batch * slabs * chunks):
-        _moments_unit(u, x, where, outer, groups, length, slab, far, parts)
+        _moments_unit(u, x, where, outer, groups, length, together, far, parts)
     state = np.empty((1, STATE))
     for t in range(batch * groups):
         fold(parts, t * chunks, chunks, state, 0)

@@ -13,7 +13,7 @@ from numba_bn._kernels.cpu.asking import by_pages, takes_turns
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
 from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
-from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
+from numba_bn._kernels.cpu.moments import BLOCK, Slab, slab_moments
 from numba_bn._kernels.cpu.precision import (
     additive,
     arithmetic,
@@ -30,7 +30,7 @@ from numba_bn._kernels.cpu.state import STATE, finish, is_far, spread
 def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, way: Any) -> None:
     """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
-        slab_moments(x, None, at, n, 1, n, 1, states, takes_turns(way))
+        slab_moments(x, None, Slab(at, n, 1, n, 1), states, takes_turns(way))
         kept[k, 0], kept[k, 1], kept[k, 2] = states[0, 1], states[0, 2], states[0, 3]
         return
     p, s, q = scalar(x, at + n // 2), 0.0, 0.0

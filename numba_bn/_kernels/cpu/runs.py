@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import by_pages, straight
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import apply_values, run_apply
-from numba_bn._kernels.cpu.moments import BLOCK, pieces_of, slab_moments
+from numba_bn._kernels.cpu.moments import BLOCK, Slab, pieces_of, slab_moments, slab_of
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.state import STATE, finish, rsqrt
@@ -64,36 +64,20 @@ def _apply_slab(
     x: Any,
     y: Any,
     residual: Any,
-    at: int,
+    slab: Any,
     factors: Any,
     relu: bool,
     stream: bool,
     onward: int,
-    outer: int,
-    stride: int,
-    inner: int,
 ) -> None:
-    """Neighbouring channels from x[at] on, by factors (3, channels) → y; from the end."""
-    wide, carry = factors.shape[1], arithmetic(x, y)
-    fit = not stream and all_fit(x, y, factors, 0, wide)
-    for back in range(outer):
-        o = outer - 1 - back
-        start, way = at + o * stride, straight(wide * inner if o < onward else 0)
+    """A slab of channels, by factors (3, channels) → y; from the end."""
+    at, stride, rows, inner, runs = slab
+    carry, fit = arithmetic(x, y), not stream and all_fit(x, y, factors, 0, runs)
+    for back in range(rows):
+        o = rows - 1 - back
+        i, way = at + o * stride, straight(runs * inner if o < onward else 0)
         carry = apply_runs(
-            x,
-            y,
-            residual,
-            start,
-            wide,
-            inner,
-            way,
-            factors,
-            fit,
-            relu,
-            stream,
-            carry,
-            False,
-            False,
+            x, y, residual, i, runs, inner, way, factors, fit, relu, stream, carry, False, False
         )
 
 
@@ -116,16 +100,15 @@ def _forward_unit(
     length: int,
     size: int,
     period: int,
-    slab: int,
+    together: int,
 ) -> None:
     """Unit (batch, slab of groups): its moments, then its y while x is still in cache."""
-    slabs = (groups + slab - 1) // slab
-    b, g = u // slabs, (u % slabs) * slab
-    wide = min(slab, groups - g)
-    stride = groups * length
-    at = b * outer * stride + g * length
+    slabs = (groups + together - 1) // together
+    b, g = u // slabs, (u % slabs) * together
+    slab = slab_of(b, g, together, outer, groups, length)
+    wide = slab.runs
     states = np.empty((wide, STATE))
-    slab_moments(x, where, at, stride, outer, length, wide, states, stream)
+    slab_moments(x, where, slab, states, stream)
     kept = np.empty((KEPT, wide))
     for j in range(wide):
         n, mean, low, m2 = finish(states[j, 0], states[j, 1], states[j, 2], states[j, 3])
@@ -136,8 +119,8 @@ def _forward_unit(
     # once a channel: divisions and roots take as long as a run of a hundred values
     factors = np.empty((3, wide * size))
     own_factors(x, y, gamma, beta, g % period * size, kept, wide, size, factors)
-    inner = length // size
-    _apply_slab(x, y, residual, at, factors, relu, stream, onward, outer, stride, inner)
+    channels = Slab(slab.at, slab.stride, outer, length // size, wide * size)
+    _apply_slab(x, y, residual, channels, factors, relu, stream, onward)
 
 
 @Kernel
@@ -159,10 +142,10 @@ def forward(
     length: int,
     size: int,
     period: int,
-    slab: int,
+    together: int,
 ) -> None:
     """x → y by its own statistics; result (4, batch·groups), or (4, 0) if nobody asks."""
-    for u in prange(batch * ((groups + slab - 1) // slab)):
+    for u in prange(batch * ((groups + together - 1) // together)):
         _forward_unit(
             u,
             x,
@@ -181,7 +164,7 @@ def forward(
             length,
             size,
             period,
-            slab,
+            together,
         )
 
 

@@ -20,9 +20,10 @@ from numba_bn._kernels.cpu.memory import load, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,
-    bounds,
+    block_of,
     cut,
     pieces_of,
+    slab_of,
     way_of,
 )
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
@@ -35,13 +36,9 @@ def slab_chunk_sums(
     dy: Any,
     x: Any,
     where: Any,
-    at: int,
-    stride: int,
-    outer: int,
-    inner: int,
+    slab: Any,
     first: int,
     last: int,
-    slab: int,
     mean: Any,
     t: int,
     size: int,
@@ -49,25 +46,28 @@ def slab_chunk_sums(
     out: Any,
     far: bool,
 ) -> None:
-    """Blocks [first, last) of ``slab`` channels → out (slab, 2): Σdy, Σdy·(x-mean)."""
-    for j in range(slab):
+    """Blocks [first, last) of a slab of channels → out (channels, 2): Σdy, Σdy·(x-mean).
+
+    mean is one for ``size`` channels, from the t-th on.
+    """
+    for j in range(slab.runs):
         out[j, 0] = 0.0
         out[j, 1] = 0.0
     for k in range(first, last):
-        o0, o1, e0, e1 = bounds(k, outer, inner)
-        for j in range(slab * 2):
+        some, n = block_of(slab, k)
+        for j in range(slab.runs * 2):
             store(sums, j * LANES, fill(0.0), False)
-        way = way_of(x, far, at + o0 * stride + e0, o1 - o0, stride, inner, slab)
-        for o in range(o0, o1):
-            for j in range(slab):
-                i = at + o * stride + j * inner + e0
+        way = way_of(x, far, some)
+        for o in range(some.rows):
+            for j in range(slab.runs):
+                i = some.at + o * some.stride + j * some.length
                 h = j * 2 * LANES
                 s, q = load(sums, h), load(sums, h + LANES)
-                s, q = run_gradients(dy, x, where, i, e1 - e0, way, fill(mean[t + j // size]), s, q)
+                s, q = run_gradients(dy, x, where, i, n, way, fill(mean[t + j // size]), s, q)
                 store(sums, h, s, False)
                 store(sums, h + LANES, q, False)
-            way = further(way, stride)
-        for j in range(slab):
+            way = further(way, some.stride)
+        for j in range(slab.runs):
             out[j, 0] += total(load(sums, j * 2 * LANES))
             out[j, 1] += total(load(sums, j * 2 * LANES + LANES))
 
@@ -77,43 +77,23 @@ def slab_sums(
     dy: Any,
     x: Any,
     where: Any,
-    at: int,
-    stride: int,
-    outer: int,
-    inner: int,
-    slab: int,
+    slab: Any,
     mean: Any,
     t: int,
     size: int,
     out: Any,
     far: bool,
 ) -> None:
-    """``slab`` channels from x[at] on → out (slab, 2), chunk by chunk in order."""
-    chunks, per_chunk, blocks = cut(outer, inner)
-    sums, part = doubles(1, slab * 2 * LANES)[0], np.empty((slab, 2))
-    for j in range(slab):
+    """A slab of channels → out (channels, 2), chunk by chunk in order."""
+    chunks, per_chunk, blocks = cut(slab.rows, slab.length)
+    sums, part = doubles(1, slab.runs * 2 * LANES)[0], np.empty((slab.runs, 2))
+    for j in range(slab.runs):
         out[j, 0] = 0.0
         out[j, 1] = 0.0
     for c in range(chunks):
-        slab_chunk_sums(
-            dy,
-            x,
-            where,
-            at,
-            stride,
-            outer,
-            inner,
-            c * per_chunk,
-            min((c + 1) * per_chunk, blocks),
-            slab,
-            mean,
-            t,
-            size,
-            sums,
-            part,
-            far,
-        )
-        for j in range(slab):
+        first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
+        slab_chunk_sums(dy, x, where, slab, first, last, mean, t, size, sums, part, far)
+        for j in range(slab.runs):
             out[j, 0] += part[j, 0]
             out[j, 1] += part[j, 1]
 
@@ -129,34 +109,19 @@ def _sums_unit(
     outer: int,
     channels: int,
     inner: int,
-    slab: int,
+    together: int,
     far: bool,
 ) -> None:
+    """Unit (slab, chunk) → parts (channels · chunks, 2)."""
     chunks, per_chunk, blocks = cut(outer, inner)
-    c, first = u % chunks, u // chunks * slab
-    wide = min(slab, channels - first)
-    sums, out = doubles(1, wide * 2 * LANES)[0], np.empty((wide, 2))
-    slab_chunk_sums(
-        dy,
-        x,
-        where,
-        first * inner,
-        channels * inner,
-        outer,
-        inner,
-        c * per_chunk,
-        min((c + 1) * per_chunk, blocks),
-        wide,
-        mean,
-        first,
-        1,
-        sums,
-        out,
-        far,
-    )
-    for j in range(wide):
-        parts[(first + j) * chunks + c, 0] = out[j, 0]
-        parts[(first + j) * chunks + c, 1] = out[j, 1]
+    c, t = u % chunks, u // chunks * together
+    slab = slab_of(0, t, together, outer, channels, inner)
+    sums, out = doubles(1, slab.runs * 2 * LANES)[0], np.empty((slab.runs, 2))
+    first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
+    slab_chunk_sums(dy, x, where, slab, first, last, mean, t, 1, sums, out, far)
+    for j in range(slab.runs):
+        parts[(t + j) * chunks + c, 0] = out[j, 0]
+        parts[(t + j) * chunks + c, 1] = out[j, 1]
 
 
 @Kernel
@@ -170,13 +135,13 @@ def gradient_sums(
     outer: int,
     channels: int,
     inner: int,
-    slab: int,
+    together: int,
     far: bool,
 ) -> None:
     """dy, x (outer, channels, inner) → result (2, channels): Σdy, Σdy·(x-mean)."""
     chunks = cut(outer, inner)[0]
-    for u in prange((channels + slab - 1) // slab * chunks):
-        _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, slab, far)
+    for u in prange((channels + together - 1) // together * chunks):
+        _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, together, far)
     for c in range(channels):
         result[0, c] = 0.0
         result[1, c] = 0.0
@@ -227,22 +192,19 @@ def gradient_slab(
     x: Any,
     where: Any,
     dx: Any,
-    at: int,
+    slab: Any,
     factors: Any,
     stream: bool,
     onward: int,
-    outer: int,
-    stride: int,
-    inner: int,
 ) -> None:
-    """Neighbouring channels from x[at] on, by factors (4, channels) → dx; from the end."""
-    wide, carry = factors.shape[1], arithmetic(x, dx)
-    fit = not stream and all_fit(x, dx, factors, 0, wide)
-    for back in range(outer):
-        o = outer - 1 - back
-        start, way = at + o * stride, straight(wide * inner if o < onward else 0)
+    """A slab of channels, by factors (4, channels) → dx; from the end."""
+    at, stride, rows, inner, runs = slab
+    carry, fit = arithmetic(x, dx), not stream and all_fit(x, dx, factors, 0, runs)
+    for back in range(rows):
+        o = rows - 1 - back
+        i, way = at + o * stride, straight(runs * inner if o < onward else 0)
         carry = gradient_runs(
-            dy, x, where, dx, start, wide, inner, way, factors, fit, stream, carry, False, False
+            dy, x, where, dx, i, runs, inner, way, factors, fit, stream, carry, False, False
         )
 
 

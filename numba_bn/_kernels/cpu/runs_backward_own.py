@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.moments import slab_moments
+from numba_bn._kernels.cpu.moments import Slab, slab_moments, slab_of
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
 from numba_bn._kernels.cpu.state import (
     STATE,
@@ -37,28 +37,25 @@ def _own_unit(
     size: int,
     inner: int,
     chunks: int,
-    slab: int,
+    together: int,
 ) -> None:
     """Unit (chunk of the batch, slab of groups) → dx, its share of sums (2, chunks·channels)."""
-    slabs = (groups + slab - 1) // slab
-    chunk, g = u // slabs, (u % slabs) * slab
-    wide = min(slab, groups - g)
-    length, channels = size * inner, groups * size
-    stride = groups * length
+    slabs = (groups + together - 1) // together
+    chunk, g = u // slabs, (u % slabs) * together
+    wide, channels = min(together, groups - g), groups * size
+    into = chunk * channels + g * size
     states, result = np.empty((wide, STATE)), np.empty((STATE, wide))
     out, factors = np.empty((wide * size, 2)), np.empty((4, wide * size))
     for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
-        at = b * outer * stride + g * length
-        slab_moments(x, None, at, stride, outer, length, wide, states, stream)
+        slab = slab_of(b, g, wide, outer, groups, size * inner)
+        slab_moments(x, None, slab, states, stream)
         for j in range(wide):
             conclude(states, j, result, j)
-        slab_sums(
-            dy, x, None, at, stride, outer, inner, wide * size, result[1], 0, size, out, stream
-        )
-        into, channel = chunk * channels + g * size, g * size
-        _put_terms(x, dx, gamma, eps, sums, into, channel, result, out, factors)
+        own = Slab(slab.at, slab.stride, outer, inner, wide * size)
+        slab_sums(dy, x, None, own, result[1], 0, size, out, stream)
+        _put_terms(x, dx, gamma, eps, sums, into, g * size, result, out, factors)
         # nothing is asked for, which takes 0.9 of the time, even of groups no core's cache holds
-        gradient_slab(dy, x, None, dx, at, factors, stream, 0, outer, stride, inner)
+        gradient_slab(dy, x, None, dx, own, factors, stream, 0)
 
 
 @block
@@ -107,10 +104,10 @@ def backward_own(
     size: int,
     inner: int,
     chunks: int,
-    slab: int,
+    together: int,
 ) -> None:
     """dy, x (batch, outer, groups, size, inner) → dx; sums (2, chunks·channels), zero before."""
-    for u in prange(chunks * ((groups + slab - 1) // slab)):
+    for u in prange(chunks * ((groups + together - 1) // together)):
         _own_unit(
             u,
             dy,
@@ -126,5 +123,5 @@ def backward_own(
             size,
             inner,
             chunks,
-            slab,
+            together,
         )

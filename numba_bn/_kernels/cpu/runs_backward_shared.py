@@ -9,6 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.moments import slab_of
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
 from numba_bn._kernels.cpu.state import about_mean, coefficients, each_rsqrt, put_factors
 
@@ -31,23 +32,21 @@ def _shared_unit(
     outer: int,
     channels: int,
     inner: int,
-    slab: int,
+    together: int,
 ) -> None:
-    first = u * slab
-    wide = min(slab, channels - first)
-    stride = channels * inner
-    out = np.empty((wide, 2))
-    slab_sums(dy, x, where, first * inner, stride, outer, inner, wide, mean, first, 1, out, stream)
-    factors = np.empty((4, wide))
-    for j in range(wide):
+    """Unit (slab of channels): its sums → result, then its dx while dy and x are in cache."""
+    first = u * together
+    slab = slab_of(0, first, together, outer, channels, inner)
+    out, factors = np.empty((slab.runs, 2)), np.empty((4, slab.runs))
+    slab_sums(dy, x, where, slab, mean, first, 1, out, stream)
+    for j in range(slab.runs):
         k, s = first + j, out[j, 0]
         t = about_mean(s, out[j, 1], low[k])
         result[0, k], result[1, k] = s, t
         # once a channel: the divisions take as long as a run of a hundred values
         a, b, c = coefficients(gamma[k], rs[k], count[k], s, t)
         put_factors(x, dx, mean[k], low[k], a, b, c, factors, j)
-    at = first * inner
-    gradient_slab(dy, x, where, dx, at, factors, stream, onward, outer, stride, inner)
+    gradient_slab(dy, x, where, dx, slab, factors, stream, onward)
 
 
 @Kernel
@@ -68,11 +67,11 @@ def backward_shared(
     outer: int,
     channels: int,
     inner: int,
-    slab: int,
+    together: int,
 ) -> None:
     """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
     rs = each_rsqrt(m2, count, eps)
-    for u in prange((channels + slab - 1) // slab):
+    for u in prange((channels + together - 1) // together):
         _shared_unit(
             u,
             dy,
@@ -90,7 +89,7 @@ def backward_shared(
             outer,
             channels,
             inner,
-            slab,
+            together,
         )
     for c in range(rs.size):
         result[1, c] *= rs[c]

@@ -18,7 +18,7 @@ from numba_bn._kernels.cpu.asking import near, straight
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
 from numba_bn._kernels.cpu.memory import nearest, scalar
-from numba_bn._kernels.cpu.moments import BLOCK, slab_moments
+from numba_bn._kernels.cpu.moments import BLOCK, Slab, slab_moments
 from numba_bn._kernels.cpu.own import KEPT, own_factors, spreads, standards
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.rows import AT_ONCE
@@ -30,7 +30,7 @@ from numba_bn._kernels.cpu.state import STATE, is_off, spread
 def _moments(x: Any, at: int, count: int, length: int, states: Any, kept: Any, far: bool) -> None:
     """Groups from x[at] on → kept: p, Σ(x-p), Σ(x-mean)²; those beyond a block come singly."""
     if length > BLOCK:
-        slab_moments(x, None, at, length, 1, length, 1, states, far)
+        slab_moments(x, None, Slab(at, length, 1, length, 1), states, far)
         kept[0, 0], kept[1, 0], kept[2, 0] = states[0, 1], states[0, 2], states[0, 3]
         return
     n, way = float(length), straight(near(x))
