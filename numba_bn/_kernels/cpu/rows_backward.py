@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -30,6 +30,20 @@ from numba_bn._kernels.cpu.state import STATE, finish, is_far, take
 # bytes of dy and x, of rows that share what belongs to a column: up to a thousand of those, all of
 # it stays in the L1
 _AT_ONCE = 1 << 14
+
+
+class _Room(NamedTuple):
+    """Arrays that a unit works in."""
+
+    states: Any
+    kept: Any
+    lines: Any
+    terms: Any
+    vectors: Any
+    """Terms in the arithmetic of dx."""
+    wide: Any
+    """The same in float64."""
+    buffer: Any
 
 
 @inlined
@@ -95,18 +109,16 @@ def _each_terms(
     length: int,
     j: int,
     plain: int,
-    states: Any,
-    kept: Any,
-    terms: Any,
+    room: Any,
 ) -> int:
     """Those of the rows from x[at] on that are not plain → terms; bits: which fit."""
     fit = plain
     for k in range(rows):
         if plain >> k & 1 == 0:
-            _row_sums(dy, x, gamma, at + k * length, length, j, states, kept, k)
+            _row_sums(dy, x, gamma, at + k * length, length, j, room.states, room.kept, k)
     for k in range(rows):
         if plain >> k & 1 == 0:
-            fit |= int(_row_terms(x, dx, length, eps, centred, kept, k, terms)) << k
+            fit |= int(_row_terms(x, dx, length, eps, centred, room.kept, k, room.terms)) << k
     return fit
 
 
@@ -122,11 +134,8 @@ def _write(
     length: int,
     j: int,
     fits: bool,
-    terms: Any,
     first: int,
-    vectors: Any,
-    wide: Any,
-    buffer: Any,
+    room: Any,
     zero: Any,
     stream: bool,
     carry: Any,
@@ -134,6 +143,7 @@ def _write(
     more: bool,
 ) -> Any:
     """Rows from x[at] on, by terms[:, first :] → dx, sums; a row that does not fit is one."""
+    terms, vectors, wide, buffer = room.terms, room.vectors, room.wide, room.buffer
     if fits and length <= SHORT:
         _as_vectors(terms, first, vectors)
         if not stream:
@@ -173,13 +183,7 @@ def _gradient_rows(
     some: int,
     groups: int,
     length: int,
-    states: Any,
-    kept: Any,
-    lines: Any,
-    terms: Any,
-    vectors: Any,
-    wide: Any,
-    buffer: Any,
+    room: Any,
 ) -> None:
     """Rows [start, last), ``some`` at a time → dx, sums."""
     carry, zero = arithmetic(x, dx), additive(dy, x)
@@ -187,15 +191,14 @@ def _gradient_rows(
         stop, plain = min(first + some, last), 0
         at, j, rows = first * length, first % groups * length, stop - first
         if length <= BLOCK and groups == 1:
+            lines, terms = room.lines, room.terms
             plain = backward_terms(
                 dy, x, gamma, carry, zero, eps, centred, at, rows, length, lines, terms
             )
         every = (1 << rows) - 1
         fit = plain & every
         if fit != every:
-            fit = _each_terms(
-                dy, x, dx, gamma, eps, centred, at, rows, length, j, fit, states, kept, terms
-            )
+            fit = _each_terms(dy, x, dx, gamma, eps, centred, at, rows, length, j, fit, room)
         # one by one if one does not fit: it shows in no bit of the others
         step = rows if fit == every else 1
         for k in range(0, rows, step):
@@ -212,11 +215,8 @@ def _gradient_rows(
                 length,
                 j,
                 fit >> k & 1 > 0,
-                terms,
                 k,
-                vectors,
-                wide,
-                buffer,
+                room,
                 zero,
                 stream,
                 carry,
@@ -249,31 +249,18 @@ def _backward_unit(
     apart = length > SHORT and (stream or is_single(zero)) and length % 16 > 0
     if groups > 1 or apart:
         some = 1
-    states, kept, terms = np.empty((1, STATE)), np.empty((some, 5)), np.empty(6 * ROWS)
-    lines = vector_like(zero, 4 * LANES)
-    vectors, wide = vectors_as(x, dx, 1, 5 * ROWS)[0], np.empty(5 * ROWS)
-    buffer = vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0]
+    room = _Room(
+        np.empty((1, STATE)),
+        np.empty((some, 5)),
+        vector_like(zero, 4 * LANES),
+        np.empty(6 * ROWS),
+        vectors_as(x, dx, 1, 5 * ROWS)[0],
+        np.empty(5 * ROWS),
+        vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0],
+    )
+    own = sums[chunk]
     _gradient_rows(
-        dy,
-        x,
-        dx,
-        gamma,
-        eps,
-        centred,
-        stream,
-        sums[chunk],
-        start,
-        last,
-        some,
-        groups,
-        length,
-        states,
-        kept,
-        lines,
-        terms,
-        vectors,
-        wide,
-        buffer,
+        dy, x, dx, gamma, eps, centred, stream, own, start, last, some, groups, length, room
     )
 
 

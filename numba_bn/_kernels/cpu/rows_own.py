@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -24,6 +24,17 @@ from numba_bn._kernels.cpu.row_blocks import put_lines, rows_apply
 from numba_bn._kernels.cpu.rows import AT_ONCE, apply_row, row_terms, standard
 from numba_bn._kernels.cpu.short_rows import LANES, ROWS, SHORT, forward_terms
 from numba_bn._kernels.cpu.state import STATE, finish, is_far, spread
+
+
+class _Room(NamedTuple):
+    """Arrays that a unit works in."""
+
+    states: Any
+    kept: Any
+    lines: Any
+    terms: Any
+    factors: Any
+    buffer: Any
 
 
 @inlined
@@ -54,19 +65,17 @@ def _each_terms(
     count: int,
     length: int,
     plain: int,
-    states: Any,
-    kept: Any,
-    terms: Any,
+    room: Any,
     way: Any,
 ) -> bool:
     """Those of ``count`` rows from the ``first`` on that are not plain → result, terms.
 
     Tell whether the arithmetic holds them.
     """
-    misfits = 0
+    misfits, kept, terms = 0, room.kept, room.terms
     for k in range(count):
         if plain >> k & 1 == 0:
-            _moments(x, (first + k) * length, length, states, kept, k, way)
+            _moments(x, (first + k) * length, length, room.states, kept, k, way)
     for k in range(count):  # apart, as the long way to a root waits for nothing here
         if plain >> k & 1 == 0:
             n, mean, low, m2 = finish(float(length), kept[k, 0], kept[k, 1], kept[k, 2])
@@ -89,27 +98,21 @@ def _block_terms(
     first: int,
     count: int,
     length: int,
-    states: Any,
-    kept: Any,
-    lines: Any,
-    terms: Any,
+    room: Any,
     way: Any,
 ) -> bool:
     """``count`` rows from the ``first`` on → result, terms; tell whether all fit."""
     like, zero, plain = arithmetic(x, y), additive(x, x), 0
     if length <= BLOCK and not (is_single(zero) and result.size > 0):
         # what is returned has all digits of float64, what only y is made of need not
+        lines, terms = room.lines, room.terms
         plain = forward_terms(
             x, like, zero, eps, centred, result, first, count, length, lines, terms, way
         )
     every = (1 << count) - 1
     if plain & every == every:  # asked here: to pass so many arrays takes as long as a short row
         return True
-    return bool(
-        _each_terms(
-            x, y, eps, centred, result, first, count, length, plain, states, kept, terms, way
-        )
-    )
+    return bool(_each_terms(x, y, eps, centred, result, first, count, length, plain, room, way))
 
 
 @inlined
@@ -126,9 +129,7 @@ def _write_block(
     groups: int,
     length: int,
     fit: bool,
-    terms: Any,
-    factors: Any,
-    buffer: Any,
+    room: Any,
     carry: Any,
     way: Any,
 ) -> Any:
@@ -136,6 +137,7 @@ def _write_block(
 
     Short ones are one run: one by one, of 30 float32 values or 64 float16, they took 1.2 × as long.
     """
+    terms, factors, buffer = room.terms, room.factors, room.buffer
     if not (fit and length <= SHORT):
         for k in range(count):
             t = first + k
@@ -170,21 +172,14 @@ def _forward_rows(
     last: int,
     groups: int,
     length: int,
-    states: Any,
-    kept: Any,
-    lines: Any,
-    terms: Any,
-    factors: Any,
-    buffer: Any,
+    room: Any,
 ) -> None:
-    """Rows [start, last), as many at a time as ``kept`` holds → y, result."""
-    carry, some = arithmetic(x, y), kept.shape[0]
+    """Rows [start, last), as many at a time as ``room.kept`` holds → y, result."""
+    carry, some = arithmetic(x, y), room.kept.shape[0]
     way = by_pages(x, stream, start * length, (last - start) * length, 0)
     for first in range(start, last, some):
         count = min(some, last - first)
-        fit = _block_terms(
-            x, y, eps, centred, result, first, count, length, states, kept, lines, terms, way
-        )
+        fit = _block_terms(x, y, eps, centred, result, first, count, length, room, way)
         carry = _write_block(
             x,
             y,
@@ -198,9 +193,7 @@ def _forward_rows(
             groups,
             length,
             fit,
-            terms,
-            factors,
-            buffer,
+            room,
             carry,
             way,
         )
@@ -223,30 +216,17 @@ def _forward_unit(
     together: int,
 ) -> None:
     some = min(max(AT_ONCE // length, 1), ROWS)
-    states, kept, terms = np.empty((1, STATE)), np.empty((some, 3)), np.empty(4 * ROWS)
-    lines = vector_like(additive(x, x), 2 * LANES)
-    factors = vectors_as(x, y, 1, 3 * ROWS)[0]
-    buffer = vectors_as(x, y, 1, some * length + 32 if length <= SHORT else 0)[0]
+    room = _Room(
+        np.empty((1, STATE)),
+        np.empty((some, 3)),
+        vector_like(additive(x, x), 2 * LANES),
+        np.empty(4 * ROWS),
+        vectors_as(x, y, 1, 3 * ROWS)[0],
+        vectors_as(x, y, 1, some * length + 32 if length <= SHORT else 0)[0],
+    )
     start, last = u * together, min((u + 1) * together, rows)
     _forward_rows(
-        x,
-        y,
-        gamma,
-        beta,
-        eps,
-        centred,
-        stream,
-        result,
-        start,
-        last,
-        groups,
-        length,
-        states,
-        kept,
-        lines,
-        terms,
-        factors,
-        buffer,
+        x, y, gamma, beta, eps, centred, stream, result, start, last, groups, length, room
     )
 
 
