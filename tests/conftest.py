@@ -76,6 +76,12 @@ def forget():
     _plain._kind.cache_clear()
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Be in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     """Let the public functions compute through one backend; gives its module."""

@@ -34,7 +34,7 @@ class Tile(NamedTuple):
 
 @inlined
 def size_of(tile: Any) -> int:
-    """Values of a whole sample → how many."""
+    """Values from a tile of a sample to the same of the next: all of it, if it is whole rows."""
     return int(tile.rows * tile.stride + tile.tail)
 
 
