@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numba_bn import _validate as check
+from numba_bn import _out
 from numba_bn._arrays import (
     Array,
     as_array,
@@ -58,7 +58,7 @@ class Output:
         self, call: str, out: object, x: Array, view: View, inputs: Sequence[object] = ()
     ) -> None:
         dtype = result_dtype(call, "x", x.dtype)
-        self.array = None if out is None else check.output(call, out, x, dtype, (x, *inputs))
+        self.array = None if out is None else _out.checked(call, out, x, dtype, (x, *inputs))
         if self.array is not None and can_hold(self.array, view):
             self._written = self.array
         else:

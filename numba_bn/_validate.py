@@ -13,7 +13,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from numba_bn._arrays import Array, as_array, device_kind, result_dtype
+from numba_bn._arrays import Array, as_array, result_dtype
 from numba_bn._device import DeviceArray
 from numba_bn._view import Axes, View
 
@@ -236,85 +236,9 @@ def activation(call: str, value: str | None) -> bool:
     raise ValueError(f"{call}: activation must be None or 'relu', got {value!r}")
 
 
-class Passed(Exception):  # noqa: N818, as it is no error
-    """Given for ``out``, raised by `output`: where all else was right, and was all to be known."""
-
-
 def nan_policy(call: str, value: object) -> None:
     """Raise unless it says what NaN does to statistics."""
     if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
         raise ValueError(
             f"{call}: nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}"
         )
-
-
-def output(
-    call: str, out: object, x: Array, dtype: np.dtype[Any], inputs: Sequence[object]
-) -> Array:
-    """Check ``out``: shape, dtype, writable, and no overlap but with exactly the same array."""
-    if out is Passed:
-        raise Passed
-    if type(out) is not np.ndarray and not isinstance(out, np.memmap | DeviceArray):
-        kind = device_kind(out) or type(out).__name__
-        raise TypeError(f"{call}: out must be a NumPy array, got {kind}")
-    y: Any = out.view(np.ndarray) if isinstance(out, np.memmap) else out
-    if y.shape != x.shape:
-        raise ValueError(f"{call}: out must have the shape of x, {x.shape}, got {y.shape}")
-    if not y.dtype.isnative:
-        raise ValueError(f"{call}: out must be in native byte order, got {y.dtype.str}")
-    if y.dtype != dtype:
-        raise TypeError(
-            f"{call}: out must have dtype {dtype}, got {y.dtype} for x of dtype {x.dtype}"
-        )
-    if not y.flags.writeable:
-        raise ValueError(f"{call}: out must be writable, got a read-only array of shape {y.shape}")
-    if repeats_memory(y):
-        raise ValueError(f"{call}: out must not repeat memory, got strides {y.strides}")
-    for other in inputs:
-        if other is out or not isinstance(other, type(y)):
-            continue
-        if _overlap(y, other) and not _same(y, other):
-            raise ValueError(
-                f"{call}: out of shape {y.shape} partly overlaps an input of shape {other.shape}; "
-                "it may be that very array or share nothing with it"
-            )
-    array: Array = y
-    return array
-
-
-def repeats_memory(x: Any) -> bool:
-    """Tell whether elements of x are in one place, as those of a broadcast array are."""
-    if not isinstance(x, DeviceArray) and x.flags.forc:
-        return False  # as nearly always: the rest costs a microsecond
-    return x.size > 0 and any(s == 0 and n > 1 for s, n in zip(x.strides, x.shape, strict=True))
-
-
-def may_overlap(out: object, x: Array) -> bool:
-    """Tell whether writing to ``out`` may change x."""
-    if isinstance(out, DeviceArray) and isinstance(x, DeviceArray):
-        return out.overlaps(x)
-    return isinstance(out, np.ndarray) and np.may_share_memory(out, x)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Tell whether two arrays are the same elements in the same places."""
-    if isinstance(a, DeviceArray):
-        begin = a.pointer == b.pointer
-    else:
-        begin = a.ctypes.data == b.ctypes.data
-    return bool(begin and a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype)
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    """Tell whether two arrays share memory; where that is too hard to say, take it for yes."""
-    if isinstance(a, DeviceArray):
-        return a.overlaps(b)
-    if a.flags.owndata and b.flags.owndata:  # to ask NumPy takes longer than some norms
-        return False
-    if not np.may_share_memory(a, b):
-        return False
-    effort: Any = 10_000
-    try:
-        return bool(np.shares_memory(a, b, max_work=effort))
-    except np.exceptions.TooHardError:
-        return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from numba_bn import _layer_input as fitting
+from numba_bn import _out
 from numba_bn import _validate as check
 from numba_bn._adapters import adapted
 from numba_bn._arrays import Array, as_array, kind
@@ -181,7 +182,7 @@ class BatchNorm:
             self._check(a, where)
             if ranks is not None:
                 check.in_host_memory(type(self).__name__, "comm", a)
-            kept = a.copy("K") if check.may_overlap(out, a) else a
+            kept = a.copy("K") if _out.may_overlap(out, a) else a
             if kind(a) == "cuda" or self._on_device:
                 self.to(a)
         running = self.running

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn import _validate as check
+from numba_bn import _out
 from numba_bn._arrays import Array, result_dtype
 from numba_bn.chunks.pages import is_scattered
 from numba_bn.chunks.plan import Block, Chunking, common, tile
@@ -33,7 +33,7 @@ def target_of(call: str, value: Any, source: Source) -> Target:
         )
     if _closed(value):
         raise ValueError(f"{call}: target must be open for writing, and for its file to change")
-    if isinstance(value, np.ndarray) and check.repeats_memory(value):
+    if isinstance(value, np.ndarray) and _out.repeats_memory(value):
         raise ValueError(f"{call}: target must not repeat memory, got strides {value.strides}")
     if _same(source, kept):
         raise ValueError(f"{call}: target must not be source: a block could be normalized twice")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from numba_bn import _out
 from numba_bn import _validate as check
 from numba_bn._arrays import Array, cast, is_float, parameter_dtype
 from numba_bn._call import Gradients, gradient_dtype
@@ -102,7 +103,7 @@ def _ready(
     So it is not where it is being read and would be written past the caches. It is checked before
     kernels are asked for, and memory taken after: it takes long.
     """
-    y = None if out is None else check.output(call, out, x, x.dtype, (x, *inputs))
+    y = None if out is None else _out.checked(call, out, x, x.dtype, (x, *inputs))
     if not (y is None or y.flags.carray):
         return None
     if (launches := kind.launches) is None or not getattr(launches, able):

@@ -15,6 +15,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from numba_bn import _out
 from numba_bn import _validate as check
 from numba_bn._adapters import arguments, telling
 from numba_bn._adapters.dask import norms
@@ -71,6 +72,6 @@ def _check(function: Callable[..., Any], given: dict[str, Any]) -> None:
         check.axis_tuple(name, "channel_axis", given["channel_axis"], x.shape)
         function(**{**given, "x": x[(slice(0),) * x.ndim]})
     else:
-        with suppress(check.Passed):
-            function(**given, out=check.Passed)
+        with suppress(_out.Passed):
+            function(**given, out=_out.Passed)
     check.mask(name, where, x)
