@@ -2,13 +2,12 @@
 
 Sums are made in the order of memory, which need not be the order in which it is asked for. Of what
 comes from memory, Intel's cores read eight pages in turn in 0.75 to 0.85 of the time of one after
-the other, as their own prefetcher runs ahead in each. A way of asking is six numbers, as `ask` and
-what makes them say.
+the other, as their own prefetcher runs ahead in each.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import types
@@ -20,6 +19,22 @@ from numba_bn._kernels.cpu.lanes import call, intrinsic
 from numba_bn._kernels.cpu.memory import address_of
 
 _I8, _I32, _I64 = (ir.IntType(n) for n in (8, 32, 64))
+
+
+class Way(NamedTuple):
+    """How to ask while values are read: straight, or with a ``hop`` for eight pages in turn."""
+
+    lead: int
+    """How much further what is asked for is than what is read; in turn, once all eight are."""
+    start: int
+    """Where it begins: sixteens are counted from there."""
+    last: int
+    """Mask of such a number: after so many they are counted anew."""
+    hop: int
+    """From one of the eight to the next."""
+    limit: int
+    """What comes at or after it is a ``jump`` further."""
+    jump: int
 
 
 @intrinsic
@@ -98,39 +113,33 @@ def near(typingctx: Any, array: Any) -> Any:
 
 
 @inlined
-def ask(x: Any, k: int, way: Any) -> None:
-    """Ask for sixteen values while x[k : k + 16] are read: straight, those that are ``lead`` ahead.
-
-    With a ``hop`` they are of eight streams so far apart, each in its turn. Sixteens are counted
-    from ``start`` on, anew after ``last``, when all are ``lead`` further. What comes at or after
-    ``limit`` is a ``jump`` further.
-    """
-    lead, start, last, hop, limit, jump = way
-    if hop == 0:
-        prefetch(x, k + lead)
+def ask(x: Any, k: int, way: Way) -> None:
+    """Ask for sixteen values in such a way while x[k : k + 16] are read."""
+    if way.hop == 0:
+        prefetch(x, k + way.lead)
     else:
-        w = (k - start) >> 4 & last  # shifts, as to divide takes longer
-        t = k - (w << 4) + lead + (w & 7) * hop + (w >> 3 << 4)
-        prefetch(x, t + jump if t >= limit else t)
+        w = (k - way.start) >> 4 & way.last  # shifts, as to divide takes longer
+        t = k - (w << 4) + way.lead + (w & 7) * way.hop + (w >> 3 << 4)
+        prefetch(x, t + way.jump if t >= way.limit else t)
 
 
 @inlined
-def straight(ahead: int) -> Any:
+def straight(ahead: int) -> Way:
     """Return the way to ask for what is ``ahead``."""
-    return ahead, 0, 0, 0, 0, 0
+    return Way(ahead, 0, 0, 0, 0, 0)
 
 
 @inlined
-def further(way: Any, distance: int) -> Any:
+def further(way: Way, distance: int) -> Way:
     """Return the same way, of what begins so much further."""
     lead, start, last, hop, limit, jump = way
-    return lead, start + distance, last, hop, limit + distance, jump
+    return Way(lead, start + distance, last, hop, limit + distance, jump)
 
 
 @inlined
-def takes_turns(way: Any) -> bool:
+def takes_turns(way: Way) -> bool:
     """Tell whether it is not a straight one."""
-    return bool(way[3] > 0)
+    return way.hop > 0
 
 
 @inlined
@@ -142,7 +151,7 @@ def by_pages(x: Any, far: bool, start: int, size: int, jump: int) -> Any:
     """
     page = near(x) // 2
     if in_turn(x, far) and size >= 8 * page:
-        return 8 * page, start, page // 2 - 1, page, start + size, jump
+        return Way(8 * page, start, page // 2 - 1, page, start + size, jump)
     return straight(near(x))
 
 
@@ -155,5 +164,5 @@ def by_rows(x: Any, far: bool, start: int, size: int, stride: int, rows: int) ->
     """
     part = (size + 127) // 128 * 16
     if in_turn(x, far) and 2 * part >= near(x):
-        return stride, start, -1, part, start, 0
+        return Way(stride, start, -1, part, start, 0)
     return straight(max(near(x) // stride, 1) * stride if rows > 1 else near(x))

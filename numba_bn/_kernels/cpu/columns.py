@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import straight
+from numba_bn._kernels.cpu.asking import Way, straight
 from numba_bn._kernels.cpu.columns_layout import (
     Tile,
     channels_in,
@@ -36,8 +36,8 @@ def apply_by(
     fit: bool,
     channel: int,
     first: int,
-    tile: Any,
-    way: Any,
+    tile: Tile,
+    way: Way,
     relu: bool,
     stream: bool,
     v: Any,
@@ -65,7 +65,7 @@ def _normalize_unit(
     factors: Any,
     relu: bool,
     stream: bool,
-    sample: Any,
+    sample: Tile,
     columns: int,
     per_slice: int,
 ) -> None:
@@ -165,7 +165,7 @@ def _forward_unit(
     stream: bool,
     onward: bool,
     result: Any,
-    sample: Any,
+    sample: Tile,
     columns: int,
     far: int,
 ) -> None:

@@ -27,7 +27,7 @@ from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 @block
 def tile_chunk_sums(
-    dy: Any, x: Any, where: Any, tile: Any, far: int, m: Any, columns: Any, out: Any
+    dy: Any, x: Any, where: Any, tile: Tile, far: int, m: Any, columns: Any, out: Any
 ) -> None:
     """A tile of a chunk, means m (width,) → out (2, channels)."""
     s, t = columns[0], columns[1]
@@ -41,7 +41,7 @@ def tile_chunk_sums(
 
 @unit
 def tile_sums_of(
-    dy: Any, x: Any, where: Any, tile: Any, far: int, m: Any, columns: Any, out: Any
+    dy: Any, x: Any, where: Any, tile: Tile, far: int, m: Any, columns: Any, out: Any
 ) -> None:
     """A tile → out (2, channels), chunk by chunk in order."""
     chunks, per_chunk = cut_rows(tile.rows, tile.width > tile.period)[:2]
@@ -63,7 +63,7 @@ def _sums_unit(
     where: Any,
     mean: Any,
     parts: Any,
-    sample: Any,
+    sample: Tile,
     columns: int,
     far: int,
 ) -> None:

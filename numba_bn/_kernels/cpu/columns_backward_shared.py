@@ -62,7 +62,7 @@ def _shared_unit(
     result: Any,
     stream: bool,
     onward: bool,
-    sample: Any,
+    sample: Tile,
     columns: int,
 ) -> None:
     """Unit (tile): its sums → result, then its dx while dy and x are still in cache."""

@@ -8,6 +8,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
+from numba_bn._kernels.cpu.asking import Way
 from numba_bn._kernels.cpu.columns_layout import (
     Tile,
     channels_in,
@@ -34,8 +35,8 @@ def gradient_by(
     fit: bool,
     channel: int,
     first: int,
-    tile: Any,
-    way: Any,
+    tile: Tile,
+    way: Way,
     stream: bool,
     v: Any,
     w: Any,
@@ -62,7 +63,7 @@ def _input_gradient_unit(
     dx: Any,
     factors: Any,
     stream: bool,
-    sample: Any,
+    sample: Tile,
     columns: int,
     per_slice: int,
 ) -> None:

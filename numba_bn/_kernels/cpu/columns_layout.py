@@ -33,25 +33,25 @@ class Tile(NamedTuple):
 
 
 @inlined
-def size_of(tile: Any) -> int:
+def size_of(tile: Tile) -> int:
     """Values from a tile of a sample to the same of the next: all of it, if it is whole rows."""
-    return int(tile.rows * tile.stride + tile.tail)
+    return tile.rows * tile.stride + tile.tail
 
 
 @inlined
-def tiles_of(sample: Any, columns: int) -> int:
+def tiles_of(sample: Tile, columns: int) -> int:
     """A sample, columns of a tile → how many tiles."""
-    return int((sample.stride + columns - 1) // columns)
+    return (sample.stride + columns - 1) // columns
 
 
 @inlined
-def slices_of(sample: Any, per_slice: int) -> int:
+def slices_of(sample: Tile, per_slice: int) -> int:
     """A sample, rows of a unit → how many units."""
-    return int((sample.rows + per_slice - 1) // per_slice)
+    return (sample.rows + per_slice - 1) // per_slice
 
 
 @inlined
-def tile_of(sample: Any, b: int, u: int, columns: int) -> Any:
+def tile_of(sample: Tile, b: int, u: int, columns: int) -> tuple[int, Tile]:
     """A sample → the first column of its u-th tile, and that tile of sample ``b``."""
     _, stride, rows, tail, _, period, length, inner = sample
     first = u * columns
@@ -61,7 +61,7 @@ def tile_of(sample: Any, b: int, u: int, columns: int) -> Any:
 
 
 @inlined
-def part_of(tile: Any, first: int, last: int) -> Any:
+def part_of(tile: Tile, first: int, last: int) -> Tile:
     """Rows [first, last) of a tile, with the unfinished one if they are the last."""
     at, stride, rows, tail, width, period, length, inner = tile
     rest = tail if last == rows else 0
@@ -69,7 +69,7 @@ def part_of(tile: Any, first: int, last: int) -> Any:
 
 
 @inlined
-def tail_of(tile: Any) -> Any:
+def tail_of(tile: Tile) -> Tile:
     """The unfinished row of a tile, as a tile; of no rows if there is none."""
     at, stride, rows, tail, _, period, length, inner = tile
     some = 1 if tail > 0 else 0
@@ -77,20 +77,20 @@ def tail_of(tile: Any) -> Any:
 
 
 @inlined
-def moved(tile: Any, by: int) -> Any:
+def moved(tile: Tile, by: int) -> Tile:
     """The same tile of what lies so much further."""
     at, stride, rows, tail, width, period, length, inner = tile
     return Tile(at + by, stride, rows, tail, width, period, length, inner)
 
 
 @inlined
-def channels_in(tile: Any, first: int) -> int:
+def channels_in(tile: Tile, first: int) -> int:
     """A tile whose first column is ``first`` → how many channels have a part in it."""
-    return int((first + tile.period - 1) // tile.inner - first // tile.inner + 1)
+    return (first + tile.period - 1) // tile.inner - first // tile.inner + 1
 
 
 @block
-def spread_out(values: Any, at: int, first: int, tile: Any, inner: int, into: Any) -> None:
+def spread_out(values: Any, at: int, first: int, tile: Tile, inner: int, into: Any) -> None:
     """values[at :], one per ``inner`` columns → one per column of a tile from ``first`` on."""
     width, period = tile.width, tile.period
     c, j, stop = first // inner, 0, min(width, period)
@@ -114,7 +114,7 @@ def spread_out(values: Any, at: int, first: int, tile: Any, inner: int, into: An
 
 
 @inlined
-def spread_each(factors: Any, at: int, first: int, tile: Any, stream: bool, vectors: Any) -> None:
+def spread_each(factors: Any, at: int, first: int, tile: Tile, stream: bool, vectors: Any) -> None:
     """The same for each row of factors, and, where rows may be joined, the first 16 again."""
     for i in range(factors.shape[0]):
         v = vectors[i]
@@ -124,7 +124,7 @@ def spread_each(factors: Any, at: int, first: int, tile: Any, stream: bool, vect
 
 
 @block
-def gather(vector: Any, tile: Any, length: int, sums: Any) -> None:
+def gather(vector: Any, tile: Tile, length: int, sums: Any) -> None:
     """One value per column of a tile → its sum per ``length`` of them."""
     width, period = tile.width, tile.period
     groups = period // length

@@ -50,7 +50,7 @@ def cut_rows(rows: int, folded: bool) -> Any:
 
 
 @block
-def _count(tile: Any, counts: Any) -> None:
+def _count(tile: Tile, counts: Any) -> None:
     """A tile → how many values each of its groups has."""
     rows, tail, width, period, length = tile.rows, tile.tail, tile.width, tile.period, tile.length
     whole, rest = rows * (width // period) + tail // period, width % period
@@ -66,7 +66,7 @@ def _count(tile: Any, counts: Any) -> None:
 
 @block
 def sum_about(
-    x: Any, where: Any, tile: Any, far: int, pivots: Any, columns: Any, s_of: Any, q_of: Any
+    x: Any, where: Any, tile: Tile, far: int, pivots: Any, columns: Any, s_of: Any, q_of: Any
 ) -> None:
     """A tile about pivots (groups,) → Σ(x-p), Σ(x-p)².
 
@@ -87,7 +87,7 @@ def sum_about(
 
 @block
 def _take_rows(
-    x: Any, where: Any, tile: Any, far: int, pivots: Any, columns: Any, groups: Any, states: Any
+    x: Any, where: Any, tile: Tile, far: int, pivots: Any, columns: Any, groups: Any, states: Any
 ) -> None:
     """A tile of a block → states (STATE, groups); summed again where a pivot is far from a mean."""
     middle = tile.at + tile.rows // 2 * tile.stride
@@ -119,7 +119,7 @@ def _take_rows(
 
 @unit
 def tile_chunk(
-    x: Any, where: Any, tile: Any, block_rows: int, far: int, columns: Any, states: Any
+    x: Any, where: Any, tile: Tile, block_rows: int, far: int, columns: Any, states: Any
 ) -> None:
     """A tile of a chunk → states, block by block."""
     count = states.shape[1]
@@ -131,7 +131,7 @@ def tile_chunk(
 
 
 @unit
-def tile_moments(x: Any, where: Any, tile: Any, far: int, columns: Any, states: Any) -> None:
+def tile_moments(x: Any, where: Any, tile: Tile, far: int, columns: Any, states: Any) -> None:
     """A tile → states (STATE, groups), chunk by chunk in order."""
     chunks, per_chunk, block_rows = cut_rows(tile.rows, tile.width > tile.period)
     part = np.empty(states.shape)
@@ -144,7 +144,7 @@ def tile_moments(x: Any, where: Any, tile: Any, far: int, columns: Any, states: 
 
 @unit
 def _moments_unit(
-    u: int, x: Any, where: Any, parts: Any, sample: Any, columns: int, far: int
+    u: int, x: Any, where: Any, parts: Any, sample: Tile, columns: int, far: int
 ) -> None:
     """Unit (batch, tile, chunk) → parts (chunks · STATE, batch · groups)."""
     rows, period, length = sample.rows, sample.period, sample.length

@@ -32,7 +32,7 @@ def samples_at_once(values: int, samples: int, tiles: int) -> int:
 
 
 @block
-def first_pivots(x: Any, tile: Any, pivots: Any) -> None:
+def first_pivots(x: Any, tile: Tile, pivots: Any) -> None:
     """One value of each group in the middle row of a tile → pivots (groups,)."""
     middle = tile.at + tile.rows // 2 * tile.stride
     for g in range(pivots.size):
@@ -51,7 +51,7 @@ def better_pivots(x: Any, n: float, pivots: Any, s: Any, m2: Any) -> bool:
 
 
 @block
-def _moments(x: Any, tile: Any, count: int, far: int, n: float, columns: Any, kept: Any) -> None:
+def _moments(x: Any, tile: Tile, count: int, far: int, n: float, columns: Any, kept: Any) -> None:
     """A tile of each of ``count`` samples → kept: p, Σ(x-p), Σ(x-mean)² of their groups."""
     groups = tile.period // tile.length
     for attempt in range(2):
@@ -82,7 +82,7 @@ def _forward_samples(
     stream: bool,
     result: Any,
     t: int,
-    tile: Any,
+    tile: Tile,
     first: int,
     count: int,
     n: float,
@@ -119,7 +119,7 @@ def _forward_unit(
     stream: bool,
     result: Any,
     batch: int,
-    sample: Any,
+    sample: Tile,
     columns: int,
     slab: int,
     far: int,

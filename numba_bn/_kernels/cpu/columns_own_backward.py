@@ -37,7 +37,7 @@ from numba_bn._kernels.cpu.tiles import way_of_tile
 def _sums(
     dy: Any,
     x: Any,
-    tile: Any,
+    tile: Tile,
     count: int,
     n: float,
     in_order: bool,
@@ -81,7 +81,7 @@ def _backward_samples(
     sums: Any,
     into: int,
     stream: bool,
-    tile: Any,
+    tile: Tile,
     first: int,
     count: int,
     n: float,
@@ -116,7 +116,7 @@ def _backward_unit(
     sums: Any,
     stream: bool,
     batch: int,
-    sample: Any,
+    sample: Tile,
     columns: int,
     chunks: int,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
-from numba_bn._kernels.cpu.asking import ask, asks, claim, near
+from numba_bn._kernels.cpu.asking import Way, ask, asks, claim, near
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -37,7 +37,7 @@ from numba_bn._kernels.cpu.precision import fits
 
 @block
 def run_gradients(
-    dy: Any, x: Any, where: Any, i: int, n: int, way: Any, m: Any, s: Any, t: Any
+    dy: Any, x: Any, where: Any, i: int, n: int, way: Way, m: Any, s: Any, t: Any
 ) -> Any:
     """dy, x [i : i + n], mean m → s + Σdy, t + Σdy·(x-m); what is excluded counts if finite."""
     end = i + n
@@ -97,7 +97,7 @@ def run_input_gradient(
     dx: Any,
     i: int,
     n: int,
-    way: Any,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,
@@ -142,7 +142,7 @@ def gradient_values(
     dx: Any,
     i: int,
     n: int,
-    way: Any,
+    way: Way,
     m: float,
     a: float,
     b: float,

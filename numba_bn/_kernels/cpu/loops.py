@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
-from numba_bn._kernels.cpu.asking import ask, asks, claim, near
+from numba_bn._kernels.cpu.asking import Way, ask, asks, claim, near
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -59,7 +59,7 @@ def run_count(where: Any, i: int, n: int) -> int:
 
 
 @block
-def run_sums(x: Any, where: Any, i: int, n: int, way: Any, p: Any, s: Any, q: Any) -> Any:
+def run_sums(x: Any, where: Any, i: int, n: int, way: Way, p: Any, s: Any, q: Any) -> Any:
     """x[i : i + n], pivot p → s + Σ(x-p), q + Σ(x-p)²; ``way`` is that of `ask`."""
     end = i + n
     for k in range(i, end - 15, 16):
@@ -153,7 +153,7 @@ def run_apply(
     residual: Any,
     i: int,
     n: int,
-    way: Any,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,
@@ -197,7 +197,7 @@ def apply_values(
     residual: Any,
     i: int,
     n: int,
-    way: Any,
+    way: Way,
     m: float,
     a: float,
     b: float,

@@ -72,14 +72,14 @@ class Slab(NamedTuple):
 
 
 @inlined
-def slab_of(b: int, g: int, most: int, rows: int, groups: int, length: int) -> Any:
+def slab_of(b: int, g: int, most: int, rows: int, groups: int, length: int) -> Slab:
     """Runs of sample ``b`` from the g-th of ``groups`` on, ``most`` at most."""
     stride = groups * length
     return Slab(b * rows * stride + g * length, stride, rows, length, min(most, groups - g))
 
 
 @inlined
-def block_of(slab: Any, k: int) -> Any:
+def block_of(slab: Slab, k: int) -> tuple[Slab, int]:
     """k-th block of a slab → its rows as a slab, and how many values of a run are its."""
     at, stride, rows, length, runs = slab
     o0, o1, e0, e1 = bounds(k, rows, length)
@@ -87,7 +87,7 @@ def block_of(slab: Any, k: int) -> Any:
 
 
 @inlined
-def way_of(x: Any, far: bool, slab: Any) -> Any:
+def way_of(x: Any, far: bool, slab: Slab) -> Any:
     """Return how to ask for memory in the first row of a slab's block."""
     at, stride, rows, length, runs = slab
     if length > BLOCK:
@@ -96,7 +96,7 @@ def way_of(x: Any, far: bool, slab: Any) -> Any:
 
 
 @block
-def _sum_rows(x: Any, where: Any, slab: Any, n: int, pivots: Any, sums: Any, far: bool) -> None:
+def _sum_rows(x: Any, where: Any, slab: Slab, n: int, pivots: Any, sums: Any, far: bool) -> None:
     """A slab, n values of each of its runs → sums (runs, 2, 16) about pivots (runs,)."""
     for j in range(slab.runs * 2):
         store(sums, j * LANES, fill(0.0), False)
@@ -114,7 +114,7 @@ def _sum_rows(x: Any, where: Any, slab: Any, n: int, pivots: Any, sums: Any, far
 
 @block
 def _take_block(
-    x: Any, where: Any, slab: Any, n: int, pivot: float, sums: Any, j: int, states: Any
+    x: Any, where: Any, slab: Slab, n: int, pivot: float, sums: Any, j: int, states: Any
 ) -> None:
     """Sums of a slab's j-th run → states[j]; summed again where the pivot is far from the mean."""
     k, at = j * 2 * LANES, slab.at + j * slab.length
@@ -139,7 +139,7 @@ def _take_block(
 def slab_chunk(
     x: Any,
     where: Any,
-    slab: Any,
+    slab: Slab,
     first: int,
     last: int,
     pivots: Any,
@@ -163,7 +163,7 @@ def slab_chunk(
 
 
 @unit
-def slab_moments(x: Any, where: Any, slab: Any, states: Any, far: bool) -> None:
+def slab_moments(x: Any, where: Any, slab: Slab, states: Any, far: bool) -> None:
     """A slab of groups → states (groups, STATE), chunk by chunk in order."""
     chunks, per_chunk, blocks = cut(slab.rows, slab.length)
     pivots, sums = np.empty(slab.runs), doubles(1, slab.runs * 2 * LANES)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
-from numba_bn._kernels.cpu.asking import ask, asks, claim, near, prefetch
+from numba_bn._kernels.cpu.asking import Way, ask, asks, claim, near, prefetch
 from numba_bn._kernels.cpu.lanes import (
     add,
     fill,
@@ -46,7 +46,7 @@ def row_apply(
     gamma: Any,
     beta: Any,
     j: int,
-    way: Any,
+    way: Way,
     stream: bool,
     carry: Any,
     joined: bool,

@@ -13,7 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages
+from numba_bn._kernels.cpu.asking import Way, by_pages
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import pick_up, put_down
 from numba_bn._kernels.cpu.moments import BLOCK, pieces_of
@@ -53,7 +53,7 @@ def apply_row(
     gamma: Any,
     beta: Any,
     j: int,
-    way: Any,
+    way: Way,
     stream: bool,
     carry: Any,
     joined: bool,

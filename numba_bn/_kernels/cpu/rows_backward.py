@@ -109,7 +109,7 @@ def _each_terms(
     length: int,
     j: int,
     plain: int,
-    room: Any,
+    room: _Room,
 ) -> int:
     """Those of the rows from x[at] on that are not plain → terms; bits: which fit."""
     fit = plain
@@ -135,7 +135,7 @@ def _write(
     j: int,
     fits: bool,
     first: int,
-    room: Any,
+    room: _Room,
     zero: Any,
     stream: bool,
     carry: Any,
@@ -183,7 +183,7 @@ def _gradient_rows(
     some: int,
     groups: int,
     length: int,
-    room: Any,
+    room: _Room,
 ) -> None:
     """Rows [start, last), ``some`` at a time → dx, sums."""
     carry, zero = arithmetic(x, dx), additive(dy, x)

@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages, takes_turns
+from numba_bn._kernels.cpu.asking import Way, by_pages, takes_turns
 from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_sums
 from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
@@ -38,7 +38,7 @@ class _Room(NamedTuple):
 
 
 @inlined
-def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, way: Any) -> None:
+def _moments(x: Any, at: int, n: int, states: Any, kept: Any, k: int, way: Way) -> None:
     """Row x[at : at + n] → kept[k]: a pivot, Σ(x-p), Σ(x-mean)²."""
     if n > BLOCK:
         slab_moments(x, None, Slab(at, n, 1, n, 1), states, takes_turns(way))
@@ -65,8 +65,8 @@ def _each_terms(
     count: int,
     length: int,
     plain: int,
-    room: Any,
-    way: Any,
+    room: _Room,
+    way: Way,
 ) -> bool:
     """Those of ``count`` rows from the ``first`` on that are not plain → result, terms.
 
@@ -98,8 +98,8 @@ def _block_terms(
     first: int,
     count: int,
     length: int,
-    room: Any,
-    way: Any,
+    room: _Room,
+    way: Way,
 ) -> bool:
     """``count`` rows from the ``first`` on → result, terms; tell whether all fit."""
     like, zero, plain = arithmetic(x, y), additive(x, x), 0
@@ -129,9 +129,9 @@ def _write_block(
     groups: int,
     length: int,
     fit: bool,
-    room: Any,
+    room: _Room,
     carry: Any,
-    way: Any,
+    way: Way,
 ) -> Any:
     """The same rows → y by their terms; what of a line is left to the next block.
 
@@ -172,7 +172,7 @@ def _forward_rows(
     last: int,
     groups: int,
     length: int,
-    room: Any,
+    room: _Room,
 ) -> None:
     """Rows [start, last), as many at a time as ``room.kept`` holds → y, result."""
     carry, some = arithmetic(x, y), room.kept.shape[0]

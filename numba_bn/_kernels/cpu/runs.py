@@ -13,7 +13,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages, straight
+from numba_bn._kernels.cpu.asking import Way, by_pages, straight
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import apply_values, run_apply
 from numba_bn._kernels.cpu.moments import BLOCK, Slab, pieces_of, slab_moments, slab_of
@@ -30,7 +30,7 @@ def apply_runs(
     at: int,
     runs: int,
     inner: int,
-    way: Any,
+    way: Way,
     factors: Any,
     fit: bool,
     relu: bool,
@@ -64,7 +64,7 @@ def _apply_slab(
     x: Any,
     y: Any,
     residual: Any,
-    slab: Any,
+    slab: Slab,
     factors: Any,
     relu: bool,
     stream: bool,

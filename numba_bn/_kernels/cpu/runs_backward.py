@@ -13,13 +13,14 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.asking import by_pages, further, straight
+from numba_bn._kernels.cpu.asking import Way, by_pages, further, straight
 from numba_bn._kernels.cpu.gradient_loops import gradient_values, run_gradients, run_input_gradient
 from numba_bn._kernels.cpu.lanes import fill, fill_as, total
 from numba_bn._kernels.cpu.memory import load, store
 from numba_bn._kernels.cpu.moments import (
     BLOCK,
     LANES,
+    Slab,
     block_of,
     cut,
     pieces_of,
@@ -36,7 +37,7 @@ def slab_chunk_sums(
     dy: Any,
     x: Any,
     where: Any,
-    slab: Any,
+    slab: Slab,
     first: int,
     last: int,
     mean: Any,
@@ -77,7 +78,7 @@ def slab_sums(
     dy: Any,
     x: Any,
     where: Any,
-    slab: Any,
+    slab: Slab,
     mean: Any,
     t: int,
     size: int,
@@ -159,7 +160,7 @@ def gradient_runs(
     at: int,
     runs: int,
     inner: int,
-    way: Any,
+    way: Way,
     factors: Any,
     fit: bool,
     stream: bool,
@@ -192,7 +193,7 @@ def gradient_slab(
     x: Any,
     where: Any,
     dx: Any,
-    slab: Any,
+    slab: Slab,
     factors: Any,
     stream: bool,
     onward: int,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
-from numba_bn._kernels.cpu.asking import ask
+from numba_bn._kernels.cpu.asking import Way, ask
 from numba_bn._kernels.cpu.lanes import (
     add,
     at_most,
@@ -45,7 +45,7 @@ _SINGLE_DIGITS = 8.0  # (mean - pivot)²/variance above which float32 sums are t
 
 
 @block
-def _sums(x: Any, i: int, n: int, p: Any, way: Any) -> Any:
+def _sums(x: Any, i: int, n: int, p: Any, way: Way) -> Any:
     """x[i : i + n], pivot p → Σ(x-p), Σ(x-p)², in lanes of p's kind."""
     whole, s, q = n - n % 16, fill_as(p, 0.0), fill_as(p, 0.0)
     for e in range(i, i + whole, 16):
@@ -60,7 +60,7 @@ def _sums(x: Any, i: int, n: int, p: Any, way: Any) -> Any:
 
 
 @block
-def _long_sums(x: Any, i: int, n: int, p: Any, way: Any) -> Any:
+def _long_sums(x: Any, i: int, n: int, p: Any, way: Way) -> Any:
     """The same of more values, float64: float32 sums are of as many values as a short row has."""
     s, q, most = fill(0.0), fill(0.0), SHORT if is_single(p) else n
     for e in range(0, n, most):
@@ -83,7 +83,7 @@ def _long_products(dy: Any, x: Any, gamma: Any, i: int, n: int, p: Any, like: An
 
 @inlined
 def _rows_sums(
-    x: Any, zero: Any, first: int, count: int, n: int, lines: Any, terms: Any, way: Any
+    x: Any, zero: Any, first: int, count: int, n: int, lines: Any, terms: Any, way: Way
 ) -> None:
     """Rows of n from the ``first`` on → terms[:3]: p, Σ(x-p), Σ(x-p)²; lines has room for lanes."""
     for k in range(count):
@@ -181,7 +181,7 @@ def forward_terms(
     n: int,
     lines: Any,
     terms: Any,
-    way: Any,
+    way: Way,
 ) -> int:
     """Rows of n from the ``first`` on, sixteen at most → terms (4, 16): m, r, z, 1; bits: which.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
 from numba_bn._kernels.cpu.asking import asks, near, prefetch
-from numba_bn._kernels.cpu.columns_layout import tail_of
+from numba_bn._kernels.cpu.columns_layout import Tile, tail_of
 from numba_bn._kernels.cpu.lanes import (
     add,
     both,
@@ -90,7 +90,7 @@ def _row_own_sums(
 
 
 @block
-def tile_sums(x: Any, where: Any, tile: Any, far: int, p: Any, s: Any, q: Any, n: Any) -> None:
+def tile_sums(x: Any, where: Any, tile: Tile, far: int, p: Any, s: Any, q: Any, n: Any) -> None:
     """Whole rows of a tile about p (width,) → s += Σ(x-p), q += Σ(x-p)², with a mask n += count.
 
     What comes after its columns stays as it is: they may be the last row's, of fewer columns.
@@ -137,7 +137,7 @@ def tile_sums(x: Any, where: Any, tile: Any, far: int, p: Any, s: Any, q: Any, n
 
 @block
 def tile_gradients(
-    dy: Any, x: Any, where: Any, tile: Any, far: int, m: Any, s: Any, t: Any
+    dy: Any, x: Any, where: Any, tile: Tile, far: int, m: Any, s: Any, t: Any
 ) -> None:
     """A tile, means m (width,) → s += Σdy, t += Σdy·(x-m); what is excluded if finite."""
     at, stride, rows, width, tail = tile.at, tile.stride, tile.rows, tile.width, tile.tail
@@ -178,7 +178,7 @@ def tile_gradients(
 
 @block
 def tile_own_sums(
-    dy: Any, x: Any, tile: Any, in_order: bool, p: Any, s: Any, q: Any, g: Any, t: Any
+    dy: Any, x: Any, tile: Tile, in_order: bool, p: Any, s: Any, q: Any, g: Any, t: Any
 ) -> None:
     """A tile about p (width,) → Σ(x-p), Σ(x-p)², Σdy, Σdy·(x-p)."""
     at, stride, rows, width, tail = tile.at, tile.stride, tile.rows, tile.width, tile.tail

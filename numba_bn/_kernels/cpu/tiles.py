@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block, inlined
-from numba_bn._kernels.cpu.asking import ask, by_pages, prefetch, straight
-from numba_bn._kernels.cpu.columns_layout import size_of
+from numba_bn._kernels.cpu.asking import Way, ask, by_pages, prefetch, straight
+from numba_bn._kernels.cpu.columns_layout import Tile, size_of
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import applied, applied_if, put, whole
 from numba_bn._kernels.cpu.memory import before_aligned, load_own, store, store_if
@@ -22,7 +22,7 @@ _HELD = 128  # columns whose three factors AVX-512 holds in float32; in float64 
 
 
 @inlined
-def segment(k: int, tile: Any, lead: int, joined: bool) -> Any:
+def segment(k: int, tile: Tile, lead: int, joined: bool) -> Any:
     """k-th of four parts of a tile → its start, rows, and columns from and to.
 
     ``joined`` rows, side by side in memory, are walked from the first aligned column on and into
@@ -39,7 +39,7 @@ def segment(k: int, tile: Any, lead: int, joined: bool) -> Any:
 
 
 @inlined
-def way_of_tile(x: Any, far: bool, tile: Any, from_end: bool) -> Any:
+def way_of_tile(x: Any, far: bool, tile: Tile, from_end: bool) -> Any:
     """Return how to ask for x's memory when a tile of whole rows, or not, is walked row by row.
 
     After it comes what lies after it or, ``from_end``, before. Of a part of a row the next row is
@@ -68,8 +68,8 @@ def tile_apply(
     x: Any,
     y: Any,
     residual: Any,
-    tile: Any,
-    way: Any,
+    tile: Tile,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,
@@ -136,7 +136,7 @@ def _held_apply(
 
 @block
 def _cached_apply(
-    x: Any, y: Any, residual: Any, tile: Any, m: Any, a: Any, b: Any, relu_too: bool
+    x: Any, y: Any, residual: Any, tile: Tile, m: Any, a: Any, b: Any, relu_too: bool
 ) -> None:
     """The same from caches, where whole lines and asking for x cost more than they give.
 
@@ -157,7 +157,7 @@ def _cached_apply(
 
 @block
 def tile_apply_wide(
-    x: Any, y: Any, residual: Any, tile: Any, v: Any, w: Any, relu_too: bool
+    x: Any, y: Any, residual: Any, tile: Tile, v: Any, w: Any, relu_too: bool
 ) -> None:
     """The same by vectors v, but in float64, by w, where they do not hold a factor.
 
@@ -185,7 +185,7 @@ def _row_apply(
     j: int,
     end: int,
     lead: int,
-    way: Any,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from numba_bn._kernels._compile import block
-from numba_bn._kernels.cpu.asking import ask
-from numba_bn._kernels.cpu.columns_layout import size_of
+from numba_bn._kernels.cpu.asking import Way, ask
+from numba_bn._kernels.cpu.columns_layout import Tile, size_of
 from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import whole
@@ -23,8 +23,8 @@ def tile_input_gradient(
     x: Any,
     where: Any,
     dx: Any,
-    tile: Any,
-    way: Any,
+    tile: Tile,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,
@@ -86,7 +86,7 @@ def _held_gradient(
 
 @block
 def _cached_gradient(
-    dy: Any, x: Any, where: Any, dx: Any, tile: Any, m: Any, a: Any, b: Any, c: Any
+    dy: Any, x: Any, where: Any, dx: Any, tile: Tile, m: Any, a: Any, b: Any, c: Any
 ) -> None:
     """The same, as `tiles` does it in caches."""
     at, stride, rows, tail, width = tile.at, tile.stride, tile.rows, tile.tail, tile.width
@@ -101,7 +101,7 @@ def _cached_gradient(
 
 
 @block
-def tile_gradient_wide(dy: Any, x: Any, where: Any, dx: Any, tile: Any, v: Any, w: Any) -> None:
+def tile_gradient_wide(dy: Any, x: Any, where: Any, dx: Any, tile: Tile, v: Any, w: Any) -> None:
     """The same by vectors v, but in float64, by w, where they do not hold a factor; as `tiles`."""
     for r in range(tile.rows + (1 if tile.tail > 0 else 0)):
         end = tile.width if r < tile.rows else tile.tail
@@ -125,7 +125,7 @@ def _row_gradient(
     j: int,
     end: int,
     lead: int,
-    way: Any,
+    way: Way,
     m: Any,
     a: Any,
     b: Any,
