@@ -19,6 +19,7 @@ from numba_bn._kernels.cpu.lanes import call, intrinsic
 from numba_bn._kernels.cpu.memory import address_of
 
 _I8, _I32, _I64 = (ir.IntType(n) for n in (8, 32, 64))
+_NEAR = 8192  # bytes
 
 
 class Way(NamedTuple):
@@ -69,7 +70,7 @@ def in_turn(x: Any, far: bool) -> bool:
 
     Not values of less than four bytes: their lines would be asked for again and again.
     """
-    return bool(far & (not _zen()) & (near(x) <= 8192 // 4))
+    return bool(far & (not _zen()) & (near(x) <= _NEAR // 4))
 
 
 def _touch(write: bool, doc: str) -> Any:
@@ -104,7 +105,7 @@ def near(typingctx: Any, array: Any) -> Any:
     Statistics from memory run 1.3 × as fast as without; what is to be written is asked for 2 KB
     ahead: 1.25 × as fast. A constant: to divide by an array's itemsize takes as long as a line.
     """
-    values = 8192 // bytes_of(element_of(array)[1])
+    values = _NEAR // bytes_of(element_of(array)[1])
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _I64(values)

@@ -73,7 +73,7 @@ def _normalize_unit(
     tiles, slices = tiles_of(sample, columns), slices_of(sample, per_slice)
     b, part = u // (tiles * slices), u // tiles % slices
     first, whole = tile_of(sample, b, u % tiles, columns)
-    tile = part_of(whole, part * per_slice, min((part + 1) * per_slice, sample.rows))
+    tile = part_of(whole, part * per_slice, per_slice)
     channel, inner = b * (sample.period // sample.inner), sample.inner
     apply_by(
         x,

@@ -48,7 +48,7 @@ def tile_sums_of(
     part = np.empty(out.shape)
     clear(out)
     for c in range(chunks):
-        some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, tile.rows))
+        some = part_of(tile, c * per_chunk, per_chunk)
         tile_chunk_sums(dy, x, where, some, far, m, columns, part)
         for k in range(out.shape[1]):
             out[0, k] += part[0, k]
@@ -73,7 +73,7 @@ def _sums_unit(
     tiles = tiles_of(sample, columns)
     c, b = u % chunks, u // chunks // tiles
     first, tile = tile_of(sample, b, u // chunks % tiles, columns)
-    some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, rows))
+    some = part_of(tile, c * per_chunk, per_chunk)
     channels = tile.period // inner
     vectors, out = doubles(3, tile.width), np.empty((2, channels))
     spread_out(mean, b * (period // sample.length), first, tile, sample.length, vectors[2])

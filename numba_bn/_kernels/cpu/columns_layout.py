@@ -15,7 +15,10 @@ from numba_bn._kernels.cpu.memory import load, load_if, store, store_if
 
 
 class Tile(NamedTuple):
-    """Columns of some rows, one under the other; a sample's, of all its columns, is a tile too."""
+    """Columns of some rows, one under the other; a sample's, of all its columns, is a tile too.
+
+    Kernels name it, no helper makes it for them: Numba makes it anew in a ``prange``, by that name.
+    """
 
     at: int
     """Where in x they begin."""
@@ -61,11 +64,12 @@ def tile_of(sample: Tile, b: int, u: int, columns: int) -> tuple[int, Tile]:
 
 
 @inlined
-def part_of(tile: Tile, first: int, last: int) -> Tile:
-    """Rows [first, last) of a tile, with the unfinished one if they are the last."""
+def part_of(tile: Tile, first: int, most: int) -> Tile:
+    """Rows of a tile from ``first`` on, ``most`` at most, the unfinished one after its last."""
     at, stride, rows, tail, width, period, length, inner = tile
-    rest = tail if last == rows else 0
-    return Tile(at + first * stride, stride, last - first, rest, width, period, length, inner)
+    some = min(most, rows - first)
+    rest = tail if first + some == rows else 0
+    return Tile(at + first * stride, stride, some, rest, width, period, length, inner)
 
 
 @inlined

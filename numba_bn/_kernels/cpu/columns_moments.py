@@ -126,7 +126,7 @@ def tile_chunk(
     pivots, groups = np.empty(count), doubles(3, count)
     clear(states)
     for r in range(0, tile.rows, block_rows):
-        some = part_of(tile, r, min(r + block_rows, tile.rows))
+        some = part_of(tile, r, block_rows)
         _take_rows(x, where, some, far, pivots, columns, groups, states)
 
 
@@ -137,7 +137,7 @@ def tile_moments(x: Any, where: Any, tile: Tile, far: int, columns: Any, states:
     part = np.empty(states.shape)
     clear(states)
     for c in range(chunks):
-        some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, tile.rows))
+        some = part_of(tile, c * per_chunk, per_chunk)
         tile_chunk(x, where, some, block_rows, far, columns, part)
         merge_each(states, part[0], part[1], part[2], part[3])
 
@@ -152,7 +152,7 @@ def _moments_unit(
     tiles = tiles_of(sample, columns)
     c, b = u % chunks, u // chunks // tiles
     first, tile = tile_of(sample, b, u // chunks % tiles, columns)
-    some = part_of(tile, c * per_chunk, min((c + 1) * per_chunk, rows))
+    some = part_of(tile, c * per_chunk, per_chunk)
     groups = tile.period // length
     states = np.empty((STATE, groups))
     tile_chunk(x, where, some, block_rows, far, doubles(4, tile.width), states)

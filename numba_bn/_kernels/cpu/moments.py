@@ -79,6 +79,13 @@ def slab_of(b: int, g: int, most: int, rows: int, groups: int, length: int) -> S
 
 
 @inlined
+def channels_of(slab: Slab, size: int) -> Slab:
+    """A slab of groups of ``size`` channels → the same of channels."""
+    at, stride, rows, length, runs = slab
+    return Slab(at, stride, rows, length // size, runs * size)
+
+
+@inlined
 def block_of(slab: Slab, k: int) -> tuple[Slab, int]:
     """k-th block of a slab → its rows as a slab, and how many values of a run are its."""
     at, stride, rows, length, runs = slab

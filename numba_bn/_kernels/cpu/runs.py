@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import Way, by_pages, straight
 from numba_bn._kernels.cpu.lanes import fill_as
 from numba_bn._kernels.cpu.loops import apply_values, run_apply
-from numba_bn._kernels.cpu.moments import BLOCK, Slab, pieces_of, slab_moments, slab_of
+from numba_bn._kernels.cpu.moments import BLOCK, Slab, channels_of, pieces_of, slab_moments, slab_of
 from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.state import STATE, finish, rsqrt
@@ -119,8 +119,7 @@ def _forward_unit(
     # once a channel: divisions and roots take as long as a run of a hundred values
     factors = np.empty((3, wide * size))
     own_factors(x, y, gamma, beta, g % period * size, kept, wide, size, factors)
-    channels = Slab(slab.at, slab.stride, outer, length // size, wide * size)
-    _apply_slab(x, y, residual, channels, factors, relu, stream, onward)
+    _apply_slab(x, y, residual, channels_of(slab, size), factors, relu, stream, onward)
 
 
 @Kernel

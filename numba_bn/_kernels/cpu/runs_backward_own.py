@@ -9,7 +9,7 @@ from numba import prange
 
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
-from numba_bn._kernels.cpu.moments import Slab, slab_moments, slab_of
+from numba_bn._kernels.cpu.moments import channels_of, slab_moments, slab_of
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
 from numba_bn._kernels.cpu.state import (
     STATE,
@@ -51,7 +51,7 @@ def _own_unit(
         slab_moments(x, None, slab, states, stream)
         for j in range(wide):
             conclude(states, j, result, j)
-        own = Slab(slab.at, slab.stride, outer, inner, wide * size)
+        own = channels_of(slab, size)
         slab_sums(dy, x, None, own, result[1], 0, size, out, stream)
         _put_terms(x, dx, gamma, eps, sums, into, g * size, result, out, factors)
         # nothing is asked for, which takes 0.9 of the time, even of groups no core's cache holds
