@@ -45,8 +45,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         start = 0
     else:
         room = np.empty(nbytes + _PAGE, np.uint8)
-        start = -room.ctypes.data % _PAGE
-    return room[start : start + nbytes].view(dtype).reshape(shape)
+        start = -room.__array_interface__["data"][0] % _PAGE
+    return np.ndarray(shape, dtype, room, start)
 
 
 def _block(nbytes: int) -> mmap.mmap | None:

@@ -100,8 +100,8 @@ def normalize(
     gamma: Any,
     beta: Any,
     mean: Any,
-    low: Any,
     var: Any,
+    moments: Any,
     eps: float,
     relu: bool,
     stream: bool,
@@ -115,8 +115,8 @@ def normalize(
     columns: int,
     per_slice: int,
 ) -> None:
-    """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, length // inner)
+    """x, by `channel_factors` of statistics → y; from the end, where x may still be cached."""
+    factors = channel_factors(x, y, gamma, beta, mean, var, moments, eps, length // inner)
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     units = batch * tiles_of(sample, columns) * slices_of(sample, per_slice)
     for u in prange(units):

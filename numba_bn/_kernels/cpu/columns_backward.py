@@ -21,7 +21,7 @@ from numba_bn._kernels.cpu.columns_moments import cut_rows
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import store
 from numba_bn._kernels.cpu.room import doubles
-from numba_bn._kernels.cpu.state import clear
+from numba_bn._kernels.cpu.state import add_parts, clear
 from numba_bn._kernels.cpu.tile_sums import tile_gradients
 
 
@@ -91,7 +91,6 @@ def gradient_sums(
     where: Any,
     mean: Any,
     result: Any,
-    parts: Any,
     batch: int,
     rows: int,
     tail: int,
@@ -107,11 +106,8 @@ def gradient_sums(
     result is (2, batch · channels).
     """
     chunks = cut_rows(rows, stride > period)[0]
+    parts = np.empty((chunks * 2, result.shape[1]))
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     for u in prange(batch * tiles_of(sample, columns) * chunks):
         _sums_unit(u, dy, x, where, mean, parts, sample, columns, far)
-    clear(result)
-    for c in range(chunks):
-        for i in range(2):
-            for k in range(batch * (period // inner)):
-                result[i, k] += parts[2 * c + i, k]
+    add_parts(parts, result)

@@ -89,7 +89,7 @@ def backward_shared(
     count: Any,
     gamma: Any,
     eps: float,
-    result: Any,
+    out: Any,
     stream: bool,
     onward: bool,
     rows: int,
@@ -100,8 +100,8 @@ def backward_shared(
     inner: int,
     columns: int,
 ) -> None:
-    """dy, x (rows, stride) → dx, result (2, channels): Σdy, Σdy·x̂, tile by tile."""
-    rs = each_rsqrt(m2, count, eps)
+    """dy, x (rows, stride) → dx, out (2, channels): Σdy, Σdy·x̂ in its dtype, tile by tile."""
+    rs, result = each_rsqrt(m2, count, eps), np.empty(out.shape)
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     for u in prange(tiles_of(sample, columns)):
         _shared_unit(
@@ -122,4 +122,4 @@ def backward_shared(
             columns,
         )
     for c in range(rs.size):
-        result[1, c] *= rs[c]
+        out[0, c], out[1, c] = result[0, c], result[1, c] * rs[c]

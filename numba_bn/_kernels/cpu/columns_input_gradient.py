@@ -87,9 +87,7 @@ def input_gradient(
     dx: Any,
     mean: Any,
     low: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    terms: Any,
     stream: bool,
     batch: int,
     rows: int,
@@ -101,8 +99,8 @@ def input_gradient(
     columns: int,
     per_slice: int,
 ) -> None:
-    """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, per (batch · channels,)."""
-    factors = centred(x, dx, mean, low, a, b, c)
+    """dy, x (batch, rows, stride) → dx = dy·a + (x-mean)·b + c, terms (3, batch · channels)."""
+    factors = centred(x, dx, mean, low, terms)
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     units = batch * tiles_of(sample, columns) * slices_of(sample, per_slice)
     for u in prange(units):

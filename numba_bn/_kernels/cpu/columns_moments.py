@@ -25,7 +25,7 @@ from numba_bn._kernels.cpu.columns_layout import (
 from numba_bn._kernels.cpu.lanes import fill
 from numba_bn._kernels.cpu.memory import nearest, scalar, store
 from numba_bn._kernels.cpu.room import doubles
-from numba_bn._kernels.cpu.state import STATE, clear, conclude_each, is_far, merge_each, spread
+from numba_bn._kernels.cpu.state import STATE, clear, conclude_parts, is_far, merge_each, spread
 from numba_bn._kernels.cpu.tile_sums import tile_sums
 
 MIN_ROWS, MAX_ROWS = 512, 4096  # rows summed about one pivot
@@ -167,7 +167,6 @@ def moments(
     x: Any,
     where: Any,
     result: Any,
-    parts: Any,
     batch: int,
     rows: int,
     tail: int,
@@ -180,10 +179,8 @@ def moments(
 ) -> None:
     """x (batch, rows, stride) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut_rows(rows, stride > period)[0]
+    parts = np.empty((chunks * STATE, result.shape[1]))
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     for u in prange(batch * tiles_of(sample, columns) * chunks):
         _moments_unit(u, x, where, parts, sample, columns, far)
-    clear(result)
-    for i in range(0, chunks * STATE, STATE):
-        merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])
-    conclude_each(result[0], result[1], result[2], result[3])
+    conclude_parts(parts, result)

@@ -22,9 +22,9 @@ def relu_gradient(dy: Any, y: Any, out: Any) -> None:
 
 @Kernel
 def training_terms(
-    sums: Any, low: Any, m2: Any, count: Any, gamma: Any, eps: float, terms: Any
+    sums: Any, low: Any, m2: Any, count: Any, gamma: Any, eps: float, out: Any, terms: Any
 ) -> None:
-    """Σdy, Σdy·(x - m) (2, channels) → Σdy, Σdy·x̂, in their place; a, b, c of dx (3, channels).
+    """Σdy, Σdy·(x - m) (2, channels) → out: Σdy, Σdy·x̂, in its dtype; a, b, c of dx (3, channels).
 
     NumPy takes 8 µs more, one thirtieth of the time of some planes of 7x7.
     """
@@ -33,7 +33,7 @@ def training_terms(
         s = sums[0, k]
         t = about_mean(s, sums[1, k], low[k])
         terms[0, k], terms[1, k], terms[2, k] = coefficients(gamma[k], rs[k], count[k], s, t)
-        sums[1, k] = t * rs[k]
+        out[0, k], out[1, k] = s, t * rs[k]
 
 
 @Kernel

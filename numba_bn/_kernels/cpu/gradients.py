@@ -78,10 +78,10 @@ def _raw_sums(dy5: Array, x5: Array, mean: Array, where5: Array | None) -> Array
     """dy, x → Σdy, Σdy·(x - m), m being the mean as float64 holds it: (2, batch · channels)."""
     plan = plan_of(x5.shape)
     kernel, _, sizes = summing(plan, x5.itemsize)
-    sums, parts = room_of_sums(plan)
+    sums = np.empty((2, plan.batch * plan.groups * plan.size))
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5)
     nbytes = shared(plan, 2 * x5.nbytes, chunks(plan))
-    kernel(nbytes, *arrays, mean, sums, parts, *sizes)
+    kernel(nbytes, *arrays, mean, sums, *sizes)
     return sums
 
 
@@ -94,13 +94,6 @@ def summing(plan: Plan, itemsize: int) -> Launch:
     cut = wide_slab(plan, itemsize), large(2 * itemsize * values_of(plan))
     sizes = plan.outer, plan.groups, plan.inner, *cut
     return Launch(runs_backward.gradient_sums, (), sizes)
-
-
-def room_of_sums(plan: Plan) -> tuple[Array, Array]:
-    """Return room for them, and for those of parts."""
-    channels, parts = plan.batch * plan.groups * plan.size, chunks(plan)
-    shape = (parts * 2, channels) if plan.kind == "columns" else (channels * parts, 2)
-    return np.empty((2, channels)), np.empty(shape)
 
 
 def input_gradient(
@@ -124,15 +117,15 @@ def input_gradient(
     if sums is None:  # what x and its mean are does not matter, not even if they are no numbers
         normalize(dy5, none, var, gamma, none, eps, dx5)
         return
-    factors = channel_terms.coefficients(gamma, rstd_of(var, eps), *sums, count.reshape(-1))
+    terms = channel_terms.coefficients(gamma, rstd_of(var, eps), *sums, count.reshape(-1))
     lost = none if low is None else low.reshape(-1)
-    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), lost, *factors), where5)
+    _input_gradient(dy5, x5, dx5, (mean.reshape(-1), lost, np.stack(terms)), where5)
 
 
 def _input_gradient(
     dy5: Array, x5: Array, dx5: Array, given: tuple[Array, ...], where5: Array | None
 ) -> None:
-    """dy, x, per (batch · channels,) mean, low, a, b, c → dx5 = dy·a + (x - mean)·b + c."""
+    """dy, x, per (batch · channels,) mean, low, (3, …) a, b, c → dx5 = dy·a + (x - mean)·b + c."""
     plan = plan_of(x5.shape)
     arrays = kernel_array(dy5), kernel_array(x5), optional(where5), kernel_array(dx5)
     stream = plan_streams(plan, dx5, x5, dy5)
@@ -280,8 +273,8 @@ def _backward_columns(
     a, b, c, dgamma = channel_terms.own_coefficients(
         gamma.reshape(groups, size), count, m2, eps, *sums
     )
-    given = np.repeat(mean, size), lost, a.reshape(-1), np.repeat(b, size), np.repeat(c, size)
-    _input_gradient(dy5, x5, dx5, given, None)
+    terms = np.stack((a.reshape(-1), np.repeat(b, size), np.repeat(c, size)))
+    _input_gradient(dy5, x5, dx5, (np.repeat(mean, size), lost, terms), None)
     return summed(dgamma, 0).reshape(-1), summed(sums[0], 0).reshape(-1)
 
 

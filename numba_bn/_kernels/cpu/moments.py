@@ -19,7 +19,7 @@ from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import run_count, run_sums
 from numba_bn._kernels.cpu.memory import load, nearest, scalar, store
 from numba_bn._kernels.cpu.room import doubles
-from numba_bn._kernels.cpu.state import STATE, conclude, fold, is_far, merge, take
+from numba_bn._kernels.cpu.state import STATE, conclude_parts, is_far, merge, take
 
 BLOCK = 32768  # values summed about one pivot
 MAX_CHUNKS = 64  # parts a group may be split into
@@ -197,7 +197,7 @@ def _moments_unit(
     far: bool,
     parts: Any,
 ) -> None:
-    """Unit (batch, slab, chunk) → parts (batch · groups · chunks, STATE)."""
+    """Unit (batch, slab, chunk) → parts (chunks · STATE, batch · groups)."""
     chunks, per_chunk, blocks = cut(outer, length)
     slabs = (groups + together - 1) // together
     c, rest = u % chunks, u // chunks
@@ -208,9 +208,8 @@ def _moments_unit(
     first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
     slab_chunk(x, where, slab, first, last, pivots, sums, states, far)
     for j in range(slab.runs):
-        at = (b * groups + g + j) * chunks + c
         for i in range(STATE):
-            parts[at, i] = states[j, i]
+            parts[c * STATE + i, b * groups + g + j] = states[j, i]
 
 
 @Kernel
@@ -218,7 +217,6 @@ def moments(
     x: Any,
     where: Any,
     result: Any,
-    parts: Any,
     batch: int,
     outer: int,
     groups: int,
@@ -228,10 +226,7 @@ def moments(
 ) -> None:
     """x (batch, outer, groups, length) → result (4, batch·groups): count, mean, low, m2."""
     chunks = cut(outer, length)[0]
-    slabs = (groups + together - 1) // together
+    slabs, parts = (groups + together - 1) // together, np.empty((chunks * STATE, batch * groups))
     for u in prange(batch * slabs * chunks):
         _moments_unit(u, x, where, outer, groups, length, together, far, parts)
-    state = np.empty((1, STATE))
-    for t in range(batch * groups):
-        fold(parts, t * chunks, chunks, state, 0)
-        conclude(state, 0, result, t)
+    conclude_parts(parts, result)

@@ -27,7 +27,6 @@ from numba_bn._kernels.cpu.arrays import (
     optional,
     per_value,
     plan_streams,
-    var_of,
 )
 from numba_bn._kernels.cpu.elements import kernel_array, record_of
 from numba_bn._kernels.cpu.plan import (
@@ -49,7 +48,6 @@ from numba_bn._kernels.cpu.plan import (
     wide_slab,
     writes_runs,
 )
-from numba_bn._kernels.cpu.state import STATE
 
 Moments = tuple[Array, Array, Array, Array]
 
@@ -64,9 +62,9 @@ def _moments(x5: Array, where5: Array | None) -> Array:
     """x → count, mean, what the mean lost to rounding, m2: (4, batch · groups)."""
     plan = plan_of(x5.shape)
     kernel, _, sizes = taking(plan, x5.itemsize)
-    result, parts = room_of_moments(plan)
+    result = np.empty((4, plan.batch * plan.groups))
     nbytes = shared(plan, x5.nbytes, chunks(plan))
-    kernel(nbytes, kernel_array(x5), optional(where5), result, parts, *sizes)
+    kernel(nbytes, kernel_array(x5), optional(where5), result, *sizes)
     return result
 
 
@@ -79,13 +77,6 @@ def taking(plan: Plan, itemsize: int) -> Launch:
     shape = plan.batch, plan.outer, plan.groups, plan.length
     cut = wide_slab(plan, itemsize), large(itemsize * values_of(plan))
     return Launch(run_moments.moments, (), (*shape, *cut))
-
-
-def room_of_moments(plan: Plan) -> tuple[Array, Array]:
-    """Return room for them, and for those of parts."""
-    groups, parts = plan.batch * plan.groups, chunks(plan)
-    shape = (parts * STATE, groups) if plan.kind == "columns" else (groups * parts, STATE)
-    return np.empty((4, groups)), np.empty(shape)
 
 
 def moments(x5: Array, where5: Array | None = None) -> Moments:
@@ -115,8 +106,11 @@ def normalize(
 
     ``low`` is what the mean lost to rounding.
     """
-    lost = no_loss(mean.size) if low is None else low.reshape(-1)
-    _normalize(x5, mean.reshape(-1), lost, var.reshape(-1), gamma, beta, eps, y5, residual5, relu)
+    given = np.zeros((4, mean.size))
+    given[0], given[1], given[3] = 1.0, mean.reshape(-1), var.reshape(-1)
+    if low is not None:
+        given[2] = low.reshape(-1)
+    _normalize(x5, given, gamma, beta, eps, y5, residual5, relu)
 
 
 def applying(plan: Plan, itemsize: int, stream: bool) -> Launch:
@@ -170,9 +164,7 @@ def rows_in_one_go(plan: Plan, itemsize: int, centred: bool, stream: bool) -> La
 
 def _normalize(
     x5: Array,
-    mean: Array,
-    low: Array,
-    var: Array,
+    moments: Array,
     gamma: Array,
     beta: Array,
     eps: float,
@@ -180,11 +172,12 @@ def _normalize(
     residual5: Array | None,
     relu: bool,
 ) -> None:
+    """x → y5 by count, mean, what it lost to rounding, m2: (4, batch · groups)."""
     plan = plan_of(x5.shape)
     stream = plan_streams(plan, y5, x5, once=True)
     kernel, switches, sizes = applying(plan, x5.itemsize, stream)
     arrays = kernel_array(x5), kernel_array(y5), optional(residual5)
-    kernel(x5.nbytes, *arrays, gamma, beta, mean, low, var, eps, relu, *switches, *sizes)
+    kernel(x5.nbytes, *arrays, gamma, beta, None, None, moments, eps, relu, *switches, *sizes)
 
 
 def forward(
@@ -206,8 +199,7 @@ def forward(
         return _shaped(result, x5.shape) if keep else (result[0], result[1], result[2], result[3])
     if not one_go(plan, x5.itemsize):
         result = _moments(x5, where5)
-        var = var_of(result[3], result[0])
-        _normalize(x5, result[1], result[2], var, gamma, beta, eps, y5, residual5, relu)
+        _normalize(x5, result, gamma, beta, eps, y5, residual5, relu)
         return _shaped(result, x5.shape)
     result = np.empty((4, plan.batch * plan.groups if keep else 0))
     stream = plan_streams(plan, y5, x5)

@@ -19,7 +19,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
-from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value, var_of
+from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
 from numba_bn._kernels.cpu.elements import record_of
 from numba_bn._kernels.cpu.plan import (
     Plan,
@@ -68,12 +68,13 @@ class Launches:
     """
 
     __slots__ = (
+        "_apply",
         "_backward",
+        "_channels",
         "_differentiate",
         "_flat",
         "_forward",
         "_normalize",
-        "_plan",
         "_rest_of_backward",
         "_rest_of_differentiate",
         "_rest_of_normalize",
@@ -90,7 +91,8 @@ class Launches:
     normalizes = trains = differentiates = True
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any]) -> None:
-        itemsize, self._flat, self._plan = dtype.itemsize, _flattening(dtype), plan
+        itemsize, self._flat = dtype.itemsize, _flattening(dtype)
+        self._channels = plan.groups * plan.size
         fused = one_go(plan, itemsize)
         once = ("normalizes",) if fused else ("normalizes", "trains")
         self.past = _past(plan, nbytes, itemsize, once)
@@ -98,6 +100,7 @@ class Launches:
         kernel, switches, sizes = norms.applying(plan, itemsize, "normalizes" in self.past)
         # parameters as they are: to make float64 of them takes a fifth of a small call
         self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
+        self._apply = Prepared(kernel, nbytes)
         self._rest_of_normalize = False, *switches, *sizes
         kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
         self._take = Prepared(kernel, shared(plan, nbytes, chunks(plan)))
@@ -108,11 +111,13 @@ class Launches:
             self._switches_of_forward = False, *switches
         if one_go(plan, 2 * itemsize):
             kernel, switches, sizes = gradients.in_one_go(plan, itemsize, backward)
-            self._backward = Prepared(kernel, shared(plan, 3 * nbytes))
+            share = shared(plan, 3 * nbytes)
+            self._backward = {d: Prepared(kernel, share) for d in (_SINGLE, _DOUBLE)}
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, shared(plan, 2 * nbytes, chunks(plan)))
-        self._terms = Prepared(elementwise.training_terms, 8 * plan.groups * plan.size)
+        kernel, share = elementwise.training_terms, 8 * self._channels
+        self._terms = {d: Prepared(kernel, share) for d in (_SINGLE, _DOUBLE)}
         kernel, switches, sizes = gradients.differentiating(plan, itemsize, backward)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
@@ -121,16 +126,13 @@ class Launches:
         self, x: Array, mean: Array, var: Array, gamma: Array, beta: Array, eps: float, y: Array
     ) -> None:
         """x, mean, var (channels,) → y."""
-        self._normalized(x, (gamma, beta, mean, norms.no_loss(mean.size), var, eps), y)
-
-    def _normalized(self, x: Array, given: tuple[Any, ...], y: Array) -> None:
-        flat, run = self._flat, self._normalize[given[0].dtype].run
-        run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
+        flat, given = self._flat, (gamma, beta, mean, var, None, eps)
+        self._normalize[gamma.dtype].run(flat(x), flat(y), None, *given, *self._rest_of_normalize)
 
     def moments(self, x: Array) -> Array:
         """x → count, mean, low, m2 (4, channels)."""
-        result, parts = norms.room_of_moments(self._plan)
-        self._take.run(self._flat(x), None, result, parts, *self._sizes_of_take)
+        result = np.empty((4, self._channels))
+        self._take.run(self._flat(x), None, result, *self._sizes_of_take)
         return result
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
@@ -138,8 +140,8 @@ class Launches:
         flat, g, b = self._flat, _wide(gamma), _wide(beta)
         if self._forward is None:
             result = self.moments(x)
-            count, mean, low, m2 = result
-            self._normalized(x, (g, b, mean, low, var_of(m2, count), eps), y)
+            known = None, None, result  # no mean and var: they are made of it
+            self._apply.run(flat(x), flat(y), None, g, b, *known, eps, *self._rest_of_normalize)
             return result
         result = np.empty((4, gamma.size))
         given = flat(x), flat(y), None, None, g, b, eps
@@ -157,22 +159,24 @@ class Launches:
         low: Array,
         m2: Array,
         count: Array,
+        dtype: np.dtype[Any],
     ) -> Array:
-        """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels)."""
-        flat, g = self._flat, _wide(gamma)
+        """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels) in a dtype.
+
+        It is float32 or float64: kernels write it, as NumPy takes 20 µs once what a kernel read has
+        driven NumPy's code from the caches.
+        """
+        flat, g, out = self._flat, _wide(gamma), np.empty((2, gamma.size), dtype)
         arrays = flat(dy), flat(x), None
         if self._backward is not None:
-            sums = np.empty((2, gamma.size))
-            given = mean, low, m2, count, g, eps, sums
-            self._backward.run(*arrays, flat(dx), *given, *self._rest_of_backward)
-            return sums
-        sums, parts = gradients.room_of_sums(self._plan)
-        self._sum.run(*arrays, mean, sums, parts, *self._sizes_of_sum)
-        terms = np.empty((3, gamma.size))
-        self._terms.run(sums, low, m2, count, g, eps, terms)
-        given = mean, low, *terms
-        self._differentiate.run(*arrays, flat(dx), *given, *self._rest_of_differentiate)
-        return sums
+            given = mean, low, m2, count, g, eps, out
+            self._backward[dtype].run(*arrays, flat(dx), *given, *self._rest_of_backward)
+            return out
+        sums, terms = np.empty((2, gamma.size)), np.empty((3, gamma.size))
+        self._sum.run(*arrays, mean, sums, *self._sizes_of_sum)
+        self._terms[dtype].run(sums, low, m2, count, g, eps, out, terms)
+        self._differentiate.run(*arrays, flat(dx), mean, low, terms, *self._rest_of_differentiate)
+        return out
 
 
 class OwnLaunches:

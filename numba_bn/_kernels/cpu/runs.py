@@ -208,8 +208,8 @@ def normalize(
     gamma: Any,
     beta: Any,
     mean: Any,
-    low: Any,
     var: Any,
+    moments: Any,
     eps: float,
     relu: bool,
     stream: bool,
@@ -219,8 +219,8 @@ def normalize(
     channels: int,
     inner: int,
 ) -> None:
-    """x, per (batch·groups,) mean, low, var → y; from the end, where x may still be cached."""
-    factors = channel_factors(x, y, gamma, beta, mean, low, var, eps, channels // groups)
+    """x, by `channel_factors` of statistics → y; from the end, where x may still be cached."""
+    factors = channel_factors(x, y, gamma, beta, mean, var, moments, eps, channels // groups)
     fit = not stream and all_fit(x, y, factors, 0, factors.shape[1])
     runs = batch * outer * channels
     units = pieces_of(runs, inner)[0]

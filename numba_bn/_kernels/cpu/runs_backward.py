@@ -29,7 +29,7 @@ from numba_bn._kernels.cpu.moments import (
 )
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.room import doubles
-from numba_bn._kernels.cpu.state import centred
+from numba_bn._kernels.cpu.state import add_parts, centred
 
 
 @block
@@ -113,7 +113,7 @@ def _sums_unit(
     together: int,
     far: bool,
 ) -> None:
-    """Unit (slab, chunk) → parts (channels · chunks, 2)."""
+    """Unit (slab, chunk) → parts (chunks · 2, channels)."""
     chunks, per_chunk, blocks = cut(outer, inner)
     c, t = u % chunks, u // chunks * together
     slab = slab_of(0, t, together, outer, channels, inner)
@@ -121,8 +121,7 @@ def _sums_unit(
     first, last = c * per_chunk, min((c + 1) * per_chunk, blocks)
     slab_chunk_sums(dy, x, where, slab, first, last, mean, t, 1, sums, out, far)
     for j in range(slab.runs):
-        parts[(t + j) * chunks + c, 0] = out[j, 0]
-        parts[(t + j) * chunks + c, 1] = out[j, 1]
+        parts[2 * c, t + j], parts[2 * c + 1, t + j] = out[j, 0], out[j, 1]
 
 
 @Kernel
@@ -132,7 +131,6 @@ def gradient_sums(
     where: Any,
     mean: Any,
     result: Any,
-    parts: Any,
     outer: int,
     channels: int,
     inner: int,
@@ -141,14 +139,10 @@ def gradient_sums(
 ) -> None:
     """dy, x (outer, channels, inner) → result (2, channels): Σdy, Σdy·(x-mean)."""
     chunks = cut(outer, inner)[0]
+    parts = np.empty((chunks * 2, channels))
     for u in prange((channels + together - 1) // together * chunks):
         _sums_unit(u, dy, x, where, mean, parts, outer, channels, inner, together, far)
-    for c in range(channels):
-        result[0, c] = 0.0
-        result[1, c] = 0.0
-        for k in range(c * chunks, (c + 1) * chunks):
-            result[0, c] += parts[k, 0]
-            result[1, c] += parts[k, 1]
+    add_parts(parts, result)
 
 
 @inlined
@@ -248,16 +242,14 @@ def input_gradient(
     dx: Any,
     mean: Any,
     low: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    terms: Any,
     stream: bool,
     outer: int,
     channels: int,
     inner: int,
 ) -> None:
-    """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, a, b, c per channel."""
-    factors, runs = centred(x, dx, mean, low, a, b, c), outer * channels
+    """dy, x (outer, channels, inner) → dx = dy·a + (x-mean)·b + c, terms (3, channels)."""
+    factors, runs = centred(x, dx, mean, low, terms), outer * channels
     fit = not stream and all_fit(x, dx, factors, 0, channels)
     units = pieces_of(runs, inner)[0]
     for u in prange(units):

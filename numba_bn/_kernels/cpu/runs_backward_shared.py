@@ -61,7 +61,7 @@ def backward_shared(
     count: Any,
     gamma: Any,
     eps: float,
-    result: Any,
+    out: Any,
     stream: bool,
     onward: int,
     outer: int,
@@ -69,8 +69,8 @@ def backward_shared(
     inner: int,
     together: int,
 ) -> None:
-    """dy, x (outer, channels, inner) → dx, result (2, channels): Σdy, Σdy·x̂, slab by slab."""
-    rs = each_rsqrt(m2, count, eps)
+    """dy, x (outer, channels, inner) → dx, out (2, channels): Σdy, Σdy·x̂ in its dtype."""
+    rs, result = each_rsqrt(m2, count, eps), np.empty(out.shape)
     for u in prange((channels + together - 1) // together):
         _shared_unit(
             u,
@@ -92,4 +92,4 @@ def backward_shared(
             together,
         )
     for c in range(rs.size):
-        result[1, c] *= rs[c]
+        out[0, c], out[1, c] = result[0, c], result[1, c] * rs[c]

@@ -138,12 +138,22 @@ def conclude_each(count: Any, mean: Any, low: Any, m2: Any) -> None:
 
 
 @block
-def fold(parts: Any, at: int, count: int, states: Any, into: int) -> None:
-    """Merge parts[at : at + count], in order, into states[into], which is empty."""
-    for i in range(STATE):
-        states[into, i] = 0.0
-    for i in range(at, at + count):
-        merge(states, into, parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3])
+def conclude_parts(parts: Any, result: Any) -> None:
+    """States of parts (chunks · STATE, groups), in order → result (4, groups), as above."""
+    clear(result)
+    for i in range(0, parts.shape[0], STATE):
+        merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])
+    conclude_each(result[0], result[1], result[2], result[3])
+
+
+@block
+def add_parts(parts: Any, result: Any) -> None:
+    """Two sums of each part (chunks · 2, channels), in order → result (2, channels)."""
+    clear(result)
+    for i in range(parts.shape[0]):
+        part, sums = parts[i], result[i % 2]
+        for k in range(sums.size):
+            sums[k] += part[k]
 
 
 @inlined
@@ -201,9 +211,9 @@ def put_factors(
 
 
 @unit
-def centred(x: Any, dx: Any, mean: Any, low: Any, a: Any, b: Any, c: Any) -> Any:
-    """Mean, low, a, b, c of dx = dy·a + (x - mean)·b + c, (channels,) → factors (4, channels)."""
-    factors = np.empty((4, mean.size))
+def centred(x: Any, dx: Any, mean: Any, low: Any, terms: Any) -> Any:
+    """Mean, low, terms a, b, c of dx = dy·a + (x - mean)·b + c → factors (4, channels)."""
+    a, b, c, factors = terms[0], terms[1], terms[2], np.empty((4, mean.size))
     for k in range(mean.size):
         put_factors(x, dx, mean[k], low[k], a[k], b[k], c[k], factors, k)
     return factors
