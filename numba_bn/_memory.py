@@ -12,6 +12,7 @@ import _thread
 import mmap
 import os
 from contextlib import suppress
+from ctypes import addressof, c_char
 from math import prod
 from typing import Any
 from weakref import finalize
@@ -38,6 +39,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     nbytes = prod(shape) * dtype.itemsize
     if nbytes < LARGE:
         return np.empty(shape, dtype)
+    room: Any  # an array is a buffer, which type checkers are told from Python 3.12 on
     if nbytes >= KEPT_FROM and _ON_LINUX and (block := _block(nbytes)):
         room = np.frombuffer(block, np.uint8)
         # views of an array have it as their base: it goes with the last of them
@@ -45,7 +47,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         start = 0
     else:
         room = np.empty(nbytes + _PAGE, np.uint8)
-        start = -room.__array_interface__["data"][0] % _PAGE
+        # NumPy takes twice as long to say where it is, up to 40 µs if it is no longer cached
+        start = -addressof(c_char.from_buffer(room)) % _PAGE
     return np.ndarray(shape, dtype, room, start)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from calls import CALLS, NORMS, SHAPE, forbid_backends, refuses, x
 
+import numba_bn as nbn
+
 STEP = np.float32().itemsize
 
 
@@ -112,6 +114,28 @@ def test_partial_overlap(call, name):
         f"{given.shape}; it may be that very array or share nothing with it"
     )
     refuses(call, ValueError, text, out=out, **{name: other})
+
+
+SHARED = {
+    "what owns it": lambda memory: memory,
+    "a view": lambda memory: memory[:],
+    "a view of a view": lambda memory: memory.view(np.int32).view(np.float32),
+    "an array of its buffer": lambda memory: np.frombuffer(memory, np.float32),
+    "an array of a view's buffer": lambda memory: np.ndarray((8,), np.float32, memory[:]),
+    "an array of a subclass": lambda memory: memory.view(np.recarray).view(np.ndarray),
+}
+
+
+@pytest.mark.usefixtures("no_backend")
+@pytest.mark.parametrize("one", SHARED)
+@pytest.mark.parametrize("other", SHARED)
+def test_overlaps_however_arrays_share_memory(one, other):
+    memory = np.zeros(8, np.float32)
+    gamma, out = SHARED[one](memory), SHARED[other](memory)[::-1]
+    with pytest.raises(ValueError, match="partly overlaps an input of shape"):
+        nbn.layer_norm(np.arange(8, dtype=np.float32), gamma, out=out)
+    with pytest.raises(ValueError, match="partly overlaps an input of shape"):
+        nbn.layer_norm(np.arange(8, dtype=np.float32), gamma[::-1], out=out[::-1])
 
 
 @pytest.mark.usefixtures("no_backend")

@@ -213,8 +213,8 @@ def gradients(
     launches, dx = ready
     if out is not None:  # of which they may be a part
         count, mean, low, m2 = (v.copy() for v in (count, mean, low, m2))
-    dtype = _gradient_dtype(kind, g, gamma, x)
-    dbeta, dgamma = launches.backward(dy, x, g, eps, dx, mean, low, m2, count, dtype)
+    sums = launches.backward(dy, x, g, eps, dx, mean, low, m2, count)
+    dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
     return Gradients(dx if out is None else out, dgamma, dbeta)
 
 
@@ -238,11 +238,12 @@ def own_gradients(
         return None
     launches, dx = ready
     sums = launches.backward(dy, x, g, eps, dx)
-    dbeta, dgamma = cast(sums, _gradient_dtype(kind, g, gamma, x))
+    dbeta, dgamma = _parameter_gradients(sums, kind, g, gamma, x)
     return Gradients(dx if out is None else out, dgamma, dbeta if norm.centred else None)
 
 
-def _gradient_dtype(kind: _Kind, g: Array, gamma: object, x: Array) -> np.dtype[Any]:
-    """Return the dtype of gradients for gamma, of which ``g`` was made."""
+def _parameter_gradients(sums: Array, kind: _Kind, g: Array, gamma: object, x: Array) -> Array:
+    """Return sums in the dtype of gamma, of which ``g`` was made."""
     plain = g.dtype is kind.parameters and kind.parameters is not _DOUBLE
-    return kind.parameters if plain else gradient_dtype(gamma, x)
+    dtype = kind.parameters if plain else gradient_dtype(gamma, x)
+    return sums if sums.dtype is dtype else cast(sums, dtype)

@@ -33,7 +33,7 @@ from numba_bn._kernels.cpu.arrays import (
 )
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.moments import BLOCK
-from numba_bn._kernels.cpu.norms import moments, no_loss, normalize
+from numba_bn._kernels.cpu.norms import moments, normalize
 from numba_bn._kernels.cpu.plan import (
     Plan,
     apply_cut,
@@ -113,7 +113,7 @@ def input_gradient(
 
     ``low`` is what the mean lost to rounding.
     """
-    none = no_loss(gamma.size)
+    none = np.zeros(gamma.size)
     if sums is None:  # what x and its mean are does not matter, not even if they are no numbers
         normalize(dy5, none, var, gamma, none, eps, dx5)
         return

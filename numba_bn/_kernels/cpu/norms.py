@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,12 +81,6 @@ def taking(plan: Plan, itemsize: int) -> Launch:
 def moments(x5: Array, where5: Array | None = None) -> Moments:
     """x (five axes) → count, mean, what the mean lost to rounding, m2 (batch, groups)."""
     return _shaped(_moments(x5, where5), x5.shape)
-
-
-@lru_cache(maxsize=256)
-def no_loss(size: int) -> Array:
-    """Return what means lost to rounding that were given as they are."""
-    return np.zeros(size)
 
 
 def normalize(

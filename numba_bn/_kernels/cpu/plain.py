@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._launch import Prepared
+from numba_bn._kernels._launch import Kernel, Prepared
 from numba_bn._kernels.cpu import elementwise, gradients, norms
 from numba_bn._kernels.cpu.arrays import Array, held_in, large, may_stream, per_value
 from numba_bn._kernels.cpu.elements import record_of
@@ -43,9 +43,13 @@ def _flattening(dtype: np.dtype[Any]) -> Callable[[Array], Array]:
     return lambda x: x.view(record).ravel()
 
 
-def _wide(p: Array) -> Array:
-    """Return parameters for kernels that are compiled for float64 alone."""
-    return p if p.dtype is _DOUBLE else p.astype(_DOUBLE)
+def _for_each(kernel: Kernel, nbytes: int) -> dict[np.dtype[Any], Prepared]:
+    """Return a kernel for each dtype of parameters.
+
+    To make float64 of them takes a fifth of a small call, and 12 to 40 µs of one whose arrays drive
+    NumPy's code from the caches.
+    """
+    return {dtype: Prepared(kernel, nbytes) for dtype in (_SINGLE, _DOUBLE)}
 
 
 _WAYS = {"normalizes": 2, "trains": 2, "differentiates": 3}
@@ -98,26 +102,22 @@ class Launches:
         self.past = _past(plan, nbytes, itemsize, once)
         forward, backward = "trains" in self.past, "differentiates" in self.past
         kernel, switches, sizes = norms.applying(plan, itemsize, "normalizes" in self.past)
-        # parameters as they are: to make float64 of them takes a fifth of a small call
-        self._normalize = {d: Prepared(kernel, nbytes) for d in (_SINGLE, _DOUBLE)}
-        self._apply = Prepared(kernel, nbytes)
+        self._normalize, self._apply = _for_each(kernel, nbytes), _for_each(kernel, nbytes)
         self._rest_of_normalize = False, *switches, *sizes
         kernel, _, self._sizes_of_take = norms.taking(plan, itemsize)
         self._take = Prepared(kernel, shared(plan, nbytes, chunks(plan)))
         self._forward, self._backward = None, None
         if fused:
             kernel, switches, self._sizes_of_forward = norms.in_one_go(plan, itemsize, forward)
-            self._forward = Prepared(kernel, shared(plan, nbytes))
+            self._forward = _for_each(kernel, shared(plan, nbytes))
             self._switches_of_forward = False, *switches
         if one_go(plan, 2 * itemsize):
             kernel, switches, sizes = gradients.in_one_go(plan, itemsize, backward)
-            share = shared(plan, 3 * nbytes)
-            self._backward = {d: Prepared(kernel, share) for d in (_SINGLE, _DOUBLE)}
+            self._backward = _for_each(kernel, shared(plan, 3 * nbytes))
             self._rest_of_backward = *switches, *sizes
         kernel, _, self._sizes_of_sum = gradients.summing(plan, itemsize)
         self._sum = Prepared(kernel, shared(plan, 2 * nbytes, chunks(plan)))
-        kernel, share = elementwise.training_terms, 8 * self._channels
-        self._terms = {d: Prepared(kernel, share) for d in (_SINGLE, _DOUBLE)}
+        self._terms = _for_each(elementwise.training_terms, 8 * self._channels)
         kernel, switches, sizes = gradients.differentiating(plan, itemsize, backward)
         self._differentiate = Prepared(kernel, 3 * nbytes)
         self._rest_of_differentiate = *switches, *sizes
@@ -137,15 +137,16 @@ class Launches:
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> Array:
         """x → y by its own statistics, which are returned: count, mean, low, m2 (4, channels)."""
-        flat, g, b = self._flat, _wide(gamma), _wide(beta)
+        flat, dtype = self._flat, gamma.dtype
         if self._forward is None:
             result = self.moments(x)
-            known = None, None, result  # no mean and var: they are made of it
-            self._apply.run(flat(x), flat(y), None, g, b, *known, eps, *self._rest_of_normalize)
+            known = None, None, result, eps  # no mean and var: they are made of it
+            how = gamma, beta, *known, *self._rest_of_normalize
+            self._apply[dtype].run(flat(x), flat(y), None, *how)
             return result
         result = np.empty((4, gamma.size))
-        given = flat(x), flat(y), None, None, g, b, eps
-        self._forward.run(*given, *self._switches_of_forward, result, *self._sizes_of_forward)
+        given = flat(x), flat(y), None, None, gamma, beta, eps, *self._switches_of_forward
+        self._forward[dtype].run(*given, result, *self._sizes_of_forward)
         return result
 
     def backward(
@@ -159,22 +160,21 @@ class Launches:
         low: Array,
         m2: Array,
         count: Array,
-        dtype: np.dtype[Any],
     ) -> Array:
-        """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels) in a dtype.
+        """dy, x → dx by statistics of a training step; dbeta, dgamma (2, channels) like gamma.
 
-        It is float32 or float64: kernels write it, as NumPy takes 20 µs once what a kernel read has
-        driven NumPy's code from the caches.
+        Kernels write them in its dtype: NumPy takes 20 µs where its code is no longer cached.
         """
-        flat, g, out = self._flat, _wide(gamma), np.empty((2, gamma.size), dtype)
+        flat, dtype = self._flat, gamma.dtype
+        out = np.empty((2, gamma.size), dtype)
         arrays = flat(dy), flat(x), None
         if self._backward is not None:
-            given = mean, low, m2, count, g, eps, out
+            given = mean, low, m2, count, gamma, eps, out
             self._backward[dtype].run(*arrays, flat(dx), *given, *self._rest_of_backward)
             return out
         sums, terms = np.empty((2, gamma.size)), np.empty((3, gamma.size))
         self._sum.run(*arrays, mean, sums, *self._sizes_of_sum)
-        self._terms[dtype].run(sums, low, m2, count, g, eps, out, terms)
+        self._terms[dtype].run(sums, low, m2, count, gamma, eps, out, terms)
         self._differentiate.run(*arrays, flat(dx), mean, low, terms, *self._rest_of_differentiate)
         return out
 
@@ -215,28 +215,28 @@ class OwnLaunches:
             kernel, switches, sizes = norms.rows_in_one_go(plan, dtype.itemsize, centred, forward)
         else:
             self.trains = one_go(plan, dtype.itemsize)
-            self._parameter, self._options = _wide, (None, None)
+            self._parameter, self._options = lambda p: p, (None, None)
             kernel, switches, sizes = norms.in_one_go(plan, dtype.itemsize, forward)
             switches = False, *switches
-        self._forward = Prepared(kernel, shared(plan, nbytes))
+        self._forward = _for_each(kernel, shared(plan, nbytes))
         self._rest_of_forward = *switches, np.empty((4, 0)), *sizes
         how = plan, dtype.itemsize, backward, centred
         kernel, switches, sizes = gradients.own_in_one_go(*how)
-        self._backward = Prepared(kernel, shared(plan, 3 * nbytes))
+        self._backward = _for_each(kernel, shared(plan, 3 * nbytes))
         self._rest_of_backward = *switches, *sizes
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> None:
         """x → y."""
-        flat, of = self._flat, self._parameter
-        arrays = flat(x), flat(y), *self._options, of(gamma), of(beta)
-        self._forward.run(*arrays, eps, *self._rest_of_forward)
+        flat, g, b = self._flat, self._parameter(gamma), self._parameter(beta)
+        arrays = flat(x), flat(y), *self._options
+        self._forward[g.dtype].run(*arrays, g, b, eps, *self._rest_of_forward)
 
     def backward(self, dy: Array, x: Array, gamma: Array, eps: float, dx: Array) -> Array:
         """dy, x → dx; dbeta, dgamma (2, channels)."""
         flat, how = self._flat, (self._plan, self._parts, self._centred)
-        sums = gradients.sums_of_parts(*how)
-        given = flat(dy), flat(x), flat(dx), self._parameter(gamma), eps, sums
-        self._backward.run(*given, *self._rest_of_backward)
+        sums, g = gradients.sums_of_parts(*how), self._parameter(gamma)
+        given = flat(dy), flat(x), flat(dx), g, eps, sums
+        self._backward[g.dtype].run(*given, *self._rest_of_backward)
         return gradients.total_of_parts(sums, *how)
 
 
