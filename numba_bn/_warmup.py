@@ -136,33 +136,36 @@ def _steps(dtype: np.dtype[Any]) -> Iterator[_Step]:
     for shape, large, channel_axis in shapes:  # planes, channels-last
         x, many = np.ones(shape, dtype), np.ones(large, dtype)
         dy = x.astype(result_dtype("warmup", "dtypes", dtype))
-        ones, short = np.ones(3), np.ones(3, np.float32)
+        ones = np.ones(3)
         stats = ChannelStats(ones * (x.size // 3), ones, ones)
         axis: dict[str, Any] = {"channel_axis": channel_axis}
-        yield partial(batch_norm_train, x, **axis)
-        yield partial(batch_norm, x, mean=ones, var=ones, **axis)
-        yield partial(batch_norm, x, mean=short, var=short, **axis)  # which are taken as they are
         yield partial(channel_stats, x, **axis)
         yield partial(batch_norm_backward, dy, x, mean=ones, var=ones, **axis)
         yield partial(batch_norm_backward, dy, x, stats=stats, activation="relu", y=dy, **axis)
-        # sums and dx one after the other: what is here is too much for one thread
-        yield partial(batch_norm_backward, many.astype(dy.dtype), many, stats=stats, **axis)
-        yield partial(instance_norm, x, **axis)
-        yield partial(instance_norm_backward, dy, x, **axis)
+        for p in (ones, ones.astype(np.float32)):  # parameters are taken as they are
+            yield partial(batch_norm, x, p, p, mean=p, var=p, **axis)
+            yield partial(batch_norm_train, x, p, p, **axis)
+            yield partial(batch_norm_backward, dy, x, p, stats=stats, **axis)
+            # in two sweeps: what is here is too much for one thread
+            yield partial(batch_norm_train, many, p, p, **axis)
+            yield partial(batch_norm_backward, many.astype(dy.dtype), many, p, stats=stats, **axis)
+            yield partial(instance_norm, x, p, p, **axis)
+            yield partial(instance_norm_backward, dy, x, p, **axis)
     yield partial(layer_norm, x)
     yield partial(layer_norm_backward, dy, x)
-    if is_float(dtype):
-        yield partial(_two_sweeps, dtype)
     yield partial(_long_row, dtype)
-    yield partial(_long_plane, dtype)
+    for p in (np.ones(1), np.ones(1, np.float32)):
+        if is_float(dtype):
+            yield partial(_two_sweeps, dtype, p)
+        yield partial(_long_plane, dtype, p)
 
 
-def _two_sweeps(dtype: np.dtype[Any]) -> None:
+def _two_sweeps(dtype: np.dtype[Any], gamma: np.ndarray[Any, Any]) -> None:
     """Take gradients of a plane too large for one go, between whose sweeps there is a kernel."""
     from numba_bn._kernels.cpu.plan import SMALL
 
     x, one = np.ones((1, 1, SMALL // dtype.itemsize), dtype), np.ones(1)
-    batch_norm_backward(x, x, stats=ChannelStats(one * x.size, one, one))
+    batch_norm_backward(x, x, gamma, stats=ChannelStats(one * x.size, one, one))
 
 
 def _long_row(dtype: np.dtype[Any]) -> None:
@@ -173,12 +176,12 @@ def _long_row(dtype: np.dtype[Any]) -> None:
     layer_norm(np.ones((1, max(l2_bytes(), SMALL) // dtype.itemsize + 16), dtype))
 
 
-def _long_plane(dtype: np.dtype[Any]) -> None:
+def _long_plane(dtype: np.dtype[Any], gamma: np.ndarray[Any, Any]) -> None:
     """Take the gradient of a plane that is summed in several blocks, which another kernel does."""
     from numba_bn._kernels.cpu.moments import BLOCK
 
     x = np.ones((1, 1, BLOCK + 16), dtype)
-    instance_norm_backward(x.astype(result_dtype("warmup", "dtypes", dtype)), x)
+    instance_norm_backward(x.astype(result_dtype("warmup", "dtypes", dtype)), x, gamma)
 
 
 def _kernels() -> list[Kernel]:

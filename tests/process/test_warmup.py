@@ -14,7 +14,7 @@ JOB = """
 import sys
 import numpy as np
 import numba_bn as nbn
-from table import CASES, backward, data, forward
+from table import CASES, Data, backward, data, forward
 
 report = nbn.warmup(sys.argv[1:], progress=False)
 from numba_bn._kernels import _launch
@@ -31,8 +31,10 @@ for _launch._PARALLEL_BYTES in (0, 1 << 60):
     _plain._kind.cache_clear()
     for dtype in sys.argv[1:]:
         for case in CASES:
-            d = data(case, dtype)
-            forward(case, d), backward(case, d)
+            x, dy, *parameters = data(case, dtype)
+            for kind in (np.float32, np.float64):  # kernels take either
+                d = Data(x, dy, *(p.astype(kind) for p in parameters))
+                forward(case, d), backward(case, d)
             if case.norm == "batch":
                 nbn.channel_stats(d.x, **case.options)
 print(report.compiled, report.loaded, made() - before)
