@@ -9,8 +9,7 @@ JOB = """
 import bounds
 bounds.install()
 import numpy as np
-from numba_bn._kernels.cpu.elementwise import relu_gradient
-from numba_bn._kernels.cpu.moments import moments
+from numba_bn._kernels.cpu.elementwise import relu_gradient, training_terms
 from numba_bn._kernels.cpu.runs import normalize
 
 def complaint(kernel, *args):
@@ -20,15 +19,15 @@ def complaint(kernel, *args):
         return str(error)
 
 long, short = np.ones(100), np.ones(98)
-by_sixteen, one_by_one = np.ones(96), np.ones((4, 2))
+by_sixteen, two, three = np.ones(96), np.ones(2), np.ones(3)
 print(complaint(relu_gradient, long, long, np.ones(100)))
 print(complaint(relu_gradient, long, long, short))
 print(complaint(relu_gradient, short, long, np.ones(100)))
 print(complaint(relu_gradient, by_sixteen, by_sixteen, np.ones(80)))
-for groups in (2, 3):
-    parts = np.ones((3, 9))
-    print(complaint(moments, long, None, one_by_one, parts, 1, 1, groups, 30, 1, False))
-of_channels, sizes = [np.ones(1)] * 5, (1, 1, 1, 1, 100)
+for low in (three, two):
+    out = np.ones((2, 3)), np.ones((3, 3))
+    print(complaint(training_terms, np.ones((2, 3)), low, three, three, three, 0.0, *out))
+of_channels, sizes = [*[np.ones(1)] * 4, None], (1, 1, 1, 1, 100)
 for x in (long, short, by_sixteen[:80]):
     print(complaint(normalize, x, np.ones(100), None, *of_channels, 0.0, False, False, *sizes))
 """
