@@ -91,7 +91,7 @@ def channel_factors(
     Or it is of moments (4, groups), count, mean, low, m2: to divide them here and not with NumPy,
     whose code the sums have driven from the caches, takes a tenth off training on 2 MB.
     """
-    count = 0
+    count = 0  # no else below: of an argument that is None, Numba leaves out what is not for it
     if mean is not None:
         count = mean.size
     if moments is not None:

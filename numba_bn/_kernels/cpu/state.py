@@ -139,7 +139,7 @@ def conclude_each(count: Any, mean: Any, low: Any, m2: Any) -> None:
 
 @block
 def conclude_parts(parts: Any, result: Any) -> None:
-    """States of parts (chunks · STATE, groups), in order → result (4, groups), as above."""
+    """States of parts (chunks · STATE, groups), in order → result: count, mean, low, m2."""
     clear(result)
     for i in range(0, parts.shape[0], STATE):
         merge_each(result, parts[i], parts[i + 1], parts[i + 2], parts[i + 3])
