@@ -25,7 +25,7 @@ from numba_bn._kernels.cpu.columns_layout import (
     tiles_of,
 )
 from numba_bn._kernels.cpu.columns_own import better_pivots, first_pivots, samples_at_once
-from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
+from numba_bn._kernels.cpu.own import KEPT_BACKWARD, clear_sums, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import spread
@@ -79,7 +79,6 @@ def _backward_samples(
     gamma: Any,
     eps: float,
     sums: Any,
-    into: int,
     stream: bool,
     tile: Tile,
     first: int,
@@ -97,7 +96,7 @@ def _backward_samples(
     groups, channel = count * (tile.period // tile.length), first // tile.inner
     in_order = tile.width == tile.stride and rows_in_order(stream)
     _sums(dy, x, tile, count, n, in_order, columns, kept, out)
-    own_gradients(x, dx, gamma, channel, eps, sums, into, n, kept, groups, size, out, factors)
+    own_gradients(x, dx, gamma, channel, eps, sums, n, kept, groups, size, out, factors)
     fit = all_fit(x, dx, factors, 0, count * channels)
     for k in range(count):
         c, one = k * channels, moved(tile, k * size_of(tile))
@@ -120,13 +119,14 @@ def _backward_unit(
     columns: int,
     chunks: int,
 ) -> None:
-    """Unit (chunk of the batch, tile) → dx, and its share of sums (2, chunks · channels)."""
+    """Unit (chunk of the batch, tile) → dx, and its share of sums."""
     tiles, size, length = tiles_of(sample, columns), size_of(sample), sample.length
     chunk = u // tiles
     first, tile = tile_of(sample, 0, u % tiles, columns)
     b0, b1 = batch * chunk // chunks, batch * (chunk + 1) // chunks
-    some, into = samples_at_once(2 * size, b1 - b0, tiles), chunk * (sample.period // sample.inner)
-    width, channels = tile.width, some * (tile.period // sample.inner)
+    some, own = samples_at_once(2 * size, b1 - b0, tiles), tile.period // sample.inner
+    width, channels, part = tile.width, some * own, sums[chunk]
+    clear_sums(part, first // sample.inner, own)
     vectors, kept = doubles(5, width), np.empty((KEPT_BACKWARD, some * (tile.period // length)))
     out, factors = np.empty((2, channels)), np.empty((4, channels))
     v, w = vectors_as(x, dx, 4, width), doubles(4, width)
@@ -137,8 +137,7 @@ def _backward_unit(
             dx,
             gamma,
             eps,
-            sums,
-            into,
+            part,
             stream,
             moved(tile, b * size),
             first,
@@ -172,7 +171,7 @@ def backward(
     columns: int,
     chunks: int,
 ) -> None:
-    """dy, x (batch, rows, stride) → dx; sums (2, chunks · channels), zero before."""
+    """dy, x (batch, rows, stride) → dx; sums (chunks, 2·channels)."""
     sample = Tile(0, stride, rows, tail, stride, period, length, inner)
     for u in prange(chunks * tiles_of(sample, columns)):
         _backward_unit(u, dy, x, dx, gamma, eps, sums, stream, batch, sample, columns, chunks)

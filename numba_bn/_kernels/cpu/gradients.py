@@ -226,21 +226,10 @@ def own_in_one_go(plan: Plan, itemsize: int, stream: bool, centred: bool) -> Lau
     return Launch(runs_backward_own.backward_own, (stream,), (plan.batch, plan.outer, *runs))
 
 
-def sums_of_parts(plan: Plan, parts: int, centred: bool) -> Array:
-    """Return zeros for the sums of parameter gradients of all parts, as kernels take them."""
-    if by_rows(plan, centred):
-        return np.zeros((parts, 2 * plan.groups * plan.length))
-    return np.zeros((2, parts * plan.groups * plan.size))
-
-
-def total_of_parts(sums: Array, plan: Plan, parts: int, centred: bool) -> Array:
-    """Such sums → dbeta, dgamma (2, channels)."""
-    channels = plan.groups * plan.size
-    if not by_rows(plan, centred):
-        return sums if parts == 1 else summed(sums.reshape(2, parts, channels), 1)
-    if parts == plan.inner == 1:
-        return sums.reshape(2, channels)
-    return summed(sums.reshape(parts, 2, channels, plan.inner), (0, 3))
+def shape_of_parts(plan: Plan, centred: bool) -> tuple[int, int]:
+    """Return that of the sums of parameter gradients of all parts, as kernels take them."""
+    columns = plan.groups * (plan.length if by_rows(plan, centred) else plan.size)
+    return batch_chunks(plan), 2 * columns
 
 
 def _backward_own(
@@ -254,11 +243,11 @@ def _backward_own(
     stream = plan_streams(plan, dx5, x5, dy5, by_value=rows)
     kernel, switches, sizes = own_in_one_go(plan, x5.itemsize, stream, centred)
     g = per_value(gamma, plan, held_in(x5.dtype, dx5.dtype)) if rows else gamma
-    parts = batch_chunks(plan)
-    arrays, sums = (kernel_array(a) for a in (dy5, x5, dx5)), sums_of_parts(plan, parts, centred)
-    kernel(shared(plan, 3 * x5.nbytes), *arrays, g, eps, sums, *switches, *sizes)
-    dbeta, dgamma = total_of_parts(sums, plan, parts, centred)
-    return dgamma, dbeta
+    arrays = (kernel_array(a) for a in (dy5, x5, dx5))
+    parts, sums = np.empty(shape_of_parts(plan, centred)), np.empty((2, gamma.size))
+    kernel(shared(plan, 3 * x5.nbytes), *arrays, g, eps, parts, *switches, *sizes)
+    elementwise.total_of_parts(parts.nbytes, parts.ravel(), len(parts), sums)
+    return sums[1], sums[0]
 
 
 def _backward_columns(

@@ -110,6 +110,14 @@ def channel_factors(
 
 
 @block
+def clear_sums(sums: Any, channel: int, count: int) -> None:
+    """Sums of one part (2 · channels,): nothing yet of so many channels."""
+    half = sums.size // 2
+    for k in range(channel, channel + count):
+        sums[k], sums[half + k] = 0.0, 0.0
+
+
+@block
 def own_gradients(
     x: Any,
     dx: Any,
@@ -117,7 +125,6 @@ def own_gradients(
     channel: int,
     eps: float,
     sums: Any,
-    into: int,
     n: float,
     kept: Any,
     count: int,
@@ -127,7 +134,7 @@ def own_gradients(
 ) -> None:
     """kept: p, Σ(x-p), Σ(x-mean)², out per channel: Σdy, Σdy·(x-p) → factors (4, channels).
 
-    They are m, a, b, c of dx = dy·a + (x - m)·b + c; sums[:, into :] take Σdy and Σdy·x̂.
+    They are m, a, b, c of dx = dy·a + (x - m)·b + c; sums, of one part, take Σdy and Σdy·x̂.
     """
     for k in range(count):
         p = kept[0, k]
@@ -137,9 +144,9 @@ def own_gradients(
     at, most = 0, size if size > 1 else count
     while at < count * size:
         step = min(most, count * size - at, gamma.size - channel)
-        here, there = slice(at, at + step), slice(into + channel, into + channel + step)
-        g, s, t = gamma[channel : channel + step], out[0, here], out[1, here]
-        dbeta, dgamma = sums[0, there], sums[1, there]
+        here, there = slice(at, at + step), slice(channel, channel + step)
+        g, s, t = gamma[there], out[0, here], out[1, here]
+        dbeta, dgamma = sums[there], sums[gamma.size :][there]
         if size > 1:
             k = at // size
             mean, apart, r, low = kept[0, k], kept[1, k], kept[2, k], kept[3, k]

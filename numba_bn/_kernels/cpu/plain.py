@@ -24,7 +24,6 @@ from numba_bn._kernels.cpu.elements import record_of
 from numba_bn._kernels.cpu.plan import (
     Plan,
     Shape,
-    batch_chunks,
     by_rows,
     chunks,
     one_go,
@@ -184,15 +183,14 @@ class OwnLaunches:
 
     __slots__ = (
         "_backward",
-        "_centred",
         "_flat",
         "_forward",
         "_options",
         "_parameter",
-        "_parts",
-        "_plan",
         "_rest_of_backward",
         "_rest_of_forward",
+        "_shape_of_parts",
+        "_total",
         "differentiates",
         "past",
         "trains",
@@ -202,8 +200,7 @@ class OwnLaunches:
     _options: tuple[None, ...]
 
     def __init__(self, plan: Plan, nbytes: int, dtype: np.dtype[Any], centred: bool) -> None:
-        self._plan, self._centred, self._flat = plan, centred, _flattening(dtype)
-        self._parts = batch_chunks(plan)
+        self._flat = _flattening(dtype)
         self.differentiates = plan.kind != "columns" or samples_apart(plan)
         by_value = by_rows(plan, centred)
         self.past = _past(plan, nbytes, dtype.itemsize, (), by_value)
@@ -224,6 +221,8 @@ class OwnLaunches:
         kernel, switches, sizes = gradients.own_in_one_go(*how)
         self._backward = _for_each(kernel, shared(plan, 3 * nbytes))
         self._rest_of_backward = *switches, *sizes
+        self._shape_of_parts = gradients.shape_of_parts(plan, centred)
+        self._total = _for_each(elementwise.total_of_parts, 8 * prod(self._shape_of_parts))
 
     def forward(self, x: Array, gamma: Array, beta: Array, eps: float, y: Array) -> None:
         """x → y."""
@@ -232,12 +231,13 @@ class OwnLaunches:
         self._forward[g.dtype].run(*arrays, g, b, eps, *self._rest_of_forward)
 
     def backward(self, dy: Array, x: Array, gamma: Array, eps: float, dx: Array) -> Array:
-        """dy, x → dx; dbeta, dgamma (2, channels)."""
-        flat, how = self._flat, (self._plan, self._parts, self._centred)
-        sums, g = gradients.sums_of_parts(*how), self._parameter(gamma)
-        given = flat(dy), flat(x), flat(dx), g, eps, sums
+        """dy, x → dx; dbeta, dgamma (2, channels) like gamma."""
+        flat, g, parts = self._flat, self._parameter(gamma), np.empty(self._shape_of_parts)
+        given = flat(dy), flat(x), flat(dx), g, eps, parts
         self._backward[g.dtype].run(*given, *self._rest_of_backward)
-        return gradients.total_of_parts(sums, *how)
+        out = np.empty((2, gamma.size), gamma.dtype)
+        self._total[gamma.dtype].run(parts.ravel(), len(parts), out)
+        return out
 
 
 def launches(shape: Shape, dtype: np.dtype[Any]) -> Launches:

@@ -259,6 +259,8 @@ def _backward_unit(
         vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0],
     )
     own = sums[chunk]
+    for k in range(own.size):
+        own[k] = 0.0
     _gradient_rows(
         dy, x, dx, gamma, eps, centred, stream, own, start, last, some, groups, length, room
     )
@@ -279,7 +281,7 @@ def backward(
     length: int,
     chunks: int,
 ) -> None:
-    """dy, x (batch · groups, length) → dx; sums (chunks, 2·groups·length), zero before."""
+    """dy, x (batch · groups, length) → dx; sums (chunks, 2·groups·length)."""
     for chunk in prange(chunks):
         _backward_unit(
             chunk, dy, x, dx, gamma, eps, centred, stream, sums, batch, groups, length, chunks

@@ -10,6 +10,7 @@ from numba import prange
 from numba_bn._kernels._compile import block, unit
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.moments import channels_of, slab_moments, slab_of
+from numba_bn._kernels.cpu.own import clear_sums
 from numba_bn._kernels.cpu.runs_backward import gradient_slab, slab_sums
 from numba_bn._kernels.cpu.state import (
     STATE,
@@ -39,11 +40,11 @@ def _own_unit(
     chunks: int,
     together: int,
 ) -> None:
-    """Unit (chunk of the batch, slab of groups) → dx, its share of sums (2, chunks·channels)."""
+    """Unit (chunk of the batch, slab of groups) → dx, its share of sums."""
     slabs = (groups + together - 1) // together
     chunk, g = u // slabs, (u % slabs) * together
-    wide, channels = min(together, groups - g), groups * size
-    into = chunk * channels + g * size
+    wide, part = min(together, groups - g), sums[chunk]
+    clear_sums(part, g * size, wide * size)
     states, result = np.empty((wide, STATE)), np.empty((STATE, wide))
     out, factors = np.empty((wide * size, 2)), np.empty((4, wide * size))
     for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
@@ -53,7 +54,7 @@ def _own_unit(
             conclude(states, j, result, j)
         own = channels_of(slab, size)
         slab_sums(dy, x, None, own, result[1], 0, size, out, stream)
-        _put_terms(x, dx, gamma, eps, sums, into, g * size, result, out, factors)
+        _put_terms(x, dx, gamma, eps, part, g * size, result, out, factors)
         # nothing is asked for, which takes 0.9 of the time, even of groups no core's cache holds
         gradient_slab(dy, x, None, dx, own, factors, stream, 0)
 
@@ -65,7 +66,6 @@ def _put_terms(
     gamma: Any,
     eps: float,
     sums: Any,
-    into: int,
     channel: int,
     result: Any,
     out: Any,
@@ -82,8 +82,8 @@ def _put_terms(
             own = about_mean(out[h, 0], out[h, 1], low)
             s += gamma[channel + h] * out[h, 0]
             t += gamma[channel + h] * own
-            sums[0, into + h] += out[h, 0]
-            sums[1, into + h] += own * r
+            sums[channel + h] += out[h, 0]
+            sums[gamma.size + channel + h] += own * r
         b, c = coefficients(1.0, r, n, s, t)[1:]
         for h in range(j * size, (j + 1) * size):
             put_factors(x, dx, mean, low, gamma[channel + h] * r, b, c, factors, h)
@@ -106,7 +106,7 @@ def backward_own(
     chunks: int,
     together: int,
 ) -> None:
-    """dy, x (batch, outer, groups, size, inner) → dx; sums (2, chunks·channels), zero before."""
+    """dy, x (batch, outer, groups, size, inner) → dx; sums (chunks, 2·channels)."""
     for u in prange(chunks * ((groups + together - 1) // together)):
         _own_unit(
             u,

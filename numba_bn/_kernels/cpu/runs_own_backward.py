@@ -16,7 +16,7 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import near, straight
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import nearest, scalar
-from numba_bn._kernels.cpu.own import KEPT_BACKWARD, own_gradients, spreads
+from numba_bn._kernels.cpu.own import KEPT_BACKWARD, clear_sums, own_gradients, spreads
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.runs_backward import gradient_runs
@@ -71,7 +71,6 @@ def _own_groups(
     groups: int,
     size: int,
     inner: int,
-    into: int,
     channel: int,
     kept: Any,
     out: Any,
@@ -83,7 +82,7 @@ def _own_groups(
         count, start = min(some, groups - first), at + first * length
         _sums(dy, x, start, count, size, inner, kept, out)
         c, n = (channel + first * size) % gamma.size, float(length)
-        own_gradients(x, dx, gamma, c, eps, sums, into, n, kept, count, size, out, factors)
+        own_gradients(x, dx, gamma, c, eps, sums, n, kept, count, size, out, factors)
         joined, more = first > 0, first + count < groups
         runs, way = count * size, straight(near(x))
         fit = not stream and all_fit(x, dx, factors, 0, runs)
@@ -109,10 +108,12 @@ def _own_unit(
     chunks: int,
     slab: int,
 ) -> None:
-    """Unit (chunk of the batch, slab of groups) → dx, its share of sums (2, chunks·channels)."""
+    """Unit (chunk of the batch, slab of groups) → dx, its share of sums."""
     slabs, length = (groups + slab - 1) // slab, size * inner
     chunk, g = u // slabs, u % slabs * slab
     b0, b1, own = batch * chunk // chunks, batch * (chunk + 1) // chunks, min(slab, groups - g)
+    part = sums[chunk]
+    clear_sums(part, g * size, own * size)
     if slabs == 1:  # samples side by side
         own, b1 = groups * (b1 - b0), b0 + 1
     some = min(max(_AT_ONCE // length, 1), own)
@@ -125,13 +126,12 @@ def _own_unit(
             dx,
             gamma,
             eps,
-            sums,
+            part,
             stream,
             (b * groups + g) * length,
             own,
             size,
             inner,
-            chunk * groups * size,
             g * size,
             kept,
             out,
@@ -155,6 +155,6 @@ def backward(
     chunks: int,
     slab: int,
 ) -> None:
-    """dy, x (batch, groups, size, inner) → dx; sums (2, chunks·channels), zero before."""
+    """dy, x (batch, groups, size, inner) → dx; sums (chunks, 2·channels)."""
     for u in prange(chunks * ((groups + slab - 1) // slab)):
         _own_unit(u, dy, x, dx, gamma, eps, sums, stream, batch, groups, size, inner, chunks, slab)
