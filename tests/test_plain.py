@@ -328,8 +328,9 @@ def test_threads_are_asked_for_at_each_call(call, monkeypatch):
     monkeypatch.setattr(
         _launch.policy, "launch", lambda n, twin, args: (launched.append(n), twin(*args))
     )
-    for threads, expected in ((1, set()), (2, {2}), (1, set())):
+    # those that end in `_backward` add up the parts of their sums in a launch of its own
+    once = [2, 2] if call.endswith("_backward") else [2]
+    for threads, expected in ((1, []), (2, once), (1, once)):
         monkeypatch.setattr(_launch.policy, "threads", lambda n=threads: n)
-        launched.clear()
         assert_same(work.run(call), want)
-        assert set(launched) == expected
+        assert launched == expected

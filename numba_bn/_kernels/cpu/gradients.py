@@ -246,7 +246,7 @@ def _backward_own(
     arrays = (kernel_array(a) for a in (dy5, x5, dx5))
     parts, sums = np.empty(shape_of_parts(plan, centred)), np.empty((2, gamma.size))
     kernel(shared(plan, 3 * x5.nbytes), *arrays, g, eps, parts, *switches, *sizes)
-    elementwise.total_of_parts(parts.nbytes, parts.ravel(), len(parts), sums)
+    elementwise.total_of_parts(parts.nbytes, parts.reshape(2 * len(parts), -1), sums)
     return sums[1], sums[0]
 
 

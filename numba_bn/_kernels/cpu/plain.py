@@ -236,7 +236,7 @@ class OwnLaunches:
         given = flat(dy), flat(x), flat(dx), g, eps, parts
         self._backward[g.dtype].run(*given, *self._rest_of_backward)
         out = np.empty((2, gamma.size), gamma.dtype)
-        self._total[gamma.dtype].run(parts.ravel(), len(parts), out)
+        self._total[gamma.dtype].run(parts.reshape(2 * len(parts), -1), out)
         return out
 
 

@@ -13,6 +13,7 @@ from numba_bn._kernels.cpu.lanes import fill, total
 from numba_bn._kernels.cpu.loops import pick_up, put_down
 from numba_bn._kernels.cpu.memory import before_aligned, load, nearest, scalar, store
 from numba_bn._kernels.cpu.moments import BLOCK
+from numba_bn._kernels.cpu.own import clear_sums
 from numba_bn._kernels.cpu.precision import (
     additive,
     arithmetic,
@@ -259,8 +260,7 @@ def _backward_unit(
         vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0],
     )
     own = sums[chunk]
-    for k in range(own.size):
-        own[k] = 0.0
+    clear_sums(own, 0, own.size // 2)
     _gradient_rows(
         dy, x, dx, gamma, eps, centred, stream, own, start, last, some, groups, length, room
     )
