@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from numba_bn._kernels._compile import block, unit
+from numba_bn._kernels._compile import block, inlined, unit
 from numba_bn._kernels.cpu.precision import gradient_terms
 from numba_bn._kernels.cpu.state import (
     affine,
@@ -24,6 +24,17 @@ from numba_bn._kernels.cpu.state import (
 )
 
 KEPT, KEPT_BACKWARD = 3, 4  # the backward also keeps what means lost to rounding
+
+
+@inlined
+def groups_at_once(values: int, length: int) -> int:
+    """Values, those of a group → groups: whole sixteens, up to twice the values, or fewer.
+
+    Of short groups that takes 0.95 to 0.98 of the time; of longer ones more values leave the L1.
+    """
+    some = max(values // length, 1)
+    whole = (some + 15) // 16 * 16
+    return whole if whole * length <= 2 * values else some
 
 
 @block
@@ -63,23 +74,22 @@ def own_factors(
     factors: Any,
 ) -> None:
     """Mean, low, 1/std of groups → factors (3, channels): m, a, b of y = (x - m)·a + b."""
-    at, most = 0, size if size > 1 else count
-    while at < count * size:
-        step = min(most, count * size - at, gamma.size - channel)
-        here, there = slice(at, at + step), slice(channel, channel + step)
+    if size == 1:
+        m, a, b = factors[0], factors[1], factors[2]
+        _repeat(gamma, channel, a[:count])
+        _repeat(beta, channel, b[:count])
+        means, lows, rs = kept[0], kept[1], kept[2]
+        for k in range(count):
+            m[k], a[k], b[k] = affine(x, y, means[k], lows[k], rs[k], a[k], b[k])
+        return
+    for k in range(count):
+        here, there = slice(k * size, (k + 1) * size), slice(channel, channel + size)
         m, a, b = factors[0, here], factors[1, here], factors[2, here]
         g, shift = gamma[there], beta[there]
-        if size > 1:
-            k = at // size
-            mean, low, r = kept[0, k], kept[1, k], kept[2, k]
-            for h in range(step):
-                m[h], a[h], b[h] = affine(x, y, mean, low, r, g[h], shift[h])
-        else:
-            means, lows, rs = kept[0, here], kept[1, here], kept[2, here]
-            for h in range(step):
-                m[h], a[h], b[h] = affine(x, y, means[h], lows[h], rs[h], g[h], shift[h])
-        at += step
-        channel = channel + step if channel + step < gamma.size else 0
+        mean, low, r = kept[0, k], kept[1, k], kept[2, k]
+        for h in range(size):
+            m[h], a[h], b[h] = affine(x, y, mean, low, r, g[h], shift[h])
+        channel = channel + size if channel + size < gamma.size else 0
 
 
 @unit
@@ -141,31 +151,60 @@ def own_gradients(
         _, mean, low, m2 = finish(n, p, kept[1, k], kept[2, k])
         kept[0, k], kept[1, k], kept[2, k] = mean, (mean - p) + low, rsqrt(m2 / n, eps)
         kept[3, k] = low
-    at, most = 0, size if size > 1 else count
-    while at < count * size:
-        step = min(most, count * size - at, gamma.size - channel)
-        here, there = slice(at, at + step), slice(channel, channel + step)
+    if size == 1:
+        _repeat(gamma, channel, factors[1, :count])
+        _each_gradients(x, dx, n, kept, out, factors, count)
+        _add_repeated(out, count, channel, sums)
+        return
+    for k in range(count):
+        here, there = slice(k * size, (k + 1) * size), slice(channel, channel + size)
         g, s, t = gamma[there], out[0, here], out[1, here]
         dbeta, dgamma = sums[there], sums[gamma.size :][there]
-        if size > 1:
-            k = at // size
-            mean, apart, r, low = kept[0, k], kept[1, k], kept[2, k], kept[3, k]
-            _group_gradients(x, dx, g, s, t, dbeta, dgamma, n, mean, low, apart, r, factors, at)
-        else:
-            means, aparts, rs, lows = kept[0, here], kept[1, here], kept[2, here], kept[3, here]
-            m, a, b, c = factors[0, here], factors[1, here], factors[2, here], factors[3, here]
-            for h in range(step):
-                own, r = t[h] - aparts[h] * s[h], rs[h]
-                dbeta[h] += s[h]
-                dgamma[h] += own * r
-                b[h], c[h] = coefficients(1.0, r, n, g[h] * s[h], g[h] * own)[1:]
-            for h in range(step):  # of fewer arrays at once LLVM makes vectors
-                bh, ch = b[h], c[h]
-                m[h], a[h], b[h], c[h] = gradient_terms(
-                    x, dx, means[h], lows[h], g[h] * rs[h], bh, ch
-                )
-        at += step
-        channel = channel + step if channel + step < gamma.size else 0
+        mean, apart, r, low = kept[0, k], kept[1, k], kept[2, k], kept[3, k]
+        _group_gradients(x, dx, g, s, t, dbeta, dgamma, n, mean, low, apart, r, factors, k * size)
+        channel = channel + size if channel + size < gamma.size else 0
+
+
+@block
+def _repeat(values: Any, first: int, into: Any) -> None:
+    """values from ``first`` on, and anew after the last → into."""
+    at = 0
+    while at < into.size:
+        some = min(into.size - at, values.size - first)
+        here, there = into[at : at + some], values[first : first + some]
+        for k in range(some):
+            here[k] = there[k]
+        at, first = at + some, 0
+
+
+@block
+def _add_repeated(out: Any, count: int, first: int, sums: Any) -> None:
+    """out (2, count), of channels from ``first`` on, over and over → onto sums (2 · channels,)."""
+    channels, at = sums.size // 2, 0
+    while at < count:
+        some = min(count - at, channels - first)
+        here = slice(at, at + some)
+        s, t, dbeta, dgamma = out[0, here], out[1, here], sums[first:], sums[channels + first :]
+        for k in range(some):
+            dbeta[k] += s[k]
+            dgamma[k] += t[k]
+        at, first = at + some, 0
+
+
+@block
+def _each_gradients(
+    x: Any, dx: Any, n: float, kept: Any, out: Any, factors: Any, count: int
+) -> None:
+    """`own_gradients` of groups of one channel, whose gamma is factors[1]; out[1] becomes Σdy·x̂."""
+    means, aparts, rs, lows, s, t = kept[0], kept[1], kept[2], kept[3], out[0], out[1]
+    m, a, b, c = factors[0], factors[1], factors[2], factors[3]
+    for k in range(count):
+        own, r = t[k] - aparts[k] * s[k], rs[k]
+        t[k] = own * r
+        b[k], c[k] = coefficients(1.0, r, n, a[k] * s[k], a[k] * own)[1:]
+    for k in range(count):  # of fewer arrays at once LLVM makes vectors
+        bk, ck = b[k], c[k]
+        m[k], a[k], b[k], c[k] = gradient_terms(x, dx, means[k], lows[k], a[k] * rs[k], bk, ck)
 
 
 @block

@@ -16,7 +16,13 @@ from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu.asking import near, straight
 from numba_bn._kernels.cpu.lanes import add, fill, total
 from numba_bn._kernels.cpu.memory import nearest, scalar
-from numba_bn._kernels.cpu.own import KEPT_BACKWARD, clear_sums, own_gradients, spreads
+from numba_bn._kernels.cpu.own import (
+    KEPT_BACKWARD,
+    clear_sums,
+    groups_at_once,
+    own_gradients,
+    spreads,
+)
 from numba_bn._kernels.cpu.precision import all_fit, arithmetic
 from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.runs_backward import gradient_runs
@@ -116,7 +122,7 @@ def _own_unit(
     clear_sums(part, g * size, own * size)
     if slabs == 1:  # samples side by side
         own, b1 = groups * (b1 - b0), b0 + 1
-    some = min(max(_AT_ONCE // length, 1), own)
+    some = min(groups_at_once(_AT_ONCE, length), own)
     kept, out = np.empty((KEPT_BACKWARD, some)), np.empty((2, some * size))
     factors = np.empty((4, some * size))
     for b in range(b0, b1):
