@@ -26,7 +26,8 @@ pytestmark = pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 )
 @pytest.mark.usefixtures("backend")
 def test_levels(shape, last, much, level, monkeypatch):
-    monkeypatch.setattr(arrays, "far_bytes", lambda once: much if once else last)
+    monkeypatch.setattr(arrays, "far_bytes", lambda once: last)
+    monkeypatch.setattr(arrays, "gone_bytes", lambda: much)
     monkeypatch.setattr(arrays, "on_zen", lambda: True)
     plan = plan_of(shape)
     assert plan.kind == "columns"

@@ -8,7 +8,7 @@ import numpy as np
 
 from numba_bn._kernels._launch import Kernel
 from numba_bn._kernels.cpu import elementwise
-from numba_bn._kernels.cpu.caches import far_bytes, on_zen
+from numba_bn._kernels.cpu.caches import far_bytes, gone_bytes, on_zen
 from numba_bn._kernels.cpu.elements import kernel_array
 from numba_bn._kernels.cpu.plan import Plan, values_of
 
@@ -79,7 +79,7 @@ def far(plan: Plan, itemsize: int, tile: int, arrays: int = 1) -> int:
     """
     nbytes = arrays * itemsize * values_of(plan)
     in_order = on_zen() and tile == plan.stride <= _UNCROWDED
-    return large(nbytes) + (in_order and large(nbytes, once=True))
+    return large(nbytes) + (in_order and nbytes >= gone_bytes())
 
 
 def held_in(x: np.dtype[Any], y: np.dtype[Any]) -> np.dtype[Any]:
