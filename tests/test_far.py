@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import numba_bn as nbn
-from numba_bn._kernels.cpu import arrays, gradients, norms
+from numba_bn._kernels.cpu import arrays, caches, gradients, norms
 from numba_bn._kernels.cpu.plan import plan_of
 from numba_bn.functional import _plain
 
@@ -36,6 +36,16 @@ def test_levels(shape, last, much, level, monkeypatch):
     assert arrays.far(plan, 4, plan.stride - 16) == min(level, 1)
     monkeypatch.setattr(arrays, "on_zen", lambda: False)
     assert arrays.far(plan, 4, plan.stride) == min(level, 1)
+
+
+@pytest.mark.parametrize(("zen", "once"), [(True, 40 << 20), (False, 28 << 20)])
+@pytest.mark.usefixtures("backend")
+def test_how_much_the_caches_are_trusted_with(zen, once, monkeypatch):
+    monkeypatch.setattr(caches, "_cache_bytes", {2: 1 << 20, 3: 32 << 20}.get)
+    monkeypatch.setattr(caches, "on_zen", lambda: zen)
+    assert caches.far_bytes(False) == 24 << 20
+    assert caches.gone_bytes() == 28 << 20
+    assert caches.far_bytes(True) == once
 
 
 @pytest.mark.parametrize("level", [1, 2])

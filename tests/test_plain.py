@@ -213,6 +213,7 @@ def test_out(call, own, ordinarily, taken):
 def test_out_past_the_caches(call, own, ordinarily, taken, monkeypatch):
     """What is being read is not written so: it goes the ordinary way, which finds that out."""
     monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
+    monkeypatch.setattr(arrays, "gone_bytes", lambda: 0)
     _plain._kind.cache_clear()
     work = Work((40, 64))
     want = ordinarily(lambda: work.run(call))

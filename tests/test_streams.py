@@ -30,6 +30,7 @@ def streams(monkeypatch):
 
     def switch():
         monkeypatch.setattr(arrays, "far_bytes", lambda once: 0)
+        monkeypatch.setattr(arrays, "gone_bytes", lambda: 0)
         monkeypatch.setattr(arrays, "on_zen", lambda: True)
         _plain._kind.cache_clear()  # the backend's fixture does so again at the end
 

@@ -41,7 +41,7 @@ def far_bytes(once: bool) -> int:
 
     That is three quarters of the last cache (there it takes 0.8 of the time), and more for what a
     kernel reads ``once`` to normalize it: seven eighths, below which into the cache takes 0.65 to
-    0.95 of the time, and of AMD's ten, as up to there it takes 0.73 to 1.0 of it.
+    0.95 of the time, and of AMD's ten, as up to there it takes 0.47 to 1.0 of it.
     """
     if once:
         return _of_last(10 if on_zen() else 7)

@@ -28,7 +28,7 @@ from numba_bn._kernels.cpu.row_blocks import row_products
 from numba_bn._kernels.cpu.runs_backward import gradient_runs
 from numba_bn._kernels.cpu.state import is_off, spread
 
-_AT_ONCE = 2048  # values of x taken to each step before the next
+_AT_ONCE = 2048  # values of x, to twice as many, taken to each step before the next
 
 
 @inlined
