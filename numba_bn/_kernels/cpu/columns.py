@@ -24,7 +24,7 @@ from numba_bn._kernels.cpu.own import KEPT, channel_factors, own_factors
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import STATE, conclude_each, rsqrt
-from numba_bn._kernels.cpu.tiles import tile_apply, tile_apply_wide, way_of_tile
+from numba_bn._kernels.cpu.tiles import lead_of, tile_apply, tile_apply_wide, way_of_tile
 
 
 @inlined
@@ -87,7 +87,7 @@ def _normalize_unit(
         way_of_tile(x, stream, tile, True),
         relu,
         stream,
-        vectors_as(x, y, 3, tile.width),
+        vectors_as(x, y, 3, tile.width, lead_of(y, tile, stream)),
         doubles(3, tile.width),
     )
 
@@ -182,7 +182,7 @@ def _forward_unit(
         result, t = np.empty((STATE, own // length)), 0
     _factors(x, y, states, result, t, gamma, beta, first // inner, eps, kept, factors)
     fit, way = all_fit(x, y, factors, 0, own // inner), straight(width if onward else 0)
-    v, w = vectors_as(x, y, 3, width), doubles(3, width)
+    v, w = vectors_as(x, y, 3, width, lead_of(y, tile, stream)), doubles(3, width)
     apply_by(x, y, residual, factors, fit, 0, 0, tile, way, relu, stream, v, w)
 
 

@@ -16,6 +16,7 @@ from numba_bn._kernels.cpu.columns_layout import Tile, spread_out, tile_of, tile
 from numba_bn._kernels.cpu.precision import all_fit, gradient_terms
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import about_mean, coefficients, each_rsqrt
+from numba_bn._kernels.cpu.tiles import lead_of
 
 
 @block
@@ -73,7 +74,7 @@ def _shared_unit(
     tile_sums_of(dy, x, where, tile, 1, vectors[2], vectors, sums)
     _shared_factors(x, dx, mean, low, rs, gamma, count, first // inner, sums, result, factors)
     fit, way = all_fit(x, dx, factors, 0, channels), straight(width if onward else 0)
-    v, w = vectors_as(x, dx, 4, width), doubles(4, width)
+    v, w = vectors_as(x, dx, 4, width, lead_of(dx, tile, stream)), doubles(4, width)
     gradient_by(dy, x, where, dx, factors, fit, 0, 0, tile, way, stream, v, w)
 
 

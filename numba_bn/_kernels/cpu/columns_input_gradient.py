@@ -21,7 +21,7 @@ from numba_bn._kernels.cpu.columns_layout import (
 from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import centred
-from numba_bn._kernels.cpu.tiles import way_of_tile
+from numba_bn._kernels.cpu.tiles import lead_of, way_of_tile
 from numba_bn._kernels.cpu.tiles_gradient import tile_gradient_wide, tile_input_gradient
 
 
@@ -75,7 +75,8 @@ def _input_gradient_unit(
     channel, inner = b * (sample.period // sample.inner), sample.inner
     fit = all_fit(x, dx, factors, channel + first // inner, channels_in(tile, first))
     way = way_of_tile(x, stream, tile, True)
-    v, w = vectors_as(x, dx, 4, tile.width), doubles(4, tile.width)
+    v = vectors_as(x, dx, 4, tile.width, lead_of(dx, tile, stream))
+    w = doubles(4, tile.width)
     gradient_by(dy, x, where, dx, factors, fit, channel, first, tile, way, stream, v, w)
 
 

@@ -23,6 +23,7 @@ from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.rows import AT_ONCE
 from numba_bn._kernels.cpu.state import is_off, spread
+from numba_bn._kernels.cpu.tiles import lead_of
 
 
 @inlined
@@ -133,7 +134,7 @@ def _forward_unit(
     some = samples_at_once(size, b1 - b0, tiles)
     vectors, kept = doubles(4, width), np.empty((KEPT, some * (own // length)))
     factors = np.empty((3, some * (own // sample.inner)))
-    v, w = vectors_as(x, y, 3, width), doubles(3, width)
+    v, w = vectors_as(x, y, 3, width, lead_of(y, tile, stream)), doubles(3, width)
     for b in range(b0, b1, some):
         _forward_samples(
             x,

@@ -30,7 +30,7 @@ from numba_bn._kernels.cpu.precision import all_fit
 from numba_bn._kernels.cpu.room import doubles, vectors_as
 from numba_bn._kernels.cpu.state import spread
 from numba_bn._kernels.cpu.tile_sums import tile_own_sums
-from numba_bn._kernels.cpu.tiles import way_of_tile
+from numba_bn._kernels.cpu.tiles import lead_of, way_of_tile
 
 
 @block
@@ -129,7 +129,7 @@ def _backward_unit(
     clear_sums(part, first // sample.inner, own)
     vectors, kept = doubles(5, width), np.empty((KEPT_BACKWARD, some * (tile.period // length)))
     out, factors = np.empty((2, channels)), np.empty((4, channels))
-    v, w = vectors_as(x, dx, 4, width), doubles(4, width)
+    v, w = vectors_as(x, dx, 4, width, lead_of(dx, tile, stream)), doubles(4, width)
     for b in range(b0, b1, some):
         _backward_samples(
             dy,

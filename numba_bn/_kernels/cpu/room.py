@@ -23,9 +23,9 @@ def _padded(width: int) -> int:
 
 
 @unit
-def _in_lines(values: Any, count: int, width: int) -> Any:
-    """Sixteen values more than (count, width) → those from the first line on."""
-    start = before_aligned(values, 0)
+def _in_lines(values: Any, count: int, width: int, lead: int) -> Any:
+    """Sixteen values more than (count, width) → those of which column ``lead`` begins a line."""
+    start = before_aligned(values, lead)
     return values[start : start + count * width].reshape((count, width))
 
 
@@ -33,19 +33,19 @@ def _in_lines(values: Any, count: int, width: int) -> Any:
 def doubles(count: int, width: int) -> Any:
     """Return room for ``count`` vectors of ``width`` float64, and for what loops write beyond."""
     wide = _padded(width)
-    return _in_lines(np.empty(count * wide + 16), count, wide)
+    return _in_lines(np.empty(count * wide + 16), count, wide, 0)
 
 
-def vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
-    """Return the same of the kind in which y is made of x."""
+def vectors_as(x: Any, y: Any, count: int, width: int, lead: int) -> Any:
+    """Return the same of the kind in which y is made of x; a line begins at column ``lead``."""
     raise NotImplementedError("for kernels alone")
 
 
 @overload(vectors_as)
-def _vectors_as(x: Any, y: Any, count: int, width: int) -> Any:
-    def room(x, y, count, width):  # type: ignore[no-untyped-def]
+def _vectors_as(x: Any, y: Any, count: int, width: int, lead: int) -> Any:
+    def room(x, y, count, width, lead):  # type: ignore[no-untyped-def]
         wide = _padded(width)
-        return _in_lines(np.empty(count * wide + 16, dtype), count, wide)
+        return _in_lines(np.empty(count * wide + 16, dtype), count, wide, lead)
 
     dtype = np.float32 if kind_of(x, y) is singles else np.float64
     return room
@@ -60,7 +60,7 @@ def vector_like(like: Any, size: int) -> Any:
 def _vector_like(like: Any, size: int) -> Any:
     def room(like, size):  # type: ignore[no-untyped-def]
         wide = _padded(size)
-        return _in_lines(np.empty(wide + 16, dtype), 1, wide)[0]
+        return _in_lines(np.empty(wide + 16, dtype), 1, wide, 0)[0]
 
     dtype = np.float32 if like is singles else np.float64
     return room

@@ -255,9 +255,9 @@ def _backward_unit(
         np.empty((some, 5)),
         vector_like(zero, 4 * LANES),
         np.empty(6 * ROWS),
-        vectors_as(x, dx, 1, 5 * ROWS)[0],
+        vectors_as(x, dx, 1, 5 * ROWS, 0)[0],
         np.empty(5 * ROWS),
-        vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0)[0],
+        vectors_as(x, dx, 1, some * length + 32 if length <= SHORT else 0, 0)[0],
     )
     own = sums[chunk]
     clear_sums(own, 0, own.size // 2)

@@ -221,8 +221,8 @@ def _forward_unit(
         np.empty((some, 3)),
         vector_like(additive(x, x), 2 * LANES),
         np.empty(4 * ROWS),
-        vectors_as(x, y, 1, 3 * ROWS)[0],
-        vectors_as(x, y, 1, some * length + 32 if length <= SHORT else 0)[0],
+        vectors_as(x, y, 1, 3 * ROWS, 0)[0],
+        vectors_as(x, y, 1, some * length + 32 if length <= SHORT else 0, 0)[0],
     )
     start, last = u * together, min((u + 1) * together, rows)
     _forward_rows(

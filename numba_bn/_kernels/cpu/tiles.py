@@ -52,6 +52,16 @@ def way_of_tile(x: Any, far: bool, tile: Tile, from_end: bool) -> Any:
 
 
 @inlined
+def lead_of(y: Any, tile: Tile, stream: bool) -> int:
+    """Return how many columns of a tile come before those that begin a line of y, if that counts.
+
+    Vectors of columns begin lines there too: of which each load takes two, as NumPy's arrays do not
+    begin them, y takes 1.45 to 1.9 × as long.
+    """
+    return before_aligned(y, tile.at) if stream else 0
+
+
+@inlined
 def repeating(period: int, most: int) -> int:
     """Columns after which channels repeat → such columns in whole sixteens, at most so many, or 0.
 
@@ -87,7 +97,7 @@ def tile_apply(
         else:
             _cached_apply(x, y, residual, tile, m, a, b, relu_too)
         return
-    lead = before_aligned(y, tile.at)
+    lead = lead_of(y, tile, True)
     joined = lead > 0 and tile.width == tile.stride
     for k in range(4):
         start, count, first, end = segment(k, tile, lead, joined)

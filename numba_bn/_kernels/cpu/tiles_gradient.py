@@ -10,9 +10,9 @@ from numba_bn._kernels.cpu.columns_layout import Tile, size_of
 from numba_bn._kernels.cpu.gradient_loops import gradient, gradient_if, put_gradient
 from numba_bn._kernels.cpu.lanes import both, either, head
 from numba_bn._kernels.cpu.loops import whole
-from numba_bn._kernels.cpu.memory import before_aligned, load_own, store, store_if
+from numba_bn._kernels.cpu.memory import load_own, store, store_if
 from numba_bn._kernels.cpu.precision import misfits
-from numba_bn._kernels.cpu.tiles import repeating, segment
+from numba_bn._kernels.cpu.tiles import lead_of, repeating, segment
 
 _HELD = 96  # columns whose four factors registers hold
 
@@ -39,7 +39,7 @@ def tile_input_gradient(
         else:
             _cached_gradient(dy, x, where, dx, tile, m, a, b, c)
         return
-    lead = before_aligned(dx, tile.at)
+    lead = lead_of(dx, tile, True)
     joined = lead > 0 and tile.width == tile.stride
     for k in range(4):
         start, count, first, end = segment(k, tile, lead, joined)
